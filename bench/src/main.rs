@@ -1,0 +1,3 @@
+//! Load generators and benchmarks.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The message broker on AMQP 0-9-1.

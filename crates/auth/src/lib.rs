@@ -1,0 +1,1 @@
+//! Users, password verifiers, permissions and SASL exchanges.

@@ -1,0 +1,1 @@
+//! Every setting of kiln.toml, its default and its check.

@@ -1,0 +1,1 @@
+//! Sources, filters and sinks: syslog to topic to queue to job to recorder.

@@ -1,0 +1,1 @@
+//! The workload manager: jobspec, scheduler, brokers, shell and PMI.

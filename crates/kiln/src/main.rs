@@ -1,0 +1,3 @@
+//! The one binary: command line, daemon assembly, and the names it answers to.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Segmented, checksummed append log with group commit, indexes, retention and recovery.

@@ -1,0 +1,1 @@
+//! Listeners and the framed RPC between Kiln's own processes.

@@ -1,0 +1,1 @@
+//! `libpmi.so`: the PMI-1 client library that Open MPI 4 loads.

@@ -1,0 +1,1 @@
+//! Typed transactional tables behind replayable commands, snapshots and watches.

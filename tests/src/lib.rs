@@ -1,0 +1,1 @@
+//! The harness: starts the built binary and drives stock clients against it.

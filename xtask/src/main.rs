@@ -1,0 +1,3 @@
+//! Tidy: layering, licences, leftovers and links, as a test.
+
+fn main() {}
