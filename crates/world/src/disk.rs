@@ -1,0 +1,93 @@
+//! What storage asks of a disk, and the contract that every disk keeps.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How [`Disk::open`] treats a file that is, or is not, there. A file is always opened for reading and writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// It must exist, else `NotFound`.
+    Existing,
+    /// It is created empty when it does not exist.
+    OrCreate,
+    /// It must not exist, else `AlreadyExists`.
+    New,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The last component of the path.
+    pub name: OsString,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// A directory tree that can lose power.
+///
+/// Paths are relative to the disk's root; an absolute path or one with `..` is `InvalidInput`.
+///
+/// What survives a power failure, and nothing else may be relied upon:
+/// - bytes and length of a file as of its last successful [`File::sync`] or [`Disk::sync_files`];
+/// - names in a directory as of the last successful [`Disk::sync_dir`] of that directory, whether created,
+///   renamed or removed. Syncing a file does not make its name durable.
+/// - A rename is atomic: after a crash the file has the old name, or the new one.
+///
+/// What was changed since may survive whole, in part (in sectors of 512 bytes, in any order) or not at all.
+///
+/// A failed sync is final: the changes it covered may be gone, and a later sync that succeeds says nothing about
+/// them.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens or creates a file.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
+
+    /// The names in `dir`, sorted; empty when there is no such directory.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Creates `dir` and its missing parents. None of the new names is durable before its parent is synced.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Renames a file, replacing what has the new name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Open handles stay readable.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with everything in it; `NotFound` when it is not there.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes the names in `dir` durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// [`File::sync`] of each of `files`, which are of this disk. After an error none of them is known to be synced.
+    fn sync_files(&self, files: &[Arc<dyn File>]) -> io::Result<()>;
+}
+
+/// An open file. Positions and lengths are in bytes.
+pub trait File: Send + Sync + 'static {
+    /// Reads up to `buf.len()` bytes at `pos`; fewer only at the end of the file, 0 behind it.
+    fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize>;
+
+    /// Writes all `parts` one after the other at `pos`, extending the file as needed. After an error any part of
+    /// it may have been written.
+    fn write_all_at(&self, parts: &[&[u8]], pos: u64) -> io::Result<()>;
+
+    /// Makes content and length durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+
+    /// The length.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or extends it with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// A hint that the file will grow to `len`: sets space aside without changing the length.
+    fn reserve(&self, len: u64) -> io::Result<()>;
+
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
