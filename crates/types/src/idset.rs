@@ -65,6 +65,11 @@ impl IdSet {
         self.ranges.iter().flat_map(|&(low, high)| low..=high)
     }
 
+    /// The runs of numbers that follow on each other, lowest first.
+    pub fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u32>> + '_ {
+        self.ranges.iter().map(|&(low, high)| low..=high)
+    }
+
     /// Puts `id` in; tells whether it is new.
     pub fn insert(&mut self, id: u32) -> bool {
         let new = !self.contains(id);
