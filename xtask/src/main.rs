@@ -1,3 +1,9 @@
 //! Tidy: layering, licences, leftovers and links, as a test.
 
-fn main() {}
+use std::path::Path;
+
+mod settings;
+
+fn main() -> anyhow::Result<()> {
+    settings::write(Path::new("."))
+}
