@@ -179,8 +179,8 @@ pub enum ArgKind {
 
 impl ArgKind {
     /// Each kind by its name in the file.
-    pub(crate) const NAMES: &[(&str, Self)] =
-        &[("string", Self::String), ("integer", Self::Integer), ("path", Self::Path)];
+    pub(crate) const NAMES: [(&str, Self); 3] =
+        [("string", Self::String), ("integer", Self::Integer), ("path", Self::Path)];
 }
 
 /// A duration as RFC 23 text, where one is given.

@@ -1,5 +1,7 @@
 //! `PMI_process_mapping`: which ranks share a node (RFC 13), as `(vector,(first node,nodes,ranks per node),...)`.
 
+use std::fmt::Write as _;
+
 /// The key under which the mapping is published.
 pub const KEY: &str = "PMI_process_mapping";
 /// Most ranks that a mapping is followed for.
@@ -32,7 +34,8 @@ pub fn parse(text: &str) -> Option<Vec<Block>> {
 pub fn format(blocks: &[Block]) -> String {
     let mut text = String::from("(vector");
     for Block { first, nodes, ranks } in blocks {
-        text.push_str(&format!(",({first},{nodes},{ranks})"));
+        // Writing to a string cannot fail.
+        let _ = write!(text, ",({first},{nodes},{ranks})");
     }
     text.push(')');
     text
