@@ -202,6 +202,7 @@ impl State {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Synced<'a> {
     Dir(&'a Path),
     File(u64),

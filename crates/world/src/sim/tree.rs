@@ -34,18 +34,13 @@ impl Change {
     fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
         match self {
             Change::Add(path, node) => {
-                // A name whose directory never became durable is lost with it.
-                if has_dir(names, parent(path)) {
-                    names.insert(path.clone(), *node);
-                }
+                names.insert(path.clone(), *node);
             }
             Change::Remove(path) => {
                 names.retain(|name, _| !name.starts_with(path));
             }
             Change::Rename(from, to) => {
-                if has_dir(names, parent(to))
-                    && let Some(node) = names.remove(from)
-                {
+                if let Some(node) = names.remove(from) {
                     names.insert(to.clone(), node);
                 }
             }
@@ -137,7 +132,19 @@ impl Tree {
                 change.apply(&mut self.durable);
             }
         }
+        self.lose_orphans();
         self.live.clone_from(&self.durable);
+    }
+
+    /// Names whose directory never became durable are lost with it.
+    fn lose_orphans(&mut self) {
+        let names = std::mem::take(&mut self.durable);
+        for (path, node) in names {
+            // Ascending order: a directory comes before what is in it.
+            if has_dir(&self.durable, parent(&path)) {
+                self.durable.insert(path, node);
+            }
+        }
     }
 
     /// Whether any name, live or durable, still stands for `inode`.

@@ -1,0 +1,253 @@
+//! All logs of one disk, and the group commit that serves them.
+//!
+//! One thread takes all logs that were written since the last round, syncs their files outside every lock, advances
+//! their durable watermarks and wakes who waited. Everything that is appended during a round goes into the next.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kiln_world::{Clock, Disk, File};
+
+use crate::error::{Failed, OpenError};
+use crate::log::{FlushWork, Log, Settings, Shared};
+use crate::read::SegmentCache;
+use crate::waiters::Woken;
+
+/// What was appended without anybody waiting for it is flushed at the latest after this time.
+const UNASKED_FLUSH_AFTER: Duration = Duration::from_millis(10);
+
+/// All logs of one disk. Clones are the same volume; the flusher ends when the last one and all logs are dropped.
+#[derive(Clone)]
+pub struct Volume {
+    handle: Arc<Handle>,
+}
+
+/// Ends the flusher when it is dropped.
+struct Handle {
+    core: Arc<Core>,
+    flusher: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Core {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    queue: Mutex<Queue>,
+    work: Condvar,
+    /// Somebody waits for a flush. Set before `work` is notified, cleared before `queue` is taken.
+    asked: AtomicBool,
+    /// Held during a round, with buffers that are used again.
+    round: Mutex<Round>,
+    logs: Mutex<HashMap<PathBuf, Weak<Shared>>>,
+    log_ids: AtomicU64,
+    cache: SegmentCache,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Logs with bytes that no round has taken yet, each once.
+    dirty: Vec<Arc<Shared>>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Round {
+    logs: Vec<Arc<Shared>>,
+    work: Vec<FlushWork>,
+    files: Vec<Arc<dyn File>>,
+    woken: Woken,
+}
+
+impl Volume {
+    /// A volume with its flusher thread.
+    ///
+    /// # Panics
+    /// When the system refuses to start a thread.
+    pub fn start(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Volume {
+        let volume = Volume::manual(disk, clock);
+        let core = Arc::clone(&volume.handle.core);
+        let flusher = std::thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
+            while core.wait_for_work() {
+                core.flush_round();
+            }
+        });
+        *lock(&volume.handle.flusher) = Some(flusher.expect("the system starts one thread per disk"));
+        volume
+    }
+
+    /// A volume without a thread, for tests: it flushes when [`Volume::flush_round`] is called.
+    pub fn manual(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Volume {
+        let core = Core {
+            disk,
+            clock,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            asked: AtomicBool::new(false),
+            round: Mutex::default(),
+            logs: Mutex::default(),
+            log_ids: AtomicU64::new(0),
+            cache: SegmentCache::default(),
+        };
+        Volume { handle: Arc::new(Handle { core: Arc::new(core), flusher: Mutex::new(None) }) }
+    }
+
+    /// Flushes everything that was appended so far; returns how many logs that were.
+    pub fn flush_round(&self) -> usize {
+        self.handle.core.flush_round()
+    }
+
+    /// Opens the log in `dir`, relative to the disk's root, and recovers it; creates it when it is not there.
+    /// A log that is open already is returned as it is, with the settings it has.
+    pub fn open(&self, dir: &Path, settings: Settings) -> Result<Log, OpenError> {
+        let mut logs = lock(&self.handle.core.logs);
+        if let Some(shared) = logs.get(dir).and_then(Weak::upgrade) {
+            return Ok(Log::from_shared(shared));
+        }
+        let id = self.handle.core.log_ids.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::new(crate::recover::open(self, id, dir, settings)?);
+        logs.retain(|_, log| log.strong_count() > 0);
+        logs.insert(dir.to_owned(), Arc::downgrade(&shared));
+        Ok(Log::from_shared(shared))
+    }
+
+    /// The disk that the logs are on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.handle.core.disk
+    }
+
+    /// The clock that the logs go by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.handle.core.clock
+    }
+
+    /// Flushes everything, ends the flusher, and stops all logs: they can be read, not written.
+    pub fn close(&self) {
+        self.handle.stop();
+        let flusher = lock(&self.handle.flusher).take();
+        if let Some(flusher) = flusher
+            && flusher.thread().id() != std::thread::current().id()
+        {
+            // The thread's panic, if any, was already reported by the panic hook.
+            let _ = flusher.join();
+        }
+        self.flush_round();
+        let logs: Vec<_> =
+            lock(&self.handle.core.logs).drain().filter_map(|(_, log)| log.upgrade()).collect();
+        for log in logs {
+            log.close();
+        }
+    }
+
+    /// Asks for a flush soon.
+    pub(crate) fn ask(&self) {
+        let core = &self.handle.core;
+        if !core.asked.swap(true, Ordering::AcqRel) {
+            let _queue = lock(&core.queue); // so that the flusher is not between looking and sleeping
+            core.work.notify_one();
+        }
+    }
+
+    /// Puts a log in line for the next round; each log does so once per round.
+    pub(crate) fn enqueue(&self, log: Arc<Shared>) {
+        let core = &self.handle.core;
+        let mut queue = lock(&core.queue);
+        queue.dirty.push(log);
+        if queue.dirty.len() == 1 {
+            core.work.notify_one();
+        }
+    }
+
+    /// Forgets a log that was removed, so that its directory can be opened anew.
+    pub(crate) fn forget(&self, dir: &Path) {
+        lock(&self.handle.core.logs).remove(dir);
+    }
+
+    pub(crate) fn cache(&self) -> &SegmentCache {
+        &self.handle.core.cache
+    }
+}
+
+impl Handle {
+    fn stop(&self) {
+        lock(&self.core.queue).closed = true;
+        self.core.work.notify_all();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Core {
+    /// Sleeps until a round is due; false when the volume is closed.
+    fn wait_for_work(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.closed {
+                return false;
+            }
+            if self.asked.load(Ordering::Acquire) {
+                return true;
+            }
+            if queue.dirty.is_empty() {
+                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (woken, timeout) =
+                self.work.wait_timeout(queue, UNASKED_FLUSH_AFTER).unwrap_or_else(PoisonError::into_inner);
+            queue = woken;
+            if timeout.timed_out() && !queue.closed {
+                return true;
+            }
+        }
+    }
+
+    fn flush_round(&self) -> usize {
+        let mut round = lock(&self.round);
+        self.asked.store(false, Ordering::Release);
+        std::mem::swap(&mut lock(&self.queue).dirty, &mut round.logs);
+        let Round { logs, work, files, woken } = &mut *round;
+        work.extend(logs.iter().map(|log| log.begin_flush(files)));
+        match self.sync(work, files) {
+            Ok(()) => {
+                for (work, log) in work.iter().zip(logs.iter()) {
+                    log.end_flush(work, woken);
+                }
+            }
+            Err(error) => {
+                // After a failed sync nobody knows which files of the round are on the disk: all their logs stop.
+                tracing::error!(%error, logs = logs.len(), "failed to flush; these logs stop");
+                for log in logs.iter() {
+                    log.fail(&Failed::new(log.dir(), &error), woken);
+                }
+            }
+        }
+        woken.wake();
+        for (work, log) in work.drain(..).zip(logs.iter()) {
+            log.after_flush(&work);
+        }
+        files.clear();
+        let count = logs.len();
+        logs.clear();
+        count
+    }
+
+    /// Files first, then the names that lead to them: only both together make a record durable.
+    fn sync(&self, work: &[FlushWork], files: &[Arc<dyn File>]) -> std::io::Result<()> {
+        self.disk.sync_files(files)?;
+        work.iter().filter(|work| work.names).try_for_each(|work| self.sync_names(&work.dir))
+    }
+
+    fn sync_names(&self, dir: &Path) -> std::io::Result<()> {
+        dir.ancestors().try_for_each(|dir| self.disk.sync_dir(dir))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
