@@ -1,0 +1,42 @@
+# What is typed every day. `make help` lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-deps test-long chaos bench lint fmt settings
+
+CHAOS_ROUNDS ?= 20
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the release binary, target/release/kiln
+	cargo build --release -p kiln
+
+demo: build ## four virtual nodes, 5,000 lines of syslog, 200 tasks: the whole chain at work
+	./target/release/kiln demo $(ARGS)
+
+test-deps: ## what the tests need: stock clients (by apt-get, as root) and Python's (in target/venv)
+	./scripts/setup-test-deps.sh
+
+test: test-deps ## everything: units, stock clients against the built binary, tidy
+	./scripts/run-tests.sh $(ARGS)
+
+test-long: test-deps ## the same with long property tests and 20 rounds of kill -9
+	PROPTEST_CASES=4096 KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) ./scripts/run-tests.sh $(ARGS)
+
+chaos: ## rounds of kill -9 at random moments of the demo; CHAOS_ROUNDS=20, KILN_CHAOS_SEED=n
+	cargo build -p kiln -p kiln-pmi
+	KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) cargo test -p kiln-tests --test chaos -- --nocapture
+
+bench: build ## the log, the brokers and the chain, with a peer beside each where Debian has one
+	cargo run --release -p kiln-bench -- all $(ARGS)
+
+lint: ## formatting, clippy without warnings, tidy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo run -q -p xtask -- tidy
+
+fmt: ## format everything
+	cargo fmt --all
+
+settings: ## write kiln.toml and docs/configuration.md from the table of settings
+	cargo run -q -p xtask -- settings
