@@ -272,7 +272,11 @@ impl Server<'_> {
         }
     }
 
-    fn import(&mut self, mut stream: Box<dyn Read + Send>, answer: oneshot::Sender<Result<(), TransferError>>) {
+    fn import(
+        &mut self,
+        mut stream: Box<dyn Read + Send>,
+        answer: oneshot::Sender<Result<(), TransferError>>,
+    ) {
         self.finish_round();
         let result = match self.shared.failed() {
             Some(failed) => Err(failed.into()),

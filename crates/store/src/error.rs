@@ -18,7 +18,9 @@ impl Failed {
 #[non_exhaustive]
 pub enum OpenError {
     /// The state file was written by a newer Kiln.
-    #[error("store format {found} is newer than {known}, the newest this Kiln reads: start it with the version that wrote it, or a later one")]
+    #[error(
+        "store format {found} is newer than {known}, the newest this Kiln reads: start it with the version that wrote it, or a later one"
+    )]
     Newer {
         /// In the file.
         found: u32,
@@ -41,7 +43,9 @@ pub enum OpenError {
     #[error("command log: {0}")]
     Log(String),
     /// State file and command log do not belong together.
-    #[error("state is at command {applied}, but the log holds {start} up to {end}: both must come from the same store, restore them together")]
+    #[error(
+        "state is at command {applied}, but the log holds {start} up to {end}: both must come from the same store, restore them together"
+    )]
     Apart {
         /// The last command in the state; -1 is none.
         applied: Offset,
@@ -127,7 +131,9 @@ pub enum TransferError {
     #[error("this is no Kiln snapshot: it does not start with its mark")]
     Magic,
     /// Written by a newer Kiln.
-    #[error("snapshot format {found} is newer than {known}, the newest this Kiln reads: import it with the version that wrote it, or a later one")]
+    #[error(
+        "snapshot format {found} is newer than {known}, the newest this Kiln reads: import it with the version that wrote it, or a later one"
+    )]
     Newer {
         /// In the stream.
         found: u32,

@@ -32,10 +32,10 @@ mod watch;
 pub use error::{Failed, OpenError, ReadError, SubmitError, TransferError};
 pub use machine::Machine;
 pub use snapshot::{Rows, Snapshot};
+pub use state::FORMAT;
 pub use store::{Builder, Handle, Store};
 pub use tables::Tables;
-pub use transfer::{SNAPSHOT_FORMAT, ROW_KEY_BYTES_MAX, ROW_VALUE_BYTES_MAX};
-pub use state::FORMAT;
+pub use transfer::{ROW_KEY_BYTES_MAX, ROW_VALUE_BYTES_MAX, SNAPSHOT_FORMAT};
 
 use serde::{Deserialize, Serialize};
 

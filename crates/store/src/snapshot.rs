@@ -53,7 +53,11 @@ impl Snapshot {
     /// All rows of `table` whose key starts with `prefix`, in the order of their keys; the empty prefix is all.
     ///
     /// They are gathered in memory; [`Snapshot::rows`] goes one by one.
-    pub fn scan<T: DeserializeOwned>(&self, table: &str, prefix: &[u8]) -> Result<Vec<(Vec<u8>, T)>, ReadError> {
+    pub fn scan<T: DeserializeOwned>(
+        &self,
+        table: &str,
+        prefix: &[u8],
+    ) -> Result<Vec<(Vec<u8>, T)>, ReadError> {
         self.rows(table, prefix)?.collect()
     }
 

@@ -56,7 +56,9 @@ impl<'t> Tables<'t> {
             Ok(bytes) => {
                 self.changes.insert(row_key(self.machine, table, key), Some(bytes));
             }
-            Err(error) => self.fault = Some(ReadError::state(format!("a row of {table} does not encode: {error}"))),
+            Err(error) => {
+                self.fault = Some(ReadError::state(format!("a row of {table} does not encode: {error}")))
+            }
         }
     }
 

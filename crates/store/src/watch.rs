@@ -33,12 +33,10 @@ impl Touched {
     fn under(&self, prefix: &[u8]) -> bool {
         match self {
             Touched::Everything => true,
-            Touched::Keys(keys) => {
-                keys
-                    .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
-                    .next()
-                    .is_some_and(|key| key.starts_with(prefix))
-            }
+            Touched::Keys(keys) => keys
+                .range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded))
+                .next()
+                .is_some_and(|key| key.starts_with(prefix)),
         }
     }
 }
@@ -57,9 +55,7 @@ impl Watches {
 
     pub(crate) fn tell(&self, touched: &Touched, revision: Revision) {
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-        watches.retain(|watch| {
-            !touched.under(&watch.prefix) || watch.revision.send(revision).is_ok()
-        });
+        watches.retain(|watch| !touched.under(&watch.prefix) || watch.revision.send(revision).is_ok());
     }
 
     /// Ends every watch: their receivers see the channel closed.
