@@ -3,15 +3,16 @@
 //! 1. The agent connects and says [`FromAgent::Hello`], with the shells that it still has from before.
 //! 2. The leader says [`ToAgent::Welcome`] or [`ToAgent::Refused`].
 //! 3. For each shell that the agent has, the leader says [`ToAgent::Acked`] (go on from there) or [`ToAgent::Forget`].
-//!    The agent sends again each report after the acknowledged one, and each exchange that was not answered.
+//!    The agent sends again each report after the acknowledged one, and each exchange that was not answered, with
+//!    the one before it: another rank may still wait for that.
 //! 4. The leader says [`ToAgent::Start`]; the agent reports until [`ShellEvent::Done`], which is its last word on the
 //!    job, and forgets the job when that one is acknowledged or the leader says [`ToAgent::Forget`].
 //!
-//! An agent that loses its leader keeps its tasks running and tries again. A leader that loses an agent waits for
+//! An agent that loses its leader keeps its tasks running and tries again, for the time of its lease. A leader that loses an agent waits for
 //! it for a while, then declares the node lost; an agent whose process is new (another `boot`) has lost its shells.
 
 use super::Blob;
-use kiln_types::{IdSet, JobId, Rank, Timestamp};
+use kiln_types::{IdSet, JobId, Rank};
 use serde::{Deserialize, Serialize};
 
 /// What an agent says.
@@ -177,6 +178,9 @@ pub enum ToAgent {
     Welcome {
         /// How many ranks there are.
         size: u32,
+        /// An agent that has no leader for so long, in milliseconds, kills its tasks: the leader waits longer than
+        /// that before it declares a node lost and lets its tasks be run again.
+        lease_ms: u32,
     },
     /// The agent may not take part, and why.
     Refused(String),
