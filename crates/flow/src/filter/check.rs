@@ -59,7 +59,12 @@ impl Checker<'_> {
     fn bool(&mut self, node: &Node) -> Checked<Bool> {
         match self.typed(node)? {
             Typed::Bool(test) => Ok(test),
-            other => self.wrong(node.span, "a condition", &other, "compare it with something, for instance `== ...`"),
+            other => self.wrong(
+                node.span,
+                "a condition",
+                &other,
+                "compare it with something, for instance `== ...`",
+            ),
         }
     }
 
@@ -83,16 +88,24 @@ impl Checker<'_> {
             Expr::Int(value) => Ok(Typed::Int(Int::Const(*value))),
             Expr::Text(value) => Ok(Typed::Text(Text::Const(value.clone()))),
             Expr::Name(name) => self.name(name, node.span),
-            Expr::List(_) => self.error(node.span, "a list stands only after `in`", "write `variable in [\"a\", \"b\"]`"),
+            Expr::List(_) => {
+                self.error(node.span, "a list stands only after `in`", "write `variable in [\"a\", \"b\"]`")
+            }
             Expr::Not(operand) => Ok(Typed::Bool(Bool::Not(self.bool(operand)?.into()))),
-            Expr::Negate(operand) => Ok(Typed::Int(Int::Subtract((Int::Const(0), self.int(operand)?).into()))),
+            Expr::Negate(operand) => {
+                Ok(Typed::Int(Int::Subtract((Int::Const(0), self.int(operand)?).into())))
+            }
             Expr::Binary { operator, left, right } => self.binary(node.span, operator, left, right),
             Expr::Conditional { test, yes, no } => {
                 Ok(Typed::Bool(Bool::Choose((self.bool(test)?, self.bool(yes)?, self.bool(no)?).into())))
             }
             Expr::Index { .. } => self.lookup(node).map(|lookup| Typed::Text(Text::Lookup(lookup))),
-            Expr::Call { target: Some(target), name, at, arguments } => self.method(target, name, *at, arguments),
-            Expr::Call { target: None, name, at, arguments } => self.function(name, *at, arguments, node.span),
+            Expr::Call { target: Some(target), name, at, arguments } => {
+                self.method(target, name, *at, arguments)
+            }
+            Expr::Call { target: None, name, at, arguments } => {
+                self.function(name, *at, arguments, node.span)
+            }
         }
     }
 
@@ -119,7 +132,10 @@ impl Checker<'_> {
         }
         let help = match self.schema.nearest(name) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known: {}", self.schema.names().iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ")),
+            None => format!(
+                "known: {}",
+                self.schema.names().iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ")
+            ),
         };
         self.error(span, format!("unknown variable `{name}`"), help)
     }
@@ -180,8 +196,12 @@ impl Checker<'_> {
                 Expr::Name(name) if self.schema.constant(name).is_some() => {
                     return format!("`{name}` is a number here; write \"{name}\" for the text");
                 }
-                Expr::Text(text) if self.schema.constant(text).is_some() => return format!("write {text} without quotes"),
-                Expr::Text(text) if syslog::parse_time(text).is_some() => return format!("write timestamp(\"{text}\")"),
+                Expr::Text(text) if self.schema.constant(text).is_some() => {
+                    return format!("write {text} without quotes");
+                }
+                Expr::Text(text) if syslog::parse_time(text).is_some() => {
+                    return format!("write timestamp(\"{text}\")");
+                }
                 _ => {}
             }
         }
@@ -218,7 +238,11 @@ impl Checker<'_> {
         }
         let map = self.map(at)?;
         if !map.accepts(keys.len()) {
-            return self.error(node.span, format!("{} keys where {} are needed", keys.len(), map.keys()), map.usage());
+            return self.error(
+                node.span,
+                format!("{} keys where {} are needed", keys.len(), map.keys()),
+                map.usage(),
+            );
         }
         let source = self.slice(node.span).to_owned();
         let lookup = Lookup { map, keys, source: source.clone() };
@@ -261,10 +285,16 @@ impl Checker<'_> {
 
     fn regex(&self, pattern: &Node) -> Checked<Regex> {
         let Expr::Text(text) = &pattern.expr else {
-            return self.error(pattern.span, "the pattern is not a text in quotes", "patterns are compiled once, when the flow is loaded");
+            return self.error(
+                pattern.span,
+                "the pattern is not a text in quotes",
+                "patterns are compiled once, when the flow is loaded",
+            );
         };
         let built = regex::RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).build();
-        built.or_else(|error| self.error(pattern.span, format!("bad regular expression: {}", last_line(&error)), ""))
+        built.or_else(|error| {
+            self.error(pattern.span, format!("bad regular expression: {}", last_line(&error)), "")
+        })
     }
 
     fn function(&mut self, name: &str, at: Span, arguments: &[Node], span: Span) -> Checked<Typed> {
@@ -273,7 +303,9 @@ impl Checker<'_> {
             ("size", [text]) => Ok(Typed::Int(Int::Size(self.text(text)?.into()))),
             ("int", [value]) => Ok(Typed::Int(Int::Parse(self.text(value)?.into()))),
             ("timestamp", [value]) => self.timestamp(value),
-            ("has" | "size" | "int" | "timestamp", _) => self.error(span, format!("`{name}` takes one argument"), ""),
+            ("has" | "size" | "int" | "timestamp", _) => {
+                self.error(span, format!("`{name}` takes one argument"), "")
+            }
             _ => self.error(at, format!("unknown function `{name}`"), "known: has, size, int, timestamp"),
         }
     }
@@ -289,7 +321,11 @@ impl Checker<'_> {
         let parsed = if let Expr::Text(text) = &node.expr { syslog::parse_time(text) } else { None };
         match parsed {
             Some(at) => Ok(Typed::Time(Time::Const(at))),
-            None => self.error(node.span, "not a time", "RFC 3339 with a zone: timestamp(\"2026-11-22T10:00:00Z\")"),
+            None => self.error(
+                node.span,
+                "not a time",
+                "RFC 3339 with a zone: timestamp(\"2026-11-22T10:00:00Z\")",
+            ),
         }
     }
 }

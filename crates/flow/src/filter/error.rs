@@ -34,7 +34,12 @@ pub struct Error {
 }
 
 impl Error {
-    pub(super) fn new(source: &str, span: Span, message: impl Into<String>, help: impl Into<String>) -> Error {
+    pub(super) fn new(
+        source: &str,
+        span: Span,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Error {
         let start = floor(source, span.start);
         let line_start = source[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = source[start..].find('\n').map_or(source.len(), |at| start + at);

@@ -130,10 +130,16 @@ impl Bool {
             }
             Bool::Bools(compare, pair) => compare.holds(pair.0.eval(subject)?.cmp(&pair.1.eval(subject)?)),
             Bool::Ints(compare, left, right) => compare.holds(left.eval(subject)?.cmp(&right.eval(subject)?)),
-            Bool::Texts(compare, left, right) => compare.holds(left.eval(subject)?.cmp(&right.eval(subject)?)),
+            Bool::Texts(compare, left, right) => {
+                compare.holds(left.eval(subject)?.cmp(&right.eval(subject)?))
+            }
             Bool::Times(compare, left, right) => compare.holds(left.eval(subject).cmp(&right.eval(subject))),
-            Bool::IntIn(value, list) => is_in(&value.eval(subject)?, list.iter().map(|item| item.eval(subject)))?,
-            Bool::TextIn(value, list) => is_in(&value.eval(subject)?, list.iter().map(|item| item.eval(subject)))?,
+            Bool::IntIn(value, list) => {
+                is_in(&value.eval(subject)?, list.iter().map(|item| item.eval(subject)))?
+            }
+            Bool::TextIn(value, list) => {
+                is_in(&value.eval(subject)?, list.iter().map(|item| item.eval(subject)))?
+            }
             Bool::Contains(text, part) => text.eval(subject)?.contains(&*part.eval(subject)?),
             Bool::StartsWith(text, part) => text.eval(subject)?.starts_with(&*part.eval(subject)?),
             Bool::EndsWith(text, part) => text.eval(subject)?.ends_with(&*part.eval(subject)?),
@@ -157,8 +163,12 @@ impl Int {
         match self {
             Int::Const(value) => Ok(*value),
             Int::Variable(variable) => Ok(subject.int(*variable)),
-            Int::Add(pair) => pair.0.eval(subject)?.checked_add(pair.1.eval(subject)?).ok_or(EvalError::Overflow),
-            Int::Subtract(pair) => pair.0.eval(subject)?.checked_sub(pair.1.eval(subject)?).ok_or(EvalError::Overflow),
+            Int::Add(pair) => {
+                pair.0.eval(subject)?.checked_add(pair.1.eval(subject)?).ok_or(EvalError::Overflow)
+            }
+            Int::Subtract(pair) => {
+                pair.0.eval(subject)?.checked_sub(pair.1.eval(subject)?).ok_or(EvalError::Overflow)
+            }
             Int::Size(text) => Ok(text.eval(subject)?.chars().count() as i64),
             Int::Parse(text) => {
                 let text = text.eval(subject)?;

@@ -69,13 +69,16 @@ fn symbol(source: &str, at: usize, first: char) -> Result<(Token, usize), Error>
 fn int(source: &str, at: usize) -> Result<(Token, usize), Error> {
     let rest = &source[at..];
     let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-    match rest[..length].parse() {
-        Ok(value) => Ok((Token::Int(value), length)),
-        Err(_) => {
-            let span = Span { start: at, end: at + length };
-            Err(Error::new(source, span, "not a whole number of 64 bits", "decimal digits only; texts stand in quotes"))
-        }
-    }
+    let value = rest[..length].parse().map_err(|_| {
+        let span = Span { start: at, end: at + length };
+        Error::new(
+            source,
+            span,
+            "not a whole number of 64 bits",
+            "decimal digits only; texts stand in quotes",
+        )
+    })?;
+    Ok((Token::Int(value), length))
 }
 
 /// A text whose opening quote stands at `at + raw`; with a `prefix` of 1 it is raw (`r"..."`).

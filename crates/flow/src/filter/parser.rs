@@ -22,24 +22,49 @@ pub(super) enum Expr {
     List(Vec<Node>),
     Not(Box<Node>),
     Negate(Box<Node>),
-    Binary { operator: &'static str, left: Box<Node>, right: Box<Node> },
-    Conditional { test: Box<Node>, yes: Box<Node>, no: Box<Node> },
-    Index { target: Box<Node>, key: Box<Node> },
+    Binary {
+        operator: &'static str,
+        left: Box<Node>,
+        right: Box<Node>,
+    },
+    Conditional {
+        test: Box<Node>,
+        yes: Box<Node>,
+        no: Box<Node>,
+    },
+    Index {
+        target: Box<Node>,
+        key: Box<Node>,
+    },
     /// `name(arguments)` or `target.name(arguments)`.
-    Call { target: Option<Box<Node>>, name: String, at: Span, arguments: Vec<Node> },
+    Call {
+        target: Option<Box<Node>>,
+        name: String,
+        at: Span,
+        arguments: Vec<Node>,
+    },
 }
 
 /// Parses a whole source.
 pub(super) fn parse(source: &str) -> Result<Node, Error> {
     if source.len() > SOURCE_BYTES_MAX {
         let span = Span { start: 0, end: 1 };
-        return Err(Error::new(source, span, format!("filter longer than {SOURCE_BYTES_MAX} bytes"), "split the flow in two"));
+        return Err(Error::new(
+            source,
+            span,
+            format!("filter longer than {SOURCE_BYTES_MAX} bytes"),
+            "split the flow in two",
+        ));
     }
     let mut parser = Parser { source, tokens: tokens(source)?, at: 0, depth: 0 };
     let node = parser.expression(0)?;
     match parser.peek() {
         (Token::End, _) => Ok(node),
-        (_, span) => Err(parser.error(span, "unexpected text after the condition", "join conditions with `&&` or `||`")),
+        (_, span) => Err(parser.error(
+            span,
+            "unexpected text after the condition",
+            "join conditions with `&&` or `||`",
+        )),
     }
 }
 
@@ -108,12 +133,17 @@ impl Parser<'_> {
     fn expression(&mut self, least: u8) -> Result<Node, Error> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(self.error(self.peek().1, format!("nested more than {DEPTH_MAX} deep"), "simplify the condition"));
+            return Err(self.error(
+                self.peek().1,
+                format!("nested more than {DEPTH_MAX} deep"),
+                "simplify the condition",
+            ));
         }
         let mut left = self.unary()?;
         while let Some((operator, binds)) = self.operator().filter(|(_, binds)| *binds >= least) {
             self.advance();
-            left = if operator == "?" { self.conditional(left)? } else { self.binary(left, operator, binds)? };
+            left =
+                if operator == "?" { self.conditional(left)? } else { self.binary(left, operator, binds)? };
         }
         self.depth -= 1;
         Ok(left)
@@ -171,12 +201,25 @@ impl Parser<'_> {
             Token::Name(name) if name == "true" || name == "false" => Expr::Bool(name == "true"),
             Token::Name(name) if self.takes("(") => {
                 let (arguments, end) = self.list(")")?;
-                return Ok(Node { expr: Expr::Call { target: None, name, at: span, arguments }, span: span.to(end) });
+                return Ok(Node {
+                    expr: Expr::Call { target: None, name, at: span, arguments },
+                    span: span.to(end),
+                });
             }
             Token::Name(name) => Expr::Name(name),
-            Token::End => return Err(self.error(span, "the condition ends here", "a variable, a text or a number is missing")),
+            Token::End => {
+                return Err(self.error(
+                    span,
+                    "the condition ends here",
+                    "a variable, a text or a number is missing",
+                ));
+            }
             Token::Symbol(symbol) => {
-                return Err(self.error(span, format!("unexpected `{symbol}`"), "a variable, a text or a number belongs here"));
+                return Err(self.error(
+                    span,
+                    format!("unexpected `{symbol}`"),
+                    "a variable, a text or a number belongs here",
+                ));
             }
         };
         Ok(Node { expr, span })
@@ -212,10 +255,15 @@ impl Parser<'_> {
             if self.takes(".") {
                 let (token, at) = self.advance();
                 let Token::Name(name) = token else {
-                    return Err(self.error(at, "expected the name of a method", "for instance `.contains(\"text\")`"));
+                    return Err(self.error(
+                        at,
+                        "expected the name of a method",
+                        "for instance `.contains(\"text\")`",
+                    ));
                 };
                 if !self.takes("(") {
-                    let help = "methods take parentheses; keys of a map stand in brackets: sd[\"id\"][\"name\"]";
+                    let help =
+                        "methods take parentheses; keys of a map stand in brackets: sd[\"id\"][\"name\"]";
                     return Err(self.error(at, format!("`.{name}` is not called"), help));
                 }
                 let (arguments, end) = self.list(")")?;

@@ -3,7 +3,8 @@ use crate::syslog::{self, Message, Received};
 use kiln_types::Timestamp;
 use proptest::prelude::*;
 
-const LINE: &str = r#"<86>1 2026-11-22T10:00:00Z web1 taskd 42 ID [x@1 user="root" n="17"] TASK t-1 checksum"#;
+const LINE: &str =
+    r#"<86>1 2026-11-22T10:00:00Z web1 taskd 42 ID [x@1 user="root" n="17"] TASK t-1 checksum"#;
 
 fn event() -> Message<'static> {
     syslog::parse(LINE, Received::at(Timestamp(0)))
@@ -21,7 +22,7 @@ fn refused(source: &str) -> String {
 fn conditions_of_all_kinds() {
     for source in [
         r#"appname == "taskd" && severity <= 6 && message.matches("^TASK ")"#,
-        r#"severity == info && facility == authpriv"#,
+        r"severity == info && facility == authpriv",
         r#"severity in [5, 6] && hostname in ["web1", 'web2'] && !(procid in ["43"])"#,
         r#"sd["x@1"]["user"] == "root" && int(sd["x@1"]["n"]) + 3 == 20 && int(procid) - 2 == 40"#,
         r#"has(sd["x@1"]["n"]) && !has(sd["x@1"]["m"]) && !has(sd["y"]["n"])"#,
@@ -29,10 +30,10 @@ fn conditions_of_all_kinds() {
         r#"message.lowerAscii().startsWith("task t") && msgid.size() == 2 && raw.contains("<86>")"#,
         r#"timestamp >= timestamp("2026-11-22T10:00:00Z") && timestamp < timestamp("2026-11-23T00:00:00+01:00")"#,
         r#"hostname + ":" + procid == "web1:42""#,
-        r#"severity < err ? false : true"#,
+        r"severity < err ? false : true",
         r#"(appname == "x") == (hostname == "y")"#,
         r#"message.matches(r"\d+ \w+$") && -1 < 0"#,
-        r#"false || true && true"#,
+        r"false || true && true",
     ] {
         assert_eq!(passes(source), Ok(true), "{source}");
     }
@@ -52,7 +53,10 @@ fn an_error_is_outweighed_on_either_side_and_otherwise_told() {
     assert_eq!(passes(&format!("{missing} && false")), Ok(false));
     assert_eq!(passes(&format!("true || {missing}")), Ok(true));
     assert_eq!(passes(&format!("({missing}) || true")), Ok(true));
-    assert_eq!(passes(&format!("true && {missing}")), Err(EvalError::Missing(r#"sd["x@1"]["m"]"#.to_owned())));
+    assert_eq!(
+        passes(&format!("true && {missing}")),
+        Err(EvalError::Missing(r#"sd["x@1"]["m"]"#.to_owned()))
+    );
     assert_eq!(passes("int(hostname) == 1"), Err(EvalError::NotANumber("web1".to_owned())));
     assert_eq!(passes("int(procid) + 9223372036854775807 > 0"), Err(EvalError::Overflow));
 }
@@ -104,10 +108,17 @@ fn each_mistake_has_its_message() {
 
 #[test]
 fn explain_names_the_first_clause_that_failed() {
-    let filter = Filter::compile(r#"appname == "taskd" && (severity <= 5 || hostname == "db") && true"#, Schema::Syslog).unwrap();
+    let filter = Filter::compile(
+        r#"appname == "taskd" && (severity <= 5 || hostname == "db") && true"#,
+        Schema::Syslog,
+    )
+    .unwrap();
     let miss = filter.explain(&event()).unwrap();
     assert_eq!((miss.clause, miss.source.as_str()), (1, r#"(severity <= 5 || hostname == "db")"#));
-    assert_eq!(miss.values, [("severity".to_owned(), "6".to_owned()), ("hostname".to_owned(), "\"web1\"".to_owned())]);
+    assert_eq!(
+        miss.values,
+        [("severity".to_owned(), "6".to_owned()), ("hostname".to_owned(), "\"web1\"".to_owned())]
+    );
     assert_eq!(miss.error, None);
     let filter = Filter::compile(r#"sd["q"]["r"] == "1""#, Schema::Syslog).unwrap();
     assert!(filter.explain(&event()).unwrap().error.unwrap().contains(r#"no sd["q"]["r"]"#));
@@ -116,11 +127,17 @@ fn explain_names_the_first_clause_that_failed() {
 
 #[test]
 fn records_have_their_own_names() {
-    let mut record = Record::new("tasks", b"t-1", br#"{"task":"checksum","args":{"n":7},"urgent":true}"#, Timestamp(0));
+    let mut record =
+        Record::new("tasks", b"t-1", br#"{"task":"checksum","args":{"n":7},"urgent":true}"#, Timestamp(0));
     record.headers.push(("reason".into(), "x".into()));
-    let passes = |source: &str| Filter::compile(source, Schema::Record).unwrap_or_else(|e| panic!("{e}")).matches(&record);
+    let passes = |source: &str| {
+        Filter::compile(source, Schema::Record).unwrap_or_else(|e| panic!("{e}")).matches(&record)
+    };
     assert_eq!(passes(r#"key == "t-1" && topic == "tasks" && json["task"] == "checksum""#), Ok(true));
-    assert_eq!(passes(r#"int(json["args"]["n"]) == 7 && json["urgent"] == "true" && headers["reason"] == "x""#), Ok(true));
+    assert_eq!(
+        passes(r#"int(json["args"]["n"]) == 7 && json["urgent"] == "true" && headers["reason"] == "x""#),
+        Ok(true)
+    );
     assert_eq!(passes(r#"has(json["args"])"#), Ok(false), "a container is no text");
     assert!(Filter::compile("severity < 4", Schema::Record).is_err());
 }

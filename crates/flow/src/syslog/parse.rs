@@ -82,7 +82,9 @@ pub fn parse(line: &str, received: Received) -> Message<'_> {
         message: rest,
         raw,
     };
-    rest.strip_prefix("1 ").and_then(|header| modern(header, blank)).unwrap_or_else(|| legacy(rest, received, blank))
+    rest.strip_prefix("1 ")
+        .and_then(|header| modern(header, blank))
+        .unwrap_or_else(|| legacy(rest, received, blank))
 }
 
 /// RFC 5424, section 6, from the timestamp on.
@@ -93,11 +95,22 @@ fn modern<'a>(header: &'a str, blank: Message<'a>) -> Option<Message<'a>> {
         "-" => None,
         text => Some(rfc3339(text)?),
     };
-    let [hostname, appname, procid, msgid] = [next()?, next()?, next()?, next()?].map(|f| if f == "-" { "" } else { f });
+    let [hostname, appname, procid, msgid] =
+        [next()?, next()?, next()?, next()?].map(|f| if f == "-" { "" } else { f });
     let (structured, rest) = StructuredData::split(next()?)?;
     let text = rest.strip_prefix(' ').unwrap_or(rest);
     let message = text.strip_prefix('\u{feff}').unwrap_or(text);
-    Some(Message { form: Form::Rfc5424, timestamp, hostname, appname, procid, msgid, structured, message, ..blank })
+    Some(Message {
+        form: Form::Rfc5424,
+        timestamp,
+        hostname,
+        appname,
+        procid,
+        msgid,
+        structured,
+        message,
+        ..blank
+    })
 }
 
 /// RFC 3164, section 4: a timestamp and a host that may be missing, a tag that may be missing, and text.
@@ -124,13 +137,21 @@ fn is_tag(token: &str) -> bool {
 fn tag(text: &str) -> (&str, &str, &str) {
     const NAME_BYTES_MAX: usize = 64;
     let none = ("", "", text);
-    let Some(end) = text.find([' ', ':', '[']).filter(|end| (1..=NAME_BYTES_MAX).contains(end)) else { return none };
+    let Some(end) = text.find([' ', ':', '[']).filter(|end| (1..=NAME_BYTES_MAX).contains(end)) else {
+        return none;
+    };
     let (name, rest) = text.split_at(end);
     if let Some(message) = rest.strip_prefix(':') {
         // A colon inside a word (`http://`, `12:30`) ends no tag.
-        return if message.is_empty() || message.starts_with(' ') { (name, "", trim_one(message)) } else { none };
+        return if message.is_empty() || message.starts_with(' ') {
+            (name, "", trim_one(message))
+        } else {
+            none
+        };
     }
-    let Some((procid, after)) = rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) else { return none };
+    let Some((procid, after)) = rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) else {
+        return none;
+    };
     if procid.contains(' ') || !(after.is_empty() || after.starts_with([':', ' '])) {
         return none;
     }

@@ -5,8 +5,9 @@ pub const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "
 
 /// Facility names by number, 0 `kern` to 23 `local7`. Numbers 12 to 15 have no agreed short name; these are glibc-style inventions of RFC 5424's table.
 pub const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit",
-    "alerting", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
+    "ntp", "audit", "alerting", "clock", "local0", "local1", "local2", "local3", "local4", "local5",
+    "local6", "local7",
 ];
 
 /// A priority value, 0 to 191.

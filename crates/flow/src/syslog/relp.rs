@@ -10,7 +10,8 @@ const COMMAND_BYTES_MAX: usize = 32;
 /// Longest `TXNR SP COMMAND SP LENGTH SP`.
 const HEADER_BYTES_MAX: usize = NUMBER_DIGITS_MAX * 2 + COMMAND_BYTES_MAX + 3;
 const TXNR_MAX: u32 = 999_999_999;
-const OFFER: &str = concat!("relp_version=0\nrelp_software=kiln,", env!("CARGO_PKG_VERSION"), "\ncommands=syslog");
+const OFFER: &str =
+    concat!("relp_version=0\nrelp_software=kiln,", env!("CARGO_PKG_VERSION"), "\ncommands=syslog");
 
 /// A transaction number; 0 is for hints without an answer, and sessions count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +52,8 @@ pub enum Malformed {
 pub struct Decoder {
     frame_bytes_max: usize,
     header: Vec<u8>,
+    /// Spaces in `header`.
+    spaces: u8,
     data: Vec<u8>,
     /// Set while data is awaited.
     pending: Option<Pending>,
@@ -68,13 +71,14 @@ struct Pending {
 impl Decoder {
     /// A decoder that keeps at most `frame_bytes_max` bytes of a frame's data.
     pub fn new(frame_bytes_max: usize) -> Decoder {
-        Decoder { frame_bytes_max, header: Vec::new(), data: Vec::new(), pending: None }
+        Decoder { frame_bytes_max, header: Vec::new(), spaces: 0, data: Vec::new(), pending: None }
     }
 
     /// Takes what was read and gives every frame that is complete with it. After an error the stream is of no further use.
     pub fn feed(&mut self, mut input: &[u8], emit: &mut dyn FnMut(Frame<'_>)) -> Result<(), Malformed> {
         while !input.is_empty() {
-            let taken = if self.pending.is_some() { self.feed_data(input, emit)? } else { self.feed_header(input)? };
+            let taken =
+                if self.pending.is_some() { self.feed_data(input, emit)? } else { self.feed_header(input)? };
             input = &input[taken..];
         }
         Ok(())
@@ -83,17 +87,18 @@ impl Decoder {
     fn feed_header(&mut self, input: &[u8]) -> Result<usize, Malformed> {
         for (at, byte) in input.iter().enumerate() {
             // The third separator ends the header: a space before data, or the LF of a frame without any.
-            let spaces = self.header.iter().filter(|b| **b == b' ').count();
-            if spaces == 2 && (*byte == b' ' || *byte == b'\n') {
+            if self.spaces == 2 && (*byte == b' ' || *byte == b'\n') {
                 let pending = parse_header(&self.header).ok_or(Malformed::Header)?;
                 let lacks_data = *byte == b'\n' && pending.length > 0;
                 self.header.clear();
+                self.spaces = 0;
                 self.pending = Some(pending);
                 return if lacks_data { Err(Malformed::Header) } else { Ok(at + usize::from(*byte == b' ')) };
             }
             if *byte == b'\n' || self.header.len() >= HEADER_BYTES_MAX {
                 return Err(Malformed::Header);
             }
+            self.spaces += u8::from(*byte == b' ');
             self.header.push(*byte);
         }
         Ok(input.len())
@@ -127,7 +132,8 @@ impl Decoder {
 fn parse_header(header: &[u8]) -> Option<Pending> {
     let mut fields = std::str::from_utf8(header).ok()?.split(' ');
     let (txnr, command, length) = (number(fields.next()?)?, fields.next()?, number(fields.next()?)?);
-    let named = (1..=COMMAND_BYTES_MAX).contains(&command.len()) && command.bytes().all(|b| b.is_ascii_alphanumeric());
+    let named = (1..=COMMAND_BYTES_MAX).contains(&command.len())
+        && command.bytes().all(|b| b.is_ascii_alphanumeric());
     let length = length as usize;
     named.then(|| Pending { txnr: Txnr(txnr), command: command.to_owned(), length, left: length })
 }
@@ -286,7 +292,8 @@ mod tests {
     fn decode(chunks: &[&[u8]], max: usize) -> (Vec<Seen>, Result<(), Malformed>) {
         let mut decoder = Decoder::new(max);
         let mut seen = Vec::new();
-        let mut emit = |f: Frame<'_>| seen.push((f.txnr.0, f.command.to_owned(), f.data.to_vec(), f.truncated));
+        let mut emit =
+            |f: Frame<'_>| seen.push((f.txnr.0, f.command.to_owned(), f.data.to_vec(), f.truncated));
         let result = chunks.iter().try_for_each(|chunk| decoder.feed(chunk, &mut emit));
         (seen, result)
     }
@@ -324,7 +331,9 @@ mod tests {
     fn the_receiver_answers_all_but_messages() {
         let mut out = Vec::new();
         assert_eq!(receive(frame(1, "open", b"relp_version=0"), &mut out), Request::Open);
-        assert!(out.starts_with(b"1 rsp ") && String::from_utf8_lossy(&out).contains(" 200 OK\nrelp_version=0\n"));
+        assert!(
+            out.starts_with(b"1 rsp ") && String::from_utf8_lossy(&out).contains(" 200 OK\nrelp_version=0\n")
+        );
         out.clear();
         assert_eq!(receive(frame(3, "close", b""), &mut out), Request::Close);
         assert_eq!(out, b"3 rsp 0\n0 serverclose 0\n");

@@ -70,8 +70,9 @@ impl Decoder {
     pub fn finish(&mut self, emit: &mut dyn FnMut(Item<'_>)) {
         if let Kind::Undecided(start) = &mut self.kind {
             let start = std::mem::take(start);
-            self.decide(false);
-            self.feed(&start, emit).expect("plain framing refuses nothing");
+            let mut decoder = framing::Decoder::new(self.frame_bytes_max);
+            decoder.feed(&start, &mut |frame| emit(Item::Syslog(frame)));
+            self.kind = Kind::Syslog(decoder);
         }
         if let Kind::Syslog(decoder) = &mut self.kind {
             decoder.finish(&mut |frame| emit(Item::Syslog(frame)));
@@ -94,7 +95,8 @@ mod tests {
     fn kinds(chunks: &[&[u8]]) -> Vec<&'static str> {
         let mut decoder = Decoder::new(480);
         let mut kinds = Vec::new();
-        let mut emit = |item: Item<'_>| kinds.push(if matches!(item, Item::Relp(_)) { "relp" } else { "plain" });
+        let mut emit =
+            |item: Item<'_>| kinds.push(if matches!(item, Item::Relp(_)) { "relp" } else { "plain" });
         for chunk in chunks {
             decoder.feed(chunk, &mut emit).unwrap();
         }

@@ -65,7 +65,8 @@ impl<'a> Element<'a> {
 
 /// SD-NAME: printable ASCII without `=`, `]`, `"` and space. Its limit of 32 is not held against the sender.
 fn name_length(text: &str) -> Option<usize> {
-    let end = text.find(|c: char| !c.is_ascii_graphic() || matches!(c, '=' | ']' | '"')).unwrap_or(text.len());
+    let end =
+        text.find(|c: char| !c.is_ascii_graphic() || matches!(c, '=' | ']' | '"')).unwrap_or(text.len());
     (end > 0).then_some(end)
 }
 
@@ -138,7 +139,11 @@ mod tests {
     fn escapes_are_undone_and_brackets_inside_values_do_not_end_the_element() {
         let (data, _) = StructuredData::split(r#"[x a="q\"\\\] \n" b="]"]"#).unwrap();
         assert_eq!(data.get("x", "a").as_deref(), Some(r#"q"\] \n"#));
-        assert_eq!(data.get("x", "b").as_deref(), Some("]"), "senders that forget this escape are understood");
+        assert_eq!(
+            data.get("x", "b").as_deref(),
+            Some("]"),
+            "senders that forget this escape are understood"
+        );
     }
 
     #[test]

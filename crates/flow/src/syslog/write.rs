@@ -34,7 +34,9 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{}>1 {}", self.priority.value(), format_time(self.timestamp))?;
         // Limits of RFC 5424, section 6.
-        for (field, bytes_max) in [(self.hostname, 255), (self.appname, 48), (self.procid, 128), (self.msgid, 32)] {
+        for (field, bytes_max) in
+            [(self.hostname, 255), (self.appname, 48), (self.procid, 128), (self.msgid, 32)]
+        {
             f.write_char(' ')?;
             graphic(f, field, bytes_max, "")?;
         }
@@ -79,9 +81,9 @@ fn graphic(f: &mut fmt::Formatter<'_>, text: &str, bytes_max: usize, refused: &s
     if text.is_empty() {
         return f.write_char('-');
     }
-    text.chars().take(bytes_max).try_for_each(|c| {
-        f.write_char(if c.is_ascii_graphic() && !refused.contains(c) { c } else { '_' })
-    })
+    text.chars()
+        .take(bytes_max)
+        .try_for_each(|c| f.write_char(if c.is_ascii_graphic() && !refused.contains(c) { c } else { '_' }))
 }
 
 /// RFC 3339 in UTC with microseconds: `2026-11-22T10:00:00.000000Z`. Times outside of jiff's years -9999 to 9999 are clamped.

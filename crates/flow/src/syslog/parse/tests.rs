@@ -11,17 +11,23 @@ fn read(line: &str) -> Message<'_> {
 
 #[test]
 fn examples_of_rfc_5424() {
-    let m = read("<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \u{feff}'su root' failed for lonvick on /dev/pts/8");
+    let m = read(
+        "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - \u{feff}'su root' failed for lonvick on /dev/pts/8",
+    );
     assert_eq!((m.form, m.priority.facility(), m.priority.severity()), (Form::Rfc5424, 4, 2));
     assert_eq!((m.hostname, m.appname, m.procid, m.msgid), ("mymachine.example.com", "su", "", "ID47"));
     assert_eq!(m.message, "'su root' failed for lonvick on /dev/pts/8");
     assert_eq!(m.timestamp, Some(at("2003-10-11T22:14:15.003Z")));
 
-    let m = read("<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time to make the do-nuts.");
+    let m = read(
+        "<165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1 myproc 8710 - - %% It's time to make the do-nuts.",
+    );
     assert_eq!(m.timestamp.unwrap().0 % 1_000_000, 3);
     assert_eq!((m.procid, m.message), ("8710", "%% It's time to make the do-nuts."));
 
-    let m = read(r#"<165>1 2003-10-11T22:14:15.003Z h evntslog - ID47 [exampleSDID@32473 iut="3"] An application event"#);
+    let m = read(
+        r#"<165>1 2003-10-11T22:14:15.003Z h evntslog - ID47 [exampleSDID@32473 iut="3"] An application event"#,
+    );
     assert_eq!(m.structured.get("exampleSDID@32473", "iut").as_deref(), Some("3"));
     assert_eq!(m.message, "An application event");
 }
