@@ -23,10 +23,8 @@ pub fn shipped() -> &'static str {
 /// The same text, made from the table of settings; a test keeps the two equal.
 pub fn commented() -> String {
     let mut out = with_comments(&Config::default(), HEAD);
-    out.push_str(
-        "\n# Flows and tasks. Nothing flows unless it is declared; these are the ones of `kiln demo`.\n",
-    );
-    for line in include_str!("../demo.toml").lines() {
+    out.push_str("\n# Flows and tasks. Nothing flows unless it is declared; for example:\n");
+    for line in include_str!("../example.toml").lines() {
         let _ = writeln!(out, "{}", format!("# {line}").trim_end());
     }
     out
@@ -130,14 +128,15 @@ mod tests {
 
     #[test]
     fn the_examples_in_the_shipped_file_work_when_uncommented() {
-        let demo = include_str!("../demo.toml");
-        let loaded = parse(Path::new("demo.toml"), demo).expect("the demo's flows are sound");
+        let demo = include_str!("../example.toml");
+        let loaded = parse(Path::new("example.toml"), demo).expect("the example is sound");
         assert!(!loaded.config.flow.is_empty() && !loaded.config.task.is_empty());
     }
 
     #[test]
     fn what_is_written_reads_back() {
-        let mut config = parse(Path::new("demo.toml"), include_str!("../demo.toml")).expect("sound").config;
+        let mut config =
+            parse(Path::new("example.toml"), include_str!("../example.toml")).expect("sound").config;
         config.cluster.name = "a \"quoted\" name\\".to_owned();
         config.kafka.listen = crate::Listen::Off;
         let text = config.to_toml();
