@@ -347,7 +347,7 @@ impl Shared {
         let mut known = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
         if is_sealed || work.written_bytes - known.written_bytes >= META_INTERVAL_BYTES {
             known.written_bytes = work.written_bytes;
-            if let Err(error) = self.write_meta(&mut known.meta, is_sealed) {
+            if let Err(error) = self.write_meta(&mut known.meta, Offset(0), is_sealed) {
                 tracing::warn!(%error, log = %self.dir.display(), "failed to write log.meta");
             }
         }
@@ -364,10 +364,11 @@ impl Shared {
         }
     }
 
-    /// Writes the present start and durable watermark to `log.meta`.
-    pub(crate) fn write_meta(&self, meta: &mut Meta, sync: bool) -> io::Result<()> {
+    /// Writes the start, which is to be at least `start`, and the durable watermark to `log.meta`.
+    pub(crate) fn write_meta(&self, meta: &mut Meta, start: Offset, sync: bool) -> io::Result<()> {
         let marks = self.lock().marks;
-        let next = Meta { sequence: meta.sequence + 1, start: marks.start, durable: marks.durable };
+        let next =
+            Meta { sequence: meta.sequence + 1, start: marks.start.max(start), durable: marks.durable };
         next.write(&**self.volume.disk(), &self.dir, sync)?;
         *meta = next;
         Ok(())
@@ -379,7 +380,7 @@ impl Shared {
         let marks = self.lock().marks;
         if self.lock().failed.is_none()
             && (known.meta.start, known.meta.durable) != (marks.start, marks.durable)
-            && let Err(error) = self.write_meta(&mut known.meta, false)
+            && let Err(error) = self.write_meta(&mut known.meta, Offset(0), false)
         {
             tracing::warn!(%error, log = %self.dir.display(), "failed to write log.meta");
         }

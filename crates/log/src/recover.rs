@@ -4,7 +4,7 @@
 //! and position, and nothing is changed.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use kiln_types::{Offset, Timestamp};
@@ -31,15 +31,10 @@ pub(crate) fn open(volume: &Volume, id: u64, dir: &Path, settings: Settings) -> 
     let meta = saved.unwrap_or(Meta::NEW);
     disk.create_dir_all(dir).map_err(failed)?;
     let bases = segments_from(disk, dir, meta.start).map_err(failed)?;
-    let is_new = bases.is_empty();
     let opening = Opening { disk, dir, settings: &settings, durable: meta.durable };
-    let (sealed, active, cut) =
-        if is_new { (Vec::new(), opening.create(meta.start)?, false) } else { opening.recover(&bases)? };
+    let Recovered { sealed, active, cut } = opening.recover(meta.start, &bases)?;
     let end = active.info.last.next();
-    if is_new && end < meta.durable {
-        return Err(opening.lost(&log_path(dir, end), 0));
-    }
-    if cut || (!is_new && meta.durable < end) {
+    if cut || meta.durable < end {
         // What the dead process left in the page cache is served from now on, so it must last. What was cut must
         // not come back behind something new.
         sync(disk, dir, &sealed, &active).map_err(failed)?;
@@ -51,7 +46,8 @@ pub(crate) fn open(volume: &Volume, id: u64, dir: &Path, settings: Settings) -> 
         sealed: sealed.into(),
         active,
         queued: false,
-        names_dirty: is_new,
+        // A name that a killed process left may not be on the disk yet.
+        names_dirty: true,
         written_bytes: 0,
         failed: None,
     };
@@ -112,15 +108,21 @@ struct Opening<'a> {
     durable: Offset,
 }
 
-impl Opening<'_> {
-    fn create(&self, base: Offset) -> Result<Active, OpenError> {
-        let file = self.open_file(&log_path(self.dir, base), Open::New)?;
-        Ok(Active::new(base, file, self.settings.index_interval_bytes))
-    }
+/// What of a log is sound.
+struct Recovered {
+    sealed: Vec<Sealed>,
+    active: Active,
+    /// Something was removed behind it.
+    cut: bool,
+}
 
-    /// Walks the segments; says also whether something was cut.
-    fn recover(&self, bases: &[Offset]) -> Result<(Vec<Sealed>, Active, bool), OpenError> {
-        let mut sealed: Vec<Sealed> = Vec::new();
+impl Opening<'_> {
+    /// Walks the segments at `bases`, up to where the log ends.
+    fn recover(&self, start: Offset, bases: &[Offset]) -> Result<Recovered, OpenError> {
+        if !bases.first().is_some_and(|first| *first <= start || self.follows(*first, start)) {
+            return self.begin(start, bases);
+        }
+        let mut sealed = Vec::new();
         for (at, base) in bases.iter().enumerate() {
             let next = bases.get(at + 1).copied();
             let is_durable = next.is_some_and(|next| next <= self.durable);
@@ -129,22 +131,43 @@ impl Opening<'_> {
                 continue;
             }
             let mut scan = self.scan(*base)?;
-            if let Some(next) = next
-                && scan.problem.is_none()
-                && scan.active.info.last < next
-            {
+            let end = scan.active.info.last.next();
+            if scan.problem.is_none() && next.is_some_and(|next| self.follows(next, end)) {
                 sealed.push(scan.active.seal());
                 continue;
             }
-            if is_durable || scan.active.info.last.next() < self.durable {
+            if is_durable || end < self.durable {
                 let file = log_path(self.dir, *base);
-                let reason = scan.problem.unwrap_or_else(|| "it ends before what was durable".to_owned());
+                let reason = scan.problem.unwrap_or_else(|| self.lost());
                 return Err(OpenError::Corrupt { file, position: scan.active.info.bytes, reason });
             }
             let cut = self.cut(&mut scan, &bases[at + 1..])?;
-            return Ok((sealed, scan.active, cut));
+            return Ok(Recovered { sealed, active: scan.active, cut });
         }
-        unreachable!("the last segment has no next, so the loop returned")
+        unreachable!("nothing follows the last segment, so the loop returned")
+    }
+
+    /// Whether a segment at `base` may follow what ends at `end`. Offsets between may be missing only where
+    /// durable segments were dropped; in the tail it means that a segment was lost.
+    fn follows(&self, base: Offset, end: Offset) -> bool {
+        base == end || (base > end && base <= self.durable)
+    }
+
+    /// Begins a log at `start`, of which nothing durable is there. Segments from a tail whose beginning was lost
+    /// are removed.
+    fn begin(&self, start: Offset, bases: &[Offset]) -> Result<Recovered, OpenError> {
+        let path = log_path(self.dir, start);
+        if start < self.durable {
+            return Err(OpenError::Corrupt { file: path, position: 0, reason: self.lost() });
+        }
+        self.remove_later(bases)?;
+        let file = self.open_file(&path, Open::New)?;
+        let active = Active::new(start, file, self.settings.index_interval_bytes);
+        Ok(Recovered { sealed: Vec::new(), active, cut: !bases.is_empty() })
+    }
+
+    fn lost(&self) -> String {
+        format!("records below {} were durable and are gone", self.durable)
     }
 
     /// Cuts what follows the last sound batch of the tail: the rest of its segment, and all later segments.
@@ -154,11 +177,16 @@ impl Opening<'_> {
             tracing::warn!(log = %self.dir.display(), at = info.bytes, %problem, "cutting a torn tail");
             scan.active.file.set_len(info.bytes).map_err(|source| self.failed(source))?;
         }
+        self.remove_later(later)?;
+        Ok(scan.problem.is_some() || !later.is_empty())
+    }
+
+    fn remove_later(&self, later: &[Offset]) -> Result<(), OpenError> {
         for base in later {
             tracing::warn!(log = %self.dir.display(), %base, "removing a segment behind a torn tail");
             remove_segment(self.disk, self.dir, *base).map_err(|source| self.failed(source))?;
         }
-        Ok(scan.problem.is_some() || !later.is_empty())
+        Ok(())
     }
 
     /// What a saved index says of a sealed segment, if it fits the segment's file.
@@ -180,11 +208,6 @@ impl Opening<'_> {
 
     fn failed(&self, source: io::Error) -> OpenError {
         OpenError::Io { path: self.dir.to_owned(), source }
-    }
-
-    fn lost(&self, file: &Path, position: u64) -> OpenError {
-        let reason = format!("records below {} were durable and are gone", self.durable);
-        OpenError::Corrupt { file: PathBuf::from(file), position, reason }
     }
 }
 

@@ -17,19 +17,20 @@ impl Log {
     pub fn set_start(&self, to: Offset) -> Result<(), ChangeError> {
         let shared = &self.shared;
         let mut known = shared.meta.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut state = shared.lock();
+        let marks = {
+            let state = shared.lock();
             state.check()?;
-            if to > state.marks.durable {
-                return Err(ChangeError::OutOfRange { to, durable: state.marks.durable });
-            }
-            if to <= state.marks.start {
-                return Ok(());
-            }
-            state.marks.start = to;
+            state.marks
+        };
+        if to > marks.durable {
+            return Err(ChangeError::OutOfRange { to, durable: marks.durable });
         }
-        // First the word, then the deed: a crash between the two is completed when the log is opened.
-        shared.write_meta(&mut known.meta, true).map_err(|source| shared.changing(source))?;
+        if to > marks.start {
+            // First the word, then the deed: a crash between the two is completed when the log is opened.
+            shared.write_meta(&mut known.meta, to, true).map_err(|source| shared.changing(source))?;
+            let mut state = shared.lock();
+            state.marks.start = state.marks.start.max(to);
+        }
         drop(known);
         shared.publish();
         self.drop_segments(&mut |segment| segment.last < to).map(drop)
@@ -39,14 +40,18 @@ impl Log {
     /// Returns how many. Only segments that are wholly durable are asked for.
     pub fn drop_segments(&self, dead: &mut dyn FnMut(SegmentInfo) -> bool) -> Result<usize, ChangeError> {
         let shared = &self.shared;
+        let mut known = shared.meta.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = shared.lock().take_dead(dead)?;
-        if removed.is_empty() {
-            return Ok(0);
+        let Some(newest) = removed.last() else { return Ok(0) };
+        if known.meta.durable <= newest.last {
+            // Recovery takes missing offsets for a lost tail unless log.meta says that they were durable.
+            shared.write_meta(&mut known.meta, Offset(0), true).map_err(|source| shared.changing(source))?;
         }
+        drop(known);
         let disk = &**shared.volume.disk();
-        for base in &removed {
-            shared.volume.cache().remove(shared.id, *base);
-            remove_segment(disk, &shared.dir, *base).map_err(|source| shared.changing(source))?;
+        for segment in &removed {
+            shared.volume.cache().remove(shared.id, segment.base);
+            remove_segment(disk, &shared.dir, segment.base).map_err(|source| shared.changing(source))?;
         }
         disk.sync_dir(&shared.dir).map_err(|source| shared.changing(source))?;
         shared.publish();
@@ -115,13 +120,13 @@ impl State {
     }
 
     /// Takes the dead ones among the sealed and synced segments off the list; moves the start behind them.
-    fn take_dead(&mut self, dead: &mut dyn FnMut(SegmentInfo) -> bool) -> Result<Vec<Offset>, Failed> {
+    fn take_dead(&mut self, dead: &mut dyn FnMut(SegmentInfo) -> bool) -> Result<Vec<SegmentInfo>, Failed> {
         self.check()?;
         let mut removed = Vec::new();
         self.sealed.retain(|sealed| {
             let goes = sealed.unsynced.is_none() && dead(sealed.info);
             if goes {
-                removed.push(sealed.info.base);
+                removed.push(sealed.info);
             }
             !goes
         });

@@ -3,7 +3,7 @@
 //! One thread takes all logs that were written since the last round, syncs their files outside every lock, advances
 //! their durable watermarks and wakes who waited. Everything that is appended during a round goes into the next.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -240,11 +240,10 @@ impl Core {
     /// Files first, then the names that lead to them: only both together make a record durable.
     fn sync(&self, work: &[FlushWork], files: &[Arc<dyn File>]) -> std::io::Result<()> {
         self.disk.sync_files(files)?;
-        work.iter().filter(|work| work.names).try_for_each(|work| self.sync_names(&work.dir))
-    }
-
-    fn sync_names(&self, dir: &Path) -> std::io::Result<()> {
-        dir.ancestors().try_for_each(|dir| self.disk.sync_dir(dir))
+        let changed = work.iter().filter(|work| work.names);
+        // Parents that logs have in common are synced once.
+        let dirs: BTreeSet<&Path> = changed.flat_map(|work| work.dir.ancestors()).collect();
+        dirs.into_iter().try_for_each(|dir| self.disk.sync_dir(dir))
     }
 }
 
