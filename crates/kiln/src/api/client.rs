@@ -1,0 +1,72 @@
+//! The command line's side of the API: one request on the instance's Unix socket.
+
+use anyhow::Context as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::model::Problem;
+use crate::paths::DataDir;
+
+/// Largest answer that a command reads, in bytes.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// The instance is not there, or its leader is being started again.
+#[derive(Debug, thiserror::Error)]
+#[error("no instance runs on {data}: {source}; start one with `kiln up`, or name another with --data")]
+pub struct NotRunning {
+    data: String,
+    source: std::io::Error,
+}
+
+/// What the instance refused, in its own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Asks a question: `path` with its query.
+pub async fn get<T: DeserializeOwned>(data: &DataDir, path: &str) -> anyhow::Result<T> {
+    let answer = send(data, Method::GET, path, Bytes::new()).await?;
+    serde_json::from_slice(&answer).with_context(|| format!("failed to read the answer to {path}"))
+}
+
+/// Asks for a change.
+pub async fn change(data: &DataDir, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Bytes> {
+    send(data, method, path, Bytes::from(serde_json::to_vec(body)?)).await
+}
+
+async fn send(data: &DataDir, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
+    let stream = UnixStream::connect(data.control_socket())
+        .await
+        .map_err(|source| NotRunning { data: data.root().display().to_string(), source })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "kiln").body(Full::new(body))?;
+    let response = sender.send_request(request).await.context("the instance hung up before it answered")?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|e| anyhow::anyhow!("failed to read the answer: {e}"))?
+        .to_bytes();
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(refusal(status, &body).into())
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> Refused {
+    match serde_json::from_slice::<Problem>(body) {
+        Ok(problem) => Refused(problem.error),
+        Err(_) => Refused(format!("{status}: {}", String::from_utf8_lossy(body))),
+    }
+}
+
+/// One path segment or query value, escaped.
+pub fn escape(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,304 @@
+//! What the API says, as JSON. `--json` prints these as they are, so their fields are an interface: add, do not rename.
+
+use serde::{Deserialize, Serialize};
+
+use crate::supervisor::{Listeners, NodeStatus};
+
+/// Why a request was refused.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// A sentence for a person: what was wrong and what to do.
+    pub error: String,
+}
+
+/// What the services hold; the leader's half of `kiln status`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Services {
+    /// Seconds since the leader's start.
+    pub uptime_s: f64,
+    /// The event log.
+    pub kafka: KafkaStatus,
+    /// The broker.
+    pub amqp: AmqpStatus,
+    /// The workload manager.
+    pub jobs: JobsStatus,
+    /// Counters of the flows, in the order they are declared.
+    pub flows: Vec<FlowStatus>,
+    /// The recorder's totals.
+    pub tasks: TaskTotals,
+}
+
+/// Counts of the event log.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct KafkaStatus {
+    /// Topics.
+    pub topics: usize,
+    /// Records held.
+    pub records: i64,
+    /// Consumer groups.
+    pub groups: usize,
+}
+
+/// Counts of the broker, all virtual hosts together.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AmqpStatus {
+    /// Queues.
+    pub queues: usize,
+    /// Messages ready to be delivered.
+    pub ready: u64,
+    /// Messages delivered and not acknowledged.
+    pub unacked: u64,
+    /// Client connections.
+    pub connections: usize,
+}
+
+/// Counts of the workload manager.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct JobsStatus {
+    /// Ranks that are connected.
+    pub nodes_up: u32,
+    /// Cores they offer.
+    pub cores: u32,
+    /// Jobs waiting.
+    pub pending: u64,
+    /// Jobs running.
+    pub running: u64,
+    /// Jobs ended.
+    pub inactive: u64,
+}
+
+/// One flow and the counts at its hops.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it reads.
+    pub from: String,
+    /// Where it writes.
+    pub to: String,
+    /// Events seen.
+    pub seen: u64,
+    /// Events its filter took.
+    pub matched: u64,
+    /// Events its sink has stored.
+    pub delivered: u64,
+    /// Events that failed and went to the dead-letter topic.
+    pub dead: u64,
+}
+
+/// The recorder's totals.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskTotals {
+    /// Tasks seen in the log.
+    pub issued: u64,
+    /// Tasks put on a queue.
+    pub queued: u64,
+    /// Tasks that an agent has started.
+    pub started: u64,
+    /// Tasks that have ended, whatever their status.
+    pub completed: u64,
+    /// Of these, tasks with a status other than 0.
+    pub failed: u64,
+    /// Tasks that ran to completion more than once.
+    pub duplicated: u64,
+    /// Median of issue to completion, in milliseconds.
+    pub latency_ms_p50: f64,
+    /// 99th percentile of the same.
+    pub latency_ms_p99: f64,
+}
+
+/// `kiln status --json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether every node serves.
+    pub ready: bool,
+    /// Kiln's version.
+    pub version: String,
+    /// The data directory.
+    pub data: String,
+    /// The process that `kiln up` is.
+    pub supervisor_pid: i32,
+    /// Rank 0's process, while there is one.
+    pub leader_pid: Option<i32>,
+    /// What to put into `FLUX_URI`.
+    pub flux_uri: String,
+    /// Where clients connect.
+    pub listeners: Listeners,
+    /// One entry per rank.
+    pub nodes: Vec<NodeStatus>,
+    /// What the services hold; absent while the leader is being started again.
+    pub services: Option<Services>,
+}
+
+/// One topic.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Its partitions, by number.
+    pub partitions: Vec<Partition>,
+}
+
+/// One partition of a topic.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Partition {
+    /// Its number.
+    pub partition: i32,
+    /// The oldest offset held.
+    pub start: i64,
+    /// The high watermark: the next offset that a consumer will see.
+    pub end: i64,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// `POST /api/topics`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// Settings such as `retention.ms`.
+    #[serde(default)]
+    pub configs: Vec<(String, String)>,
+}
+
+/// One record. Bytes that are no UTF-8 are shown with replacement characters.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Its offset.
+    pub offset: i64,
+    /// Its timestamp, in milliseconds since the epoch.
+    pub time_ms: i64,
+    /// Its key.
+    pub key: Option<String>,
+    /// Its value.
+    pub value: Option<String>,
+    /// Its headers.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A page of records.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Records {
+    /// In order of offset.
+    pub records: Vec<Record>,
+    /// Where to read on.
+    pub next: i64,
+}
+
+/// `POST /api/topics/NAME/records`: one record each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewRecords {
+    /// Their values.
+    pub values: Vec<String>,
+}
+
+/// One consumer group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Kafka's word: Empty, PreparingRebalance, CompletingRebalance, Stable or Dead.
+    pub state: String,
+    /// Member ids with their client and host.
+    pub members: Vec<GroupMember>,
+    /// Committed offsets.
+    pub offsets: Vec<GroupOffset>,
+}
+
+/// One member of a consumer group.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// As the coordinator named it.
+    pub id: String,
+    /// As the client named itself.
+    pub client: String,
+    /// Where it connects from.
+    pub host: String,
+}
+
+/// One committed offset.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The committed offset.
+    pub committed: i64,
+    /// How far the partition has gone on since.
+    pub lag: i64,
+}
+
+/// A listing whose columns its kind decides: `kiln amqp list`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Listing {
+    /// The columns.
+    pub columns: Vec<String>,
+    /// The rows, in a stable order.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// One row of the recorder. Times are milliseconds since the epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The key that the line on the wire gave.
+    pub key: String,
+    /// The task's name in the catalogue.
+    pub task: String,
+    /// Its arguments.
+    pub args: String,
+    /// When the sender wrote the line.
+    pub issued: Option<i64>,
+    /// When it was in the topic.
+    pub logged: Option<i64>,
+    /// When it was on the queue.
+    pub queued: Option<i64>,
+    /// When its job started.
+    pub started: Option<i64>,
+    /// When its job ended.
+    pub completed: Option<i64>,
+    /// The node that ran it.
+    pub agent: Option<String>,
+    /// The job's id.
+    pub job: Option<String>,
+    /// The job's exit status.
+    pub status: Option<i32>,
+    /// From issued to completed.
+    pub latency_ms: Option<i64>,
+}
+
+/// `GET /api/tasks`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Tasks {
+    /// Newest last.
+    pub tasks: Vec<Task>,
+    /// Counts over all rows, not only those listed.
+    pub totals: TaskTotals,
+}
+
+/// `PUT /api/users/NAME`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// The password, sent over the owner's socket only.
+    pub password: String,
+    /// Tags; `None` leaves those of an existing user.
+    pub tags: Option<Vec<String>>,
+}
+
+/// `PUT /api/permissions/USER`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewPermission {
+    /// What may be declared and deleted.
+    pub configure: String,
+    /// What may be published to or bound.
+    pub write: String,
+    /// What may be consumed.
+    pub read: String,
+}

@@ -1,0 +1,142 @@
+//! Where things are: the data directory, what lies in it, and the pointer by which a bare `flux` or `kiln` finds the instance that runs here.
+
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Uid;
+
+/// Longest path that fits a Unix socket address on Linux, in bytes (`sun_path` less its NUL).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The data directory of one instance and the names inside it.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Takes `dir` as an absolute path; nothing is created.
+    pub fn new(dir: &Path) -> io::Result<Self> {
+        std::path::absolute(dir).map(Self)
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// Sockets, locks and pid files: nothing here is worth keeping.
+    pub fn run(&self) -> PathBuf {
+        self.0.join("run")
+    }
+
+    /// One log file per node.
+    pub fn logs(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// Held by the supervisor for as long as it lives.
+    pub fn lock(&self) -> PathBuf {
+        self.run().join("lock")
+    }
+
+    /// What the supervisor knows: pids, nodes, listeners (JSON, replaced whole).
+    pub fn supervisor_file(&self) -> PathBuf {
+        self.run().join("supervisor.json")
+    }
+
+    /// The settings this run was started with, as its nodes read them.
+    pub fn effective_config(&self) -> PathBuf {
+        self.run().join("config.json")
+    }
+
+    /// The leader's socket for `kiln` commands.
+    pub fn control_socket(&self) -> PathBuf {
+        self.run().join("control.sock")
+    }
+
+    /// The job broker's socket of a rank; `flux` connects to one of these.
+    pub fn broker_socket(&self, rank: u32) -> PathBuf {
+        self.run().join(format!("broker-{rank}.sock"))
+    }
+
+    /// Makes the directories, private to the user, and refuses a path too deep for a socket address.
+    pub fn prepare(&self) -> anyhow::Result<()> {
+        let longest = self.broker_socket(99_999);
+        anyhow::ensure!(
+            longest.as_os_str().len() <= SOCKET_PATH_BYTES_MAX,
+            "the data directory's path is too long for a Unix socket: {} is {} bytes, {SOCKET_PATH_BYTES_MAX} is the limit; choose a shorter --data",
+            longest.display(),
+            longest.as_os_str().len()
+        );
+        for dir in [self.0.clone(), self.run(), self.logs()] {
+            create_private_dir(&dir).map_err(|e| {
+                anyhow::anyhow!("failed to create {}: {e}; choose a directory you may write with --data", dir.display())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn create_private_dir(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Where data lies when nobody says: `/var/lib/kiln` for root, `$XDG_DATA_HOME/kiln` or `~/.local/share/kiln` for others.
+pub fn default_data_dir() -> PathBuf {
+    if Uid::effective().is_root() {
+        return PathBuf::from("/var/lib/kiln");
+    }
+    env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("/var/tmp"))
+        .join("kiln")
+}
+
+/// A link to the data directory of the instance started last on this machine by this user.
+fn instance_pointer() -> PathBuf {
+    let uid = Uid::effective();
+    let run = if uid.is_root() {
+        PathBuf::from("/run")
+    } else {
+        env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from(format!("/tmp/kiln-{uid}")), PathBuf::from)
+    };
+    run.join("kiln").join("instance")
+}
+
+/// Points bare commands at `data`. A pointer that cannot be written only costs the user a `--data`.
+pub fn publish_instance(data: &DataDir) {
+    let pointer = instance_pointer();
+    let publish = || -> io::Result<()> {
+        create_private_dir(pointer.parent().unwrap_or(Path::new("/")))?;
+        let fresh = pointer.with_extension(format!("{}", std::process::id()));
+        std::os::unix::fs::symlink(data.root(), &fresh)?;
+        std::fs::rename(&fresh, &pointer)
+    };
+    if let Err(error) = publish() {
+        tracing::debug!(pointer = %pointer.display(), %error, "cannot publish the instance; commands will need --data");
+    }
+}
+
+/// Takes the pointer back if it still names `data`.
+pub fn withdraw_instance(data: &DataDir) {
+    let pointer = instance_pointer();
+    if std::fs::read_link(&pointer).is_ok_and(|to| to == data.root()) {
+        let _ = std::fs::remove_file(pointer);
+    }
+}
+
+/// The instance a command means: `--data`, else `KILN_DATA` (clap fills both into `given`), else the one that runs here, else the default place.
+pub fn resolve(given: Option<&Path>) -> io::Result<DataDir> {
+    match given {
+        Some(dir) => DataDir::new(dir),
+        None => DataDir::new(&std::fs::read_link(instance_pointer()).unwrap_or_else(|_| default_data_dir())),
+    }
+}
+
+/// The broker socket that `flux` uses when `FLUX_URI` is not set.
+pub fn default_flux_socket() -> PathBuf {
+    let given = env::var_os("KILN_DATA").map(PathBuf::from);
+    resolve(given.as_deref()).map_or_else(|_| PathBuf::from("/run/kiln/flux.sock"), |data| data.broker_socket(0))
+}

@@ -1,0 +1,61 @@
+//! Which file, variables and flags make up the settings of a command, and how they reach the node processes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use kiln_config::{Loaded, Sources, TomlFile};
+
+use crate::paths::DataDir;
+
+/// Keys and values from the command line: `("kafka.listen", "127.0.0.1:0")`.
+pub type Flags = Vec<(String, String)>;
+
+/// The file that is read: the one named, else `kiln.toml` in the data directory if it is there.
+pub fn file(data: &DataDir, named: Option<&Path>) -> anyhow::Result<Option<TomlFile>> {
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => {
+            let path = data.root().join("kiln.toml");
+            if !path.exists() {
+                return Ok(None);
+            }
+            path
+        }
+    };
+    TomlFile::read(&path).map(Some).with_context(|| format!("failed to read {}", path.display()))
+}
+
+/// Settings for a command that a person typed.
+pub fn load(data: &DataDir, named: Option<&Path>, flags: Flags) -> anyhow::Result<(Loaded, Sources)> {
+    let sources = Sources { file: file(data, named)?, env: Vec::new(), flags }.with_process_env();
+    let loaded = kiln_config::load(&sources)?;
+    for note in &loaded.notes {
+        eprintln!("kiln: note: {note}");
+    }
+    Ok((loaded, sources))
+}
+
+/// What `kiln up` read, kept for its nodes so that a node started again tomorrow reads the same, whatever became of the file and the environment.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Handed {
+    file: Option<(PathBuf, String)>,
+    env: Vec<(String, String)>,
+    flags: Flags,
+}
+
+/// Keeps `sources` for the nodes.
+pub fn hand_over(data: &DataDir, sources: Sources) -> anyhow::Result<()> {
+    let handed = Handed { file: sources.file.map(|f| (f.path, f.text)), env: sources.env, flags: sources.flags };
+    crate::supervisor::write_whole(&data.effective_config(), &serde_json::to_vec(&handed)?)
+        .with_context(|| format!("failed to write {}", data.effective_config().display()))
+}
+
+/// What [`hand_over`] kept.
+pub fn take_over(data: &DataDir) -> anyhow::Result<Loaded> {
+    let path = data.effective_config();
+    let text = std::fs::read(&path).with_context(|| format!("failed to read {}; `kiln up` writes it", path.display()))?;
+    let handed: Handed = serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
+    let file = handed.file.map(|(path, text)| TomlFile { path, text });
+    Ok(kiln_config::load(&Sources { file, env: handed.env, flags: handed.flags })?)
+}
