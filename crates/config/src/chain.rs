@@ -82,16 +82,38 @@ pub struct Sink {
     /// A task of the catalogue to run as a job, as a template over the fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
-    /// A syslog receiver: `"udp://ADDRESS:PORT"` or `"tcp://ADDRESS:PORT"`.
+    /// A syslog receiver: `"udp://HOST:PORT"`, `"tcp://HOST:PORT"` or `"relp://HOST:PORT"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub syslog: Option<String>,
     /// A file to append to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// What is written of a record; chosen by `extract` when it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<ValueKind>,
+}
+
+/// What a flow writes of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueKind {
+    /// The line or the value as it came; chosen without `extract`.
+    Raw,
+    /// The fields as a JSON object; chosen with `extract`.
+    Fields,
+    /// A task request, checked against the catalogue; chosen when `extract` names the groups `id` and `task`.
+    Task,
+}
+
+impl ValueKind {
+    /// Each kind by its name in the file.
+    pub(crate) const NAMES: [(&str, Self); 3] =
+        [("raw", Self::Raw), ("fields", Self::Fields), ("task", Self::Task)];
 }
 
 impl Sink {
-    pub(crate) const KEYS: &[&str] = &["topic", "key", "exchange", "routing_key", "job", "syslog", "file"];
+    pub(crate) const KEYS: &[&str] =
+        &["topic", "key", "exchange", "routing_key", "job", "syslog", "file", "value"];
 
     /// The kinds of sink that are set, by their key.
     pub(crate) fn kinds(&self) -> Vec<&'static str> {
@@ -119,7 +141,7 @@ pub struct Task {
     /// The arguments a record gives, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub args: BTreeMap<String, Arg>,
-    /// Which node runs it: `"any"`, or a host name.
+    /// Which node runs it: `"any"`, a host name, or `"{NAME}"` for the value of that argument.
     #[serde(default = "any", skip_serializing_if = "is_any")]
     pub node: String,
     /// After this long the job is ended.

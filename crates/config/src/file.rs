@@ -5,7 +5,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::chain::{Arg, ArgKind, Extract, Flow, Sink, Source, Task, any};
+use crate::chain::{Arg, ArgKind, Extract, Flow, Sink, Source, Task, ValueKind, any};
 use crate::load::{Origins, TomlFile};
 use crate::nearest::{did_you_mean, nearest};
 use crate::problem::{Origin, Problem};
@@ -257,6 +257,7 @@ impl Reader<'_> {
             job: self.optional(&fields, path, "job"),
             syslog: self.optional(&fields, path, "syslog"),
             file: self.optional(&fields, path, "file"),
+            value: self.one_of(&fields, path, "value", &ValueKind::NAMES),
         })
     }
 
@@ -312,7 +313,7 @@ impl Reader<'_> {
     fn arg(&mut self, fields: &Fields<'_>, path: &str) -> Arg {
         self.only(fields, path, Arg::KEYS);
         Arg {
-            kind: self.arg_kind(fields, path).unwrap_or_default(),
+            kind: self.one_of(fields, path, "type", &ArgKind::NAMES).unwrap_or_default(),
             default: self.optional(fields, path, "default"),
             pattern: self.optional(fields, path, "pattern"),
             min: self.integer(fields, path, "min"),
@@ -320,15 +321,22 @@ impl Reader<'_> {
         }
     }
 
-    fn arg_kind(&mut self, fields: &Fields<'_>, path: &str) -> Option<ArgKind> {
-        let value = fields.get("type")?;
+    /// One of a few words.
+    fn one_of<T: Copy>(
+        &mut self,
+        fields: &Fields<'_>,
+        path: &str,
+        key: &str,
+        names: &[(&str, T)],
+    ) -> Option<T> {
+        let value = fields.get(key)?;
         let given = value.get_ref().as_str().unwrap_or_default();
-        let found = ArgKind::NAMES.iter().find(|(name, _)| *name == given);
+        let found = names.iter().find(|(name, _)| *name == given);
         if found.is_none() {
-            let remedy = did_you_mean(given, &ArgKind::NAMES.map(|(name, _)| name));
-            self.wrong(value, &below(path, "type"), "is no type", &remedy);
+            let words: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+            self.wrong(value, &below(path, key), &format!("is no {key}"), &did_you_mean(given, &words));
         }
-        found.map(|(_, kind)| *kind)
+        found.map(|(_, meaning)| *meaning)
     }
 
     fn table<'v>(

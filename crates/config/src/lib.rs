@@ -26,7 +26,7 @@ mod settings;
 mod validate;
 mod value;
 
-pub use chain::{Arg, ArgKind, Extract, Flow, Sink, Source, Task};
+pub use chain::{Arg, ArgKind, Extract, Flow, Sink, Source, Task, ValueKind};
 pub use load::{Effective, Loaded, Sources, TomlFile, load, parse};
 pub use problem::{Origin, Problem, Problems};
 pub use render::{commented, reference, shipped};

@@ -263,11 +263,20 @@ impl Check<'_> {
             for (name, arg) in &task.args {
                 self.arg(&format!("{path}.args.{name}"), arg);
             }
-            let prefix = &config.cluster.host_prefix;
-            if task.node != "any" && !is_host_label(&task.node) {
-                let remedy = format!("write \"any\", or a host name such as \"{prefix}2\"");
-                self.problem(format!("{path}.node"), task.node.clone(), "is no node", remedy);
-            }
+            self.node(&path, task, &config.cluster.host_prefix);
+        }
+    }
+
+    fn node(&mut self, path: &str, task: &Task, prefix: &str) {
+        let by_argument = task.node.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let known = match by_argument {
+            Some(name) => task.args.contains_key(name),
+            None => is_host_label(&task.node),
+        };
+        if !known {
+            let remedy =
+                format!("write \"any\", a host name such as \"{prefix}2\", or an argument in braces");
+            self.problem(format!("{path}.node"), task.node.clone(), "is no node", remedy);
         }
     }
 
@@ -292,7 +301,12 @@ impl Check<'_> {
             let remedy = format!("add {name} = {{ type = \"string\" }} to its args");
             self.problem(&key, format!("{{{name}}}"), "is no argument of this task", remedy);
         }
-        for name in task.args.keys().filter(|name| !used.contains(name.as_str())) {
+        let used_elsewhere = placeholders(&task.node);
+        for name in task
+            .args
+            .keys()
+            .filter(|name| !used.contains(name.as_str()) && !used_elsewhere.contains(&name.as_str()))
+        {
             self.problem(
                 format!("{path}.args.{name}"),
                 None,
@@ -423,5 +437,7 @@ mod tests {
         assert!(problems(&task("[\"ls\"]", "{ x = {} }")).contains("used nowhere"));
         assert!(problems(&task("[\"ls\", \"{x}\"]", "{ x = { min = 1 } }")).contains("bounds an integer"));
         assert!(parse(Path::new("k"), &task("[\"ls\", \"a{x}b\"]", "{ x = {} }")).is_ok());
+        assert!(parse(Path::new("k"), &task("[\"ls\"]", "{ x = {} }\nnode = \"{x}\"")).is_ok());
+        assert!(problems(&task("[\"ls\"]", "{}\nnode = \"{y}\"")).contains("is no node"));
     }
 }

@@ -104,7 +104,7 @@ fn flows_and_tasks_report_each_mistake() {
 name = "a"
 from = "sislog"
 wher = "true"
-to = { topik = "x" }
+to = { topik = "x", value = "fileds" }
 
 [[flow]]
 from = { topic = "x" }
@@ -120,6 +120,7 @@ time_limit = "soon"
         "kiln.toml:5:1: flow.a.wher: unknown key; did you mean `where`?",
         "kiln.toml:4:8: flow.a.from = \"sislog\": is no source",
         "kiln.toml:6:8: flow.a.to.topik: unknown key; did you mean `topic`?",
+        "flow.a.to.value = \"fileds\": is no value; did you mean `fields`?",
         "flow[1].name: is missing",
         "flow[1].to: is missing",
         "kiln.toml:13:11: task.t.command = \"rm -rf {x}\": must be a list of strings",
