@@ -1,6 +1,7 @@
 //! The calling side of PMI-1.
 
 use std::env;
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 
@@ -8,28 +9,51 @@ use crate::mapping;
 use crate::wire::{LINE_BYTES_MAX, Request, Response, WireError};
 
 /// Why a PMI call failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum ClientError {
     /// A variable that the launcher sets is missing or no number.
-    #[error("{0} is not set to a number: this program was not started by a job launcher that speaks PMI-1")]
     Environment(&'static str),
     /// The socket failed or the launcher is gone.
-    #[error("PMI socket: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The server's line is no response.
-    #[error("PMI server: {0}")]
-    Wire(#[from] WireError),
+    Wire(WireError),
     /// The server's response answers another request.
-    #[error("PMI server answered {0} out of turn")]
     OutOfTurn(&'static str),
     /// The server refused.
-    #[error("PMI server refused {request} with rc={rc}")]
     Refused {
         /// What was asked.
         request: &'static str,
         /// The server's result code.
         rc: i32,
     },
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Environment(variable) => {
+                write!(f, "{variable} is not set to a number: this program was not started by a launcher that speaks PMI-1")
+            }
+            ClientError::Io(error) => write!(f, "PMI socket: {error}"),
+            ClientError::Wire(error) => write!(f, "PMI server: {error}"),
+            ClientError::OutOfTurn(what) => write!(f, "PMI server answered {what} out of turn"),
+            ClientError::Refused { request, rc } => write!(f, "PMI server refused {request} with rc={rc}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> ClientError {
+        ClientError::Io(error)
+    }
+}
+
+impl From<WireError> for ClientError {
+    fn from(error: WireError) -> ClientError {
+        ClientError::Wire(error)
+    }
 }
 
 /// A task's conversation with its launcher.

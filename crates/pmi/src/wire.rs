@@ -94,18 +94,27 @@ pub enum Response {
 pub const RC_INVALID_KEY: i32 = 4;
 
 /// A line that is no PMI-1 request or response.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WireError {
     /// The `cmd` word is missing or not known.
-    #[error("unknown PMI command {0:?}")]
     Command(String),
     /// A word that the command needs is missing or is no number.
-    #[error("PMI command lacks a proper {0:?}")]
     Word(&'static str),
     /// A name, key or value is too long.
-    #[error("PMI {0} is over its limit")]
     TooLong(&'static str),
 }
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WireError::Command(word) => write!(f, "unknown PMI command {word:?}"),
+            WireError::Word(word) => write!(f, "PMI command lacks a proper {word:?}"),
+            WireError::TooLong(what) => write!(f, "PMI {what} is over its limit"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
 
 /// The value of `key` in a line. `value` runs to the end of the line, since it may hold spaces.
 fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {

@@ -8,6 +8,7 @@ mod host;
 mod leader;
 mod listen;
 mod member;
+mod pmi;
 
 use std::process::ExitCode;
 use std::time::Duration;
