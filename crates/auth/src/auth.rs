@@ -9,7 +9,8 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::grants::Grants;
 use crate::machine::{
-    AuthMachine, Command, PERMISSIONS, Rejection, Seed, USERS, User, VHOSTS, Vhost, split_permission_key,
+    AuthMachine, Command, META, PERMISSIONS, Rejection, SEEDED, Seed, USERS, User, VHOSTS, Vhost,
+    split_permission_key,
 };
 use crate::permission::{Access, BadPattern, Permissions};
 use crate::verified::Verified;
@@ -139,21 +140,18 @@ impl Auth {
         rng: Arc<dyn Rng>,
         settings: Settings,
     ) -> Result<Auth, AuthError> {
-        let nobody = Verifier::new(DEFAULT_USER, new_salt(&*rng), ITERATIONS_MIN);
         let auth = Auth {
             inner: Arc::new(Inner {
                 verified: Verified::new(&*rng),
                 grants: Grants::new(handle.clone()),
                 derivations: Arc::new(Semaphore::new(DERIVATIONS_MAX)),
-                nobody: nobody.with_iterations(settings.iterations),
+                nobody: Verifier::of_nobody(new_salt(&*rng), settings.iterations),
                 handle,
                 rng,
                 settings,
             }),
         };
-        // Everybody knows this password, so it needs no costly derivation.
-        let verifier = Verifier::new(DEFAULT_USER, new_salt(&*auth.inner.rng), ITERATIONS_MIN);
-        auth.inner.handle.submit(Command::Seed(Seed { verifier })).await?;
+        auth.seed().await?;
         Ok(auth)
     }
 
@@ -294,6 +292,15 @@ impl Auth {
     /// Takes a user's permissions in a virtual host away.
     pub async fn clear_permissions(&self, user: &str, vhost: &str) -> Result<(), AuthError> {
         self.submit(Command::ClearPermissions { user: user.to_owned(), vhost: vhost.to_owned() }).await
+    }
+
+    async fn seed(&self) -> Result<(), AuthError> {
+        if self.inner.handle.read().has(META, SEEDED)? {
+            return Ok(());
+        }
+        // Everybody knows this password, so it needs no costly derivation.
+        let verifier = Verifier::new(DEFAULT_USER, new_salt(&*self.inner.rng), ITERATIONS_MIN);
+        self.submit(Command::Seed(Seed { verifier })).await
     }
 
     fn user(&self, name: &str) -> Result<Option<User>, ReadError> {

@@ -15,8 +15,8 @@ pub(crate) const VHOSTS: &str = "vhosts";
 /// Key: [`permission_key`]. Value: [`Permissions`].
 pub(crate) const PERMISSIONS: &str = "permissions";
 /// Key: [`SEEDED`], which is there once the first user and virtual host were made.
-const META: &str = "meta";
-const SEEDED: &[u8] = b"seeded";
+pub(crate) const META: &str = "meta";
+pub(crate) const SEEDED: &[u8] = b"seeded";
 
 /// The machine of users and permissions.
 #[derive(Debug, Default, Clone, Copy)]
@@ -154,9 +154,9 @@ impl Machine for AuthMachine {
             Command::AddVhost { name } => add_vhost(tables, &name, at),
             Command::DeleteVhost { name } => delete_vhost(tables, name),
             Command::SetPermissions { user, vhost, permissions } => {
-                set_permissions(tables, user, vhost, &permissions)
+                set_permissions(tables, &user, &vhost, &permissions)
             }
-            Command::ClearPermissions { user, vhost } => clear_permissions(tables, user, vhost),
+            Command::ClearPermissions { user, vhost } => clear_permissions(tables, &user, &vhost),
         }
     }
 }
@@ -224,18 +224,18 @@ fn delete_vhost(tables: &mut Tables<'_>, name: String) -> Result<(), Rejection> 
 
 fn set_permissions(
     tables: &mut Tables<'_>,
-    user: String,
-    vhost: String,
+    user: &str,
+    vhost: &str,
     permissions: &Permissions,
 ) -> Result<(), Rejection> {
-    check_both(tables, &user, &vhost)?;
-    tables.put(PERMISSIONS, &permission_key(&user, &vhost), permissions);
+    check_both(tables, user, vhost)?;
+    tables.put(PERMISSIONS, &permission_key(user, vhost), permissions);
     Ok(())
 }
 
-fn clear_permissions(tables: &mut Tables<'_>, user: String, vhost: String) -> Result<(), Rejection> {
-    check_both(tables, &user, &vhost)?;
-    tables.delete(PERMISSIONS, &permission_key(&user, &vhost));
+fn clear_permissions(tables: &mut Tables<'_>, user: &str, vhost: &str) -> Result<(), Rejection> {
+    check_both(tables, user, vhost)?;
+    tables.delete(PERMISSIONS, &permission_key(user, vhost));
     Ok(())
 }
 

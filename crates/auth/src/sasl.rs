@@ -77,7 +77,7 @@ mod tests {
         Plain::parse(message).map(|plain| (plain.user, plain.password.expose()))
     }
 
-    /// The examples of RFC 4616, section 4, and what RabbitMQ's clients send.
+    /// The examples of RFC 4616, section 4, and what pika sends.
     #[test]
     fn messages_are_taken_apart() {
         assert_eq!(parts(b"\0tim\0tanstaaftanstaaf"), Ok(("tim", "tanstaaftanstaaf")));

@@ -5,6 +5,7 @@
 //! them share a flush.
 
 use std::io::Read;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use kiln_types::{Offset, Timestamp};
@@ -12,6 +13,7 @@ use kiln_world::Clock;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::{debug, error, warn};
 
+use crate::Settings;
 use crate::command::Command;
 use crate::error::{Failed, OpenError, TransferError};
 use crate::machine::{Outcome, Registry};
@@ -26,10 +28,6 @@ const ROUND_COMMANDS_MAX: usize = 4096;
 /// A round is closed when its commands reach this many bytes. The last may go over by
 /// [`crate::COMMAND_BYTES_MAX`].
 const ROUND_BYTES_MAX: usize = 8 << 20;
-
-/// What may be applied after a checkpoint before the next one, and so what an open has to replay at most (and a
-/// round). Rounds are bounded too: each leaves pages behind that only a checkpoint frees.
-const UNSAVED_MAX: Unsaved = Unsaved { commands: 10_000, bytes: 16 << 20, rounds: 1_000 };
 
 /// What a caller asks of the applier.
 pub(crate) enum Order {
@@ -72,8 +70,10 @@ impl Unsaved {
         }
     }
 
-    fn is_over(self, max: Unsaved) -> bool {
-        self.commands >= max.commands || self.bytes >= max.bytes || self.rounds >= max.rounds
+    fn is_due(self, settings: &Settings) -> bool {
+        self.commands >= settings.checkpoint_commands
+            || self.bytes >= settings.checkpoint_bytes
+            || self.rounds >= settings.checkpoint_rounds
     }
 }
 
@@ -83,6 +83,7 @@ pub(crate) struct Applier {
     sequencer: Sequencer,
     state: State,
     clock: Arc<dyn Clock>,
+    settings: Settings,
     unsaved: Unsaved,
 }
 
@@ -93,8 +94,10 @@ impl Applier {
         sequencer: Sequencer,
         state: State,
         clock: Arc<dyn Clock>,
+        settings: Settings,
     ) -> Result<Applier, OpenError> {
-        let mut applier = Applier { registry, sequencer, state, clock, unsaved: Unsaved::default() };
+        let mut applier =
+            Applier { registry, sequencer, state, clock, settings, unsaved: Unsaved::default() };
         applier.check_together()?;
         applier.replay()?;
         Ok(applier)
@@ -141,7 +144,7 @@ impl Applier {
     /// Applies `commands`, which have the places from `first` on, with a checkpoint when one is due.
     fn apply(&mut self, first: Offset, commands: &[Command]) -> Result<Round, ApplyError> {
         let unsaved = self.unsaved.with(commands);
-        let persist = if unsaved.is_over(UNSAVED_MAX) { Persist::Now } else { Persist::Later };
+        let persist = if unsaved.is_due(&self.settings) { Persist::Now } else { Persist::Later };
         let round = self.state.apply(&self.registry, first, commands, persist)?;
         match persist {
             Persist::Later => self.unsaved = unsaved,
@@ -246,12 +249,26 @@ impl Server<'_> {
         self.round_bytes = 0;
         let result = match self.shared.failed() {
             Some(failed) => Err(Refused::Failed(failed)),
-            None => self.applier.round(&mut pending),
+            None => self.guarded_round(&mut pending),
         };
         match result {
             Ok(round) => self.answer(pending, round),
             Err(refused) => self.refuse(pending, &refused),
         }
+    }
+
+    /// A machine's panic stops the store, and the callers must hear of it rather than find nobody there.
+    fn guarded_round(&mut self, pending: &mut [Pending]) -> Result<Round, Refused> {
+        let applier = &mut self.applier;
+        // After a panic nothing of `applier` is used again: the failure is latched before the next round.
+        let round = panic::catch_unwind(AssertUnwindSafe(|| applier.round(pending)));
+        round.unwrap_or_else(|payload| {
+            let what = payload.downcast_ref::<&str>().copied();
+            let what = what.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
+            Err(Refused::Failed(Failed::new(format!(
+                "a command panicked, which is a bug in its machine: {what}"
+            ))))
+        })
     }
 
     /// Watches first: who has the reply may rely on them.

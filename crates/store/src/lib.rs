@@ -45,7 +45,34 @@ pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// How many bytes of commands may wait to be logged; a `submit` beyond waits for room.
 pub const PENDING_BYTES_MAX: usize = 64 << 20;
 
-/// How many commands have changed the tables' owner since the state was born, refused ones included.
+/// When the store makes its tables durable, and lets the log before that go.
+///
+/// A checkpoint costs two flushes of the disk. What was applied after the last one is applied again at the next
+/// start, and pages that were replaced since are free only after the next one; each limit bounds one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// After so many commands.
+    pub checkpoint_commands: usize,
+    /// After so many bytes of commands.
+    pub checkpoint_bytes: usize,
+    /// After so many transactions, in each of which any number of commands may share.
+    pub checkpoint_rounds: usize,
+    /// The command log starts a new file at this size in bytes; only whole files are let go.
+    pub log_segment_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            checkpoint_commands: 10_000,
+            checkpoint_bytes: 16 << 20,
+            checkpoint_rounds: 1_000,
+            log_segment_bytes: 4 << 20,
+        }
+    }
+}
+
+/// How many commands were applied since the state was born, refused ones included.
 ///
 /// It goes with the state: an imported state brings its own. A larger revision is a later state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

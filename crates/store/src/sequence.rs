@@ -14,9 +14,6 @@ use kiln_types::Offset;
 
 use crate::command::{BadCommand, Command};
 
-/// Size at which the command log starts a new file, in bytes. It is also how much trimming leaves over.
-const SEGMENT_BYTES_MAX: u64 = 4 << 20;
-
 /// The largest batch, in bytes: a round (see `applier`) and the room that its framing takes.
 const BATCH_BYTES_MAX: u32 = 16 << 20;
 
@@ -55,13 +52,14 @@ pub(crate) enum ReadError {
 }
 
 impl Sequencer {
-    /// Opens the command log in `dir`. What it holds is durable when this returns.
-    pub(crate) fn open(volume: &Volume, dir: &Path) -> Result<Sequencer, kiln_log::OpenError> {
-        let settings = Settings {
-            segment_bytes_max: SEGMENT_BYTES_MAX,
-            batch_bytes_max: BATCH_BYTES_MAX as _,
-            ..Settings::default()
-        };
+    /// Opens the command log in `dir`, which starts a new file at `segment_bytes_max`; trimming lets whole files go.
+    pub(crate) fn open(
+        volume: &Volume,
+        dir: &Path,
+        segment_bytes_max: u64,
+    ) -> Result<Sequencer, kiln_log::OpenError> {
+        let settings =
+            Settings { segment_bytes_max, batch_bytes_max: BATCH_BYTES_MAX, ..Settings::default() };
         Ok(Sequencer { log: volume.open(dir, settings)? })
     }
 

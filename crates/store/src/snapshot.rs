@@ -79,7 +79,7 @@ impl Snapshot {
         let range = (range.0.as_ref().map(Vec::as_slice), range.1.as_ref().map(Vec::as_slice));
         let rows = self.view()?.rows.range_owned::<&[u8]>(range).map_err(ReadError::state)?;
         let names = name_bytes(self.machine, table);
-        Ok(Rows { rows, names, table: table.to_owned(), decoded: PhantomData })
+        Ok(Rows { range: rows, names, table: table.to_owned(), decoded: PhantomData })
     }
 
     fn view(&self) -> Result<&View, ReadError> {
@@ -92,7 +92,7 @@ impl Snapshot {
 
 /// Rows of one table in the order of their keys.
 pub struct Rows<T> {
-    rows: OwnedRange<&'static [u8], &'static [u8]>,
+    range: OwnedRange<&'static [u8], &'static [u8]>,
     /// How many bytes of the full keys to leave away.
     names: usize,
     table: String,
@@ -103,7 +103,7 @@ impl<T: DeserializeOwned> Iterator for Rows<T> {
     type Item = Result<(Vec<u8>, T), ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (key, value) = match self.rows.next()? {
+        let (key, value) = match self.range.next()? {
             Ok(row) => row,
             Err(error) => return Some(Err(ReadError::state(error))),
         };

@@ -18,7 +18,7 @@ use crate::sequence::Sequencer;
 use crate::snapshot::{Snapshot, View};
 use crate::state::{self, State};
 use crate::watch::Watches;
-use crate::{COMMAND_BYTES_MAX, PENDING_BYTES_MAX, Revision};
+use crate::{COMMAND_BYTES_MAX, PENDING_BYTES_MAX, Revision, Settings};
 
 /// Under the store's directory: the command log.
 const LOG_DIR: &str = "commands";
@@ -31,6 +31,7 @@ pub struct Builder {
     volume: Volume,
     dir: PathBuf,
     registry: Registry,
+    settings: Settings,
 }
 
 impl Builder {
@@ -44,17 +45,24 @@ impl Builder {
         self
     }
 
+    /// Replaces the settings.
+    #[must_use]
+    pub fn settings(mut self, settings: Settings) -> Builder {
+        self.settings = settings;
+        self
+    }
+
     /// Opens the store, creating it if there is none, and applies what the command log holds beyond the state.
     ///
     /// Every machine that ever logged a command should be there, even if nobody will use its handle. The volume
     /// needs its flusher thread ([`Volume::start`]), or somebody else who calls [`Volume::flush_round`].
     pub fn open(self) -> Result<Store, OpenError> {
-        let Builder { volume, dir, registry } = self;
+        let Builder { volume, dir, registry, settings } = self;
         let state = State::open(&**volume.disk(), &dir)?;
-        let sequencer = Sequencer::open(&volume, &dir.join(LOG_DIR));
+        let sequencer = Sequencer::open(&volume, &dir.join(LOG_DIR), settings.log_segment_bytes);
         let sequencer = sequencer.map_err(|error| OpenError::Log(error.to_string()))?;
         let machines = registry.names().collect();
-        let applier = Applier::new(registry, sequencer, state, volume.clock().clone())?;
+        let applier = Applier::new(registry, sequencer, state, volume.clock().clone(), settings)?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             db: RwLock::new(Some(applier.state().database().clone())),
@@ -82,13 +90,13 @@ fn start_thread(
     Ok(thread::Builder::new().name("kiln-store".to_owned()).spawn(body)?)
 }
 
-/// Tells the callers that the applier's thread died of a machine's bug.
+/// Tells the callers that the applier's thread died of a bug.
 struct FailOnPanic(Arc<Shared>);
 
 impl Drop for FailOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.fail(&Failed::new("a command panicked; this is a bug in the machine that applies it"));
+            self.0.fail(&Failed::new("its thread panicked, which is a bug in the store"));
         }
     }
 }
@@ -174,7 +182,12 @@ pub struct Store {
 impl Store {
     /// A store in the directory `dir` of the volume's disk. Only one process may have it open.
     pub fn builder(volume: Volume, dir: impl AsRef<Path>) -> Builder {
-        Builder { volume, dir: dir.as_ref().to_owned(), registry: Registry::default() }
+        Builder {
+            volume,
+            dir: dir.as_ref().to_owned(),
+            registry: Registry::default(),
+            settings: Settings::default(),
+        }
     }
 
     /// What the service of machine `M` works with.
@@ -270,8 +283,10 @@ impl<M: Machine> Handle<M> {
             return Err(SubmitError::TooLarge { bytes: body.len() });
         }
         let outcome = self.shared.submit(M::NAME, body).await?;
-        let answer = outcome.answer.downcast::<Result<M::Reply, M::Rejection>>();
-        answer.expect("the machine of this name is M").map_err(SubmitError::Rejected)
+        let Ok(answer) = outcome.answer.downcast::<Result<M::Reply, M::Rejection>>() else {
+            unreachable!("the machine of this name is M")
+        };
+        answer.map_err(SubmitError::Rejected)
     }
 
     /// The machine's tables as they are now.

@@ -57,7 +57,7 @@ impl<'t> Tables<'t> {
                 self.changes.insert(row_key(self.machine, table, key), Some(bytes));
             }
             Err(error) => {
-                self.fault = Some(ReadError::state(format!("a row of {table} does not encode: {error}")))
+                self.fault = Some(ReadError::state(format!("a row of {table} does not encode: {error}")));
             }
         }
     }

@@ -98,6 +98,9 @@ pub(crate) fn import(
     Ok(revision)
 }
 
+/// Full key and value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// A stream, and the checksum of what was read from it.
 struct Summed<'s> {
     stream: &'s mut dyn Read,
@@ -106,7 +109,7 @@ struct Summed<'s> {
 
 impl Summed<'_> {
     /// The next row, or `None` at the end mark.
-    fn row(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, TransferError> {
+    fn row(&mut self) -> Result<Option<Row>, TransferError> {
         let key_bytes = u32::from_le_bytes(self.array()?);
         if key_bytes == END {
             return Ok(None);
