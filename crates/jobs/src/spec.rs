@@ -9,7 +9,7 @@ mod shape;
 mod taskmap;
 
 pub use constraint::{BadConstraint, Constraint};
-pub use jobspec::{BadJobspec, Dependency, JobFile, Jobspec, TaskCount};
+pub use jobspec::{BadJobspec, Condition, Dependency, JobFile, Jobspec, TaskCount};
 pub use r::{BadR, R, RNode};
 pub use shape::{BadShape, COUNT_MAX, Shape};
 pub use taskmap::{process_mapping, taskmap_json};

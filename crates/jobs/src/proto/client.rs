@@ -64,8 +64,7 @@ pub enum Request {
         /// Number of the signal.
         signal: i32,
     },
-    /// Standard input for a running job's tasks. Answered by [`Reply::Done`], which is held while the tasks do
-    /// not read.
+    /// Standard input for a running job's tasks. Answered by [`Reply::Done`].
     Stdin {
         /// Which job.
         id: JobId,

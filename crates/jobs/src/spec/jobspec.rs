@@ -55,7 +55,18 @@ pub enum TaskCount {
 
 /// Something that must happen before a job may be scheduled (RFC 26).
 #[derive(Clone, Debug, PartialEq)]
-pub enum Dependency {
+pub struct Dependency {
+    /// The word for it, such as `afterok`.
+    pub scheme: String,
+    /// Its value as the owner wrote it.
+    pub value: String,
+    /// What it means.
+    pub condition: Condition,
+}
+
+/// What a dependency waits for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Condition {
     /// `after`: the job has started.
     Started(JobId),
     /// `afterok`: the job completed.
@@ -288,22 +299,36 @@ fn dependency(entry: &Value) -> Result<Dependency, BadJobspec> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let id = || {
-        value
-            .parse::<JobId>()
-            .map_err(|_| BadJobspec::Dependency(format!("{scheme}: \"{value}\" is not a valid jobid")))
-    };
+    let condition = condition(scheme, &value).map_err(BadJobspec::Dependency)?;
+    Ok(Dependency { scheme: scheme.to_owned(), value, condition })
+}
+
+fn condition(scheme: &str, value: &str) -> Result<Condition, String> {
+    let id = || value.parse::<JobId>().map_err(|_| format!("{scheme}: \"{value}\" is not a valid jobid"));
     match scheme {
-        "after" => id().map(Dependency::Started),
-        "afterok" => id().map(Dependency::Succeeded),
-        "afternotok" => id().map(Dependency::Failed),
-        "afterany" => id().map(Dependency::Ended),
+        "after" => id().map(Condition::Started),
+        "afterok" => id().map(Condition::Succeeded),
+        "afternotok" => id().map(Condition::Failed),
+        "afterany" => id().map(Condition::Ended),
         "begin-time" => {
             let at = value.parse().ok().filter(|at: &f64| at.is_finite());
-            at.map(Dependency::Begin)
-                .ok_or_else(|| BadJobspec::Dependency(format!("begin-time: invalid time {value}")))
+            at.map(Condition::Begin).ok_or_else(|| format!("begin-time: invalid time {value}"))
         }
-        other => Err(BadJobspec::Dependency(format!("dependency scheme \"{other}\" not supported"))),
+        other => Err(format!("dependency scheme \"{other}\" not supported")),
+    }
+}
+
+impl Dependency {
+    /// As the `dependency-add` event names it.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self.condition {
+            Condition::Started(id) => format!("after-start={id}"),
+            Condition::Succeeded(id) => format!("after-success={id}"),
+            Condition::Failed(id) => format!("after-failure={id}"),
+            Condition::Ended(id) => format!("after-finish={id}"),
+            Condition::Begin(at) => format!("begin-time={at:.3}"),
+        }
     }
 }
 
@@ -363,7 +388,8 @@ mod tests {
             ("echo", "/tmp", 300.0, "debug")
         );
         assert_eq!(job.environment, [("A".to_owned(), "b".to_owned())]);
-        assert_eq!(job.dependencies, [Dependency::Succeeded(JobId::new(58)), Dependency::Begin(12.5)]);
+        let descriptions: Vec<String> = job.dependencies.iter().map(Dependency::description).collect();
+        assert_eq!(descriptions, ["after-success=ƒ21", "begin-time=12.500"]);
         assert_eq!(job.files[0].mode, 0o100_700);
         assert_eq!(job.ntasks_asked(), 4);
     }

@@ -1,0 +1,1 @@
+//! The manager against simulated agents.
