@@ -34,7 +34,8 @@ impl Verifier {
     /// The verifier of `password`. Takes as long as `iterations` (held between [`ITERATIONS_MIN`] and
     /// [`ITERATIONS_MAX`]) make it, which is their purpose.
     ///
-    /// Passwords are compared byte by byte, but for NULs at the end, which HMAC does not see. Preparation by RFC 4013 is not applied; it changes nothing in ASCII.
+    /// Passwords are compared byte by byte, but for NULs at the end, which HMAC does not see. They are not prepared
+    /// as RFC 4013 says, which would change nothing in ASCII.
     pub fn new(password: &str, salt: Salt, iterations: u32) -> Verifier {
         let iterations = iterations.clamp(ITERATIONS_MIN, ITERATIONS_MAX);
         let (stored_key, server_key) = derive(password, &salt, iterations);
