@@ -12,6 +12,7 @@ mod error;
 mod index;
 mod log;
 mod meta;
+mod pace;
 mod read;
 mod recover;
 mod retain;

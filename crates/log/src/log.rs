@@ -340,11 +340,15 @@ impl Shared {
     /// durable now. An error here costs speed at the next start, or the telling apart of damage and torn tail in
     /// what was written last; it loses nothing.
     pub(crate) fn after_flush(&self, work: &FlushWork) {
+        // Held throughout, so that nothing is written to the directory of a log that is being removed.
+        let mut known = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.lock().failed.is_some() {
+            return;
+        }
         for segment in &work.sealed {
             self.save_index(segment);
         }
         let is_sealed = !work.sealed.is_empty();
-        let mut known = self.meta.lock().unwrap_or_else(PoisonError::into_inner);
         if is_sealed || work.written_bytes - known.written_bytes >= META_INTERVAL_BYTES {
             known.written_bytes = work.written_bytes;
             if let Err(error) = self.write_meta(&mut known.meta, Offset(0), is_sealed) {
@@ -388,5 +392,11 @@ impl Shared {
         let closed = io::Error::new(io::ErrorKind::NotConnected, "the volume was closed");
         self.fail(&Failed::new(&self.dir, &closed), &mut woken);
         woken.wake();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.volume.forget_dead(&self.dir);
     }
 }

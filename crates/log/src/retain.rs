@@ -77,6 +77,7 @@ impl Log {
     /// Removes the log with all its files. Every other handle of it gives [`Failed`] from then on.
     pub fn remove(self) -> Result<(), ChangeError> {
         let shared = &self.shared;
+        let _meta = shared.meta.lock().unwrap_or_else(PoisonError::into_inner); // no flush writes meanwhile
         let gone = io::Error::new(io::ErrorKind::NotFound, "the log was removed");
         let mut woken = Woken::default();
         shared.fail(&Failed::new(&shared.dir, &gone), &mut woken);

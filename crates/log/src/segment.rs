@@ -67,14 +67,12 @@ pub(crate) struct Active {
     pub(crate) index: Index,
     /// When its first batch was appended.
     pub(crate) born: Option<Timestamp>,
-    /// Space was set aside up to here, in bytes.
-    pub(crate) reserved: u64,
 }
 
 impl Active {
     pub(crate) fn new(base: Offset, file: Arc<dyn File>, index_interval_bytes: u32) -> Active {
         let index = Index::new(base, index_interval_bytes);
-        Active { info: SegmentInfo::empty(base), file, index, born: None, reserved: 0 }
+        Active { info: SegmentInfo::empty(base), file, index, born: None }
     }
 
     /// Counts in a batch that was written at the segment's end.

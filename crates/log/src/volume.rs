@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use kiln_world::{Clock, Disk, File};
 
 use crate::error::{Failed, OpenError};
 use crate::log::{FlushWork, Log, Settings, Shared};
+use crate::pace::{Asks, Pace, QUIET};
 use crate::read::SegmentCache;
 use crate::waiters::Woken;
 
@@ -37,8 +38,7 @@ struct Core {
     clock: Arc<dyn Clock>,
     queue: Mutex<Queue>,
     work: Condvar,
-    /// Somebody waits for a flush. Set before `work` is notified, cleared before `queue` is taken.
-    asked: AtomicBool,
+    asks: Asks,
     /// Held during a round, with buffers that are used again.
     round: Mutex<Round>,
     logs: Mutex<HashMap<PathBuf, Weak<Shared>>>,
@@ -70,9 +70,7 @@ impl Volume {
         let volume = Volume::manual(disk, clock);
         let core = Arc::clone(&volume.handle.core);
         let flusher = std::thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
-            while core.wait_for_work() {
-                core.flush_round();
-            }
+            core.run();
         });
         *lock(&volume.handle.flusher) = Some(flusher.expect("the system starts one thread per disk"));
         volume
@@ -85,7 +83,7 @@ impl Volume {
             clock,
             queue: Mutex::default(),
             work: Condvar::new(),
-            asked: AtomicBool::new(false),
+            asks: Asks::new(),
             round: Mutex::default(),
             logs: Mutex::default(),
             log_ids: AtomicU64::new(0),
@@ -96,7 +94,7 @@ impl Volume {
 
     /// Flushes everything that was appended so far; returns how many logs that were.
     pub fn flush_round(&self) -> usize {
-        self.handle.core.flush_round()
+        self.handle.core.flush_round().logs
     }
 
     /// Opens the log in `dir`, relative to the disk's root, and recovers it; creates it when it is not there.
@@ -108,7 +106,6 @@ impl Volume {
         }
         let id = self.handle.core.log_ids.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::new(crate::recover::open(self, id, dir, settings)?);
-        logs.retain(|_, log| log.strong_count() > 0);
         logs.insert(dir.to_owned(), Arc::downgrade(&shared));
         Ok(Log::from_shared(shared))
     }
@@ -144,7 +141,7 @@ impl Volume {
     /// Asks for a flush soon.
     pub(crate) fn ask(&self) {
         let core = &self.handle.core;
-        if !core.asked.swap(true, Ordering::AcqRel) {
+        if core.asks.add() {
             let _queue = lock(&core.queue); // so that the flusher is not between looking and sleeping
             core.work.notify_one();
         }
@@ -163,6 +160,14 @@ impl Volume {
     /// Forgets a log that was removed, so that its directory can be opened anew.
     pub(crate) fn forget(&self, dir: &Path) {
         lock(&self.handle.core.logs).remove(dir);
+    }
+
+    /// Forgets a log that nobody holds any more, unless it was opened anew.
+    pub(crate) fn forget_dead(&self, dir: &Path) {
+        let mut logs = lock(&self.handle.core.logs);
+        if logs.get(dir).is_some_and(|log| log.strong_count() == 0) {
+            logs.remove(dir);
+        }
     }
 
     pub(crate) fn cache(&self) -> &SegmentCache {
@@ -184,32 +189,62 @@ impl Drop for Handle {
 }
 
 impl Core {
-    /// Sleeps until a round is due; false when the volume is closed.
+    /// The flusher's thread.
+    fn run(&self) {
+        let mut pace = Pace::default();
+        while self.wait_for_work() {
+            self.gather(&pace);
+            let begun = self.clock.monotonic();
+            let served = self.flush_round();
+            pace = served.pace(begun, self.clock.monotonic());
+        }
+    }
+
+    /// Sleeps until somebody asks, or what nobody asked for is due; false when the volume is closed.
     fn wait_for_work(&self) -> bool {
         let mut queue = lock(&self.queue);
         loop {
             if queue.closed {
                 return false;
             }
-            if self.asked.load(Ordering::Acquire) {
+            if self.asks.arm(1) {
                 return true;
             }
             if queue.dirty.is_empty() {
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let (woken, timeout) =
-                self.work.wait_timeout(queue, UNASKED_FLUSH_AFTER).unwrap_or_else(PoisonError::into_inner);
-            queue = woken;
-            if timeout.timed_out() && !queue.closed {
+            let timed_out;
+            (queue, timed_out) = self.sleep(queue, UNASKED_FLUSH_AFTER);
+            if timed_out && !queue.closed {
                 return true;
             }
         }
     }
 
-    fn flush_round(&self) -> usize {
+    /// Lets those whom the last round served come back before the next one leaves.
+    fn gather(&self, pace: &Pace) {
+        let (wanted, deadline) = pace.gather(self.clock.monotonic());
+        let mut queue = lock(&self.queue);
+        let mut seen = 0;
+        while !queue.closed && !self.asks.arm(wanted) {
+            let asked = self.asks.count();
+            if asked == seen || self.clock.monotonic() >= deadline {
+                return;
+            }
+            seen = asked;
+            (queue, _) = self.sleep(queue, QUIET);
+        }
+    }
+
+    fn sleep<'a>(&self, queue: MutexGuard<'a, Queue>, time: Duration) -> (MutexGuard<'a, Queue>, bool) {
+        let (queue, timeout) = self.work.wait_timeout(queue, time).unwrap_or_else(PoisonError::into_inner);
+        (queue, timeout.timed_out())
+    }
+
+    fn flush_round(&self) -> Served {
         let mut round = lock(&self.round);
-        self.asked.store(false, Ordering::Release);
+        self.asks.reset();
         std::mem::swap(&mut lock(&self.queue).dirty, &mut round.logs);
         let Round { logs, work, files, woken } = &mut *round;
         work.extend(logs.iter().map(|log| log.begin_flush(files)));
@@ -227,14 +262,14 @@ impl Core {
                 }
             }
         }
+        let served = Served { logs: logs.len(), asked: self.asks.count(), woken: woken.len() };
         woken.wake();
         for (work, log) in work.drain(..).zip(logs.iter()) {
             log.after_flush(&work);
         }
         files.clear();
-        let count = logs.len();
         logs.clear();
-        count
+        served
     }
 
     /// Files first, then the names that lead to them: only both together make a record durable.
@@ -243,7 +278,30 @@ impl Core {
         let changed = work.iter().filter(|work| work.names);
         // Parents that logs have in common are synced once.
         let dirs: BTreeSet<&Path> = changed.flat_map(|work| work.dir.ancestors()).collect();
-        dirs.into_iter().try_for_each(|dir| self.disk.sync_dir(dir))
+        for dir in dirs {
+            match self.disk.sync_dir(dir) {
+                // The log was removed meanwhile, with its names.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a round did.
+struct Served {
+    logs: usize,
+    /// Who had asked for the next round when this one was about to wake its waiters.
+    asked: usize,
+    woken: usize,
+}
+
+impl Served {
+    fn pace(&self, begun: Duration, now: Duration) -> Pace {
+        let mut pace = Pace::default();
+        pace.round_ended(now, now.saturating_sub(begun), self.asked, self.woken);
+        pace
     }
 }
 

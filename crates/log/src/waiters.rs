@@ -54,6 +54,10 @@ pub(crate) struct Woken {
 }
 
 impl Woken {
+    pub(crate) fn len(&self) -> usize {
+        self.tasks.len() + self.calls.len()
+    }
+
     pub(crate) fn wake(&mut self) {
         self.tasks.drain(..).for_each(Waker::wake);
         self.calls.drain(..).for_each(|(call, outcome)| call(outcome));
