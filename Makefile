@@ -24,7 +24,7 @@ test-long: test-deps ## the same with long property tests and 20 rounds of kill 
 	PROPTEST_CASES=4096 KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) ./scripts/run-tests.sh $(ARGS)
 
 chaos: ## rounds of kill -9 at random moments of the demo; CHAOS_ROUNDS=20, KILN_CHAOS_SEED=n
-	cargo build -p kiln -p kiln-pmi
+	cargo build -p kiln
 	KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) cargo test -p kiln-tests --test chaos -- --nocapture
 
 bench: build ## the log, the brokers and the chain, with a peer beside each where Debian has one

@@ -5,7 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo build -p kiln
-cargo build -p kiln-pmi
 if ! cargo nextest --version >/dev/null 2>&1; then
     exec cargo test --workspace "$@"
 fi

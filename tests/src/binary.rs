@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// The binary under test: `KILN_BIN`, or the one of the profile these tests were built in.
 pub fn kiln() -> PathBuf {
     let path = std::env::var_os("KILN_BIN").map_or_else(|| target_dir().join("kiln"), PathBuf::from);
-    assert!(path.exists(), "{} is not there; build it with: cargo build -p kiln -p kiln-pmi", path.display());
+    assert!(path.exists(), "{} is not there; build it with: cargo build -p kiln", path.display());
     path
 }
 

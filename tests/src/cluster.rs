@@ -255,7 +255,7 @@ impl Cluster {
         let target =
             target.as_deref().and_then(|name| name.rsplit_once('-')).map_or("", |(name, _)| name).to_owned();
         eprintln!(
-            "--- run it alone: cargo build -p kiln -p kiln-pmi && cargo test -p kiln-tests --test {target} -- --nocapture {test}"
+            "--- run it alone: cargo build -p kiln && cargo test -p kiln-tests --test {target} -- --nocapture {test}"
         );
     }
 

@@ -66,7 +66,8 @@ fn session(
         }
         *acknowledged += 1;
     }
-    out.write_all(&frame(lines.len() + 2, "close", ""))
+    out.write_all(&frame(lines.len() + 2, "close", ""))?;
+    answer(&mut answers).map(drop)
 }
 
 fn frame(txnr: usize, command: &str, data: &str) -> Vec<u8> {
