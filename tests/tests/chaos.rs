@@ -11,10 +11,10 @@ use kiln_tests::{Cluster, Settings, relp, tasks, wait_until};
 /// Rounds when nobody says.
 const ROUNDS: u64 = 3;
 /// Tasks of one round, and lines of noise before each.
-const TASKS_PER_ROUND: usize = 30;
-const NOISE_PER_TASK: usize = 5;
+const TASKS_PER_ROUND: usize = 40;
+const NOISE_PER_TASK: usize = 10;
 /// The longest time between two kills, in milliseconds, and between two lines, in microseconds.
-const KILL_WITHIN_MS: u64 = 1500;
+const KILL_WITHIN_MS: u64 = 1200;
 const LINE_EVERY: Duration = Duration::from_millis(4);
 /// Kills in one round.
 const KILLS_PER_ROUND: u64 = 2;
@@ -82,7 +82,7 @@ fn lines(ids: &[String], random: &mut Random) -> Vec<String> {
         lines.extend((0..NOISE_PER_TASK).map(tasks::noise));
         let task = match random.below(3) {
             0 => "checksum path=/etc/hostname".to_owned(),
-            _ => format!("wait seconds=0.{}", 1 + random.below(4)),
+            _ => format!("wait seconds=0.{}", 1 + random.below(5)),
         };
         lines.push(tasks::line(id, &task));
     }
