@@ -5,6 +5,7 @@
 mod batch;
 mod counters;
 mod definition;
+mod event;
 mod extract;
 mod flow;
 mod task;
@@ -15,6 +16,7 @@ pub use counters::{Counters, Counts};
 pub use definition::{
     ArgumentDefinition, ArgumentKind, Definition, Extract, Sink, Source, TaskDefinition, ValueKind,
 };
+pub use event::{AGENT_APPNAME, EventKind, TaskEvent};
 pub use extract::Fields;
 pub use flow::{Flow, Outlet, Problem, SinkAddress, compile};
 pub use task::{Catalogue, TASK_ID_BYTES_MAX, TaskError, TaskId, TaskRequest, TaskRun};

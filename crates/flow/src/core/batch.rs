@@ -80,6 +80,12 @@ impl Records {
         self.bytes.len()
     }
 
+    /// Keeps the first `len` records.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.entries.truncate(len);
+        self.bytes.truncate(self.entries.last().map_or(0, |entry| entry.value_end));
+    }
+
     /// Removes all, keeping the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

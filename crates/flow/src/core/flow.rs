@@ -189,6 +189,7 @@ impl Flow {
             raw: message.raw,
             structured: message.structured,
             key: None,
+            received: message.received,
         };
         self.take(&event, batch);
     }
@@ -202,15 +203,19 @@ impl Flow {
             raw: &record.value,
             structured,
             key: Some(&record.key),
+            received: record.time,
         };
         self.take(&event, batch);
     }
 
-    /// The fields that are taken of a message that passes.
-    pub fn fields<'a>(&'a self, message: &'a Message<'a>) -> Result<Fields<'a>, String> {
-        self.extractor
-            .as_ref()
-            .map_or(Ok(Fields::default()), |extractor| extractor.take(message.message, message.structured))
+    /// The tasks that it may name.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// The fields that are taken of an event that passes: of its text, and of its structured data.
+    pub fn fields<'a>(&'a self, text: &'a str, structured: StructuredData<'a>) -> Result<Fields<'a>, String> {
+        self.extractor.as_ref().map_or(Ok(Fields::default()), |extractor| extractor.take(text, structured))
     }
 
     fn take(&self, event: &Event<'_>, batch: &mut Batch) {
@@ -229,7 +234,7 @@ impl Flow {
                 event.key.map(str::as_bytes),
                 event.raw.as_bytes(),
                 dead_headers(&self.name, &reason),
-                event.subject.time(),
+                event.received,
             );
         }
     }
@@ -269,7 +274,7 @@ impl Flow {
             }
             Outlet::Topic { .. } | Outlet::Syslog(_) | Outlet::File(_) => {}
         }
-        batch.records.push(key.map(str::as_bytes), &value, Vec::new(), event.subject.time());
+        batch.records.push(key.map(str::as_bytes), &value, Vec::new(), event.received);
         Ok(())
     }
 
@@ -299,6 +304,8 @@ struct Event<'a> {
     raw: &'a str,
     structured: StructuredData<'a>,
     key: Option<&'a str>,
+    /// When it came to us: the time of the records that are made of it, so that retention by age keeps old lines that are replayed.
+    received: Timestamp,
 }
 
 /// Where templates find their values: the fields, then the variables of the event, then the keys of a JSON value.
@@ -401,11 +408,6 @@ fn sink_address(url: &str) -> Option<SinkAddress> {
         "relp" => Some(SinkAddress::Relp(address.to_owned())),
         _ => None,
     }
-}
-
-/// The moment at which an event is put on a queue, as the header that carries it.
-pub(crate) fn queued_header(now: Timestamp) -> (&'static str, String) {
-    (crate::QUEUED_HEADER, crate::syslog::format_time(now))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::core::definition::{ArgumentDefinition, ArgumentKind, Extract, TaskDefinition};
 use crate::syslog::{Received, parse};
+use kiln_types::Timestamp;
 
 const TASK_LINE: &str =
     "<134>1 2026-11-22T10:00:00Z host taskd - - - TASK t-000042 checksum path=/etc/hostname";
