@@ -279,9 +279,8 @@ impl Job {
         match self.fatal.as_ref().map(|fatal| fatal.kind.as_str()) {
             Some("cancel") => JobResult::Canceled,
             Some("timeout") => JobResult::Timeout,
-            Some(_) => JobResult::Failed,
             None if self.row.waitstatus == Some(0) => JobResult::Completed,
-            None => JobResult::Failed,
+            Some(_) | None => JobResult::Failed,
         }
     }
 

@@ -231,10 +231,10 @@ impl Manager {
         let mut effects = Vec::new();
         match input {
             Input::Request { caller, userid, request } => {
-                self.request(caller, userid, request, now, &mut effects)
+                self.request(caller, userid, request, now, &mut effects);
             }
             Input::CallerGone(caller) => self.polls.forget(caller),
-            Input::Agent { rank, message } => self.from_agent(rank, message, now, &mut effects),
+            Input::Agent { rank, message } => self.agent_says(rank, message, now, &mut effects),
             Input::AgentGone(rank) => self.agent_gone(rank, now),
             Input::Tick => {}
         }
@@ -261,7 +261,7 @@ impl Manager {
             self.timers.remove(&(at, timer));
             match timer {
                 Timer::Expire(id) => self.expire(id, now, effects),
-                Timer::Begin(id) => drop(self.touched.insert(id)),
+                Timer::Begin(id) => self.touched.extend([id]),
                 Timer::Kill(id) => self.kill_left(id, now, effects),
                 Timer::Lost(rank) => self.give_up_node(rank, now, effects),
                 Timer::Poll(caller) => self.poll_over(caller, effects),

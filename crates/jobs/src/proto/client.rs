@@ -148,7 +148,7 @@ impl SubmitFlags {
     /// As the `submit` event shows them.
     #[must_use]
     pub fn bits(self) -> u32 {
-        u32::from(self.debug) * Self::DEBUG | u32::from(self.waitable) * Self::WAITABLE
+        (u32::from(self.debug) * Self::DEBUG) | (u32::from(self.waitable) * Self::WAITABLE)
     }
 
     /// Back from [`SubmitFlags::bits`]; what is unknown is left out.

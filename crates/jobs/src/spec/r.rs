@@ -98,7 +98,7 @@ impl R {
         let mut groups: Vec<(IdSet, IdSet)> = Vec::new();
         for node in &self.nodes {
             match groups.iter_mut().find(|(_, cores)| *cores == node.cores) {
-                Some((ranks, _)) => drop(ranks.insert(node.rank.0)),
+                Some((ranks, _)) => ranks.extend([node.rank.0]),
                 None => groups.push((IdSet::range(node.rank.0..=node.rank.0), node.cores.clone())),
             }
         }

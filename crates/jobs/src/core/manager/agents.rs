@@ -20,7 +20,7 @@ const OPEN_BARRIERS_MAX: usize = 3;
 const LOST_WAIT_STATUS: i32 = 9;
 
 impl Manager {
-    pub(super) fn from_agent(
+    pub(super) fn agent_says(
         &mut self,
         rank: Rank,
         message: FromAgent,
@@ -177,7 +177,7 @@ impl Manager {
                 self.append_exec(now, id, event, Some(source), effects);
             }
             ShellEvent::TaskExit { wait_status, .. } => {
-                self.append_seen(id, source, wait_status, now, effects)
+                self.append_seen(id, source, wait_status, now, effects);
             }
             ShellEvent::Exception { kind, severity, note, wait_status } => {
                 self.append_seen(id, source, wait_status, now, effects);

@@ -97,11 +97,11 @@ impl Manager {
     }
 
     fn remind(&mut self, id: JobId, dependency: &Dependency) {
-        match dependency.condition {
-            Condition::Begin(at) => {
-                drop(self.timers.insert((Timestamp::from_seconds_f64(at), Timer::Begin(id))))
-            }
-            _ => self.dependents.entry(target(dependency).unwrap_or(id)).or_default().extend([id]),
+        if let Condition::Begin(at) = dependency.condition {
+            self.timers.insert((Timestamp::from_seconds_f64(at), Timer::Begin(id)));
+        }
+        if let Some(other) = target(dependency) {
+            self.dependents.entry(other).or_default().insert(id);
         }
     }
 
