@@ -89,7 +89,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { body_bytes_max: 4 << 20, bulk_bytes_max: 16 << 20 }
+        Limits { body_bytes_max: 64 << 20, bulk_bytes_max: 16 << 20 }
     }
 }
 
