@@ -65,6 +65,11 @@ impl<D> Default for Channel<D> {
 }
 
 impl<D> Channel<D> {
+    /// What stands for a channel whose close was sent and not yet answered.
+    pub(super) fn closing() -> Self {
+        Self { closing: true, ..Self::default() }
+    }
+
     /// Whether a method may come now; 505 while content is due.
     pub(super) fn expect_method(&self) -> Result<(), Refusal> {
         match self.assembly {

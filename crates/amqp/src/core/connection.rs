@@ -429,7 +429,7 @@ impl<D> Connection<D> {
         if slot.as_ref().is_none_or(|channel| channel.closing) {
             return None;
         }
-        let stub = closing.then(|| Box::new(Channel { closing: true, ..Channel::default() }));
+        let stub = closing.then(|| Box::new(Channel::closing()));
         std::mem::replace(slot, stub)
     }
 

@@ -40,12 +40,14 @@ pub struct QueueSpec {
     pub owner: Option<ConnectionId>,
     /// The arguments as declared.
     pub arguments: Table,
+    /// Tells a queue from an earlier one of the same name: when it was first declared, in microseconds since the epoch.
+    pub incarnation: i64,
 }
 
 impl QueueSpec {
     /// A durable queue without arguments.
-    pub fn durable(name: ShortStr) -> Self {
-        Self { name, durable: true, auto_delete: false, owner: None, arguments: Table::new() }
+    pub fn durable(name: ShortStr, incarnation: i64) -> Self {
+        Self { name, durable: true, auto_delete: false, owner: None, arguments: Table::new(), incarnation }
     }
 
     /// Whether the store keeps it: an exclusive queue cannot outlive its connection, durable or not.
@@ -78,6 +80,8 @@ pub enum Change {
         auto_delete: bool,
         /// Its arguments.
         arguments: Table,
+        /// When it was declared, in microseconds since the epoch.
+        incarnation: i64,
     },
     /// A queue was deleted.
     DropQueue(ShortStr),
@@ -275,6 +279,7 @@ impl<Q: Clone> Topology<Q> {
             name: spec.name.clone(),
             auto_delete: spec.auto_delete,
             arguments: spec.arguments.clone(),
+            incarnation: spec.incarnation,
         };
         let changes = if spec.is_stored() { vec![put] } else { Changes::new() };
         let spec = Arc::new(spec);

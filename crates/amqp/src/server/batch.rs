@@ -1,0 +1,134 @@
+//! Publishes and acknowledgements of one read of the socket, gathered so that each queue is locked once for them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::core::{ConsumerKey, Entry, Message};
+use crate::server::mailbox::Consumer;
+use crate::server::queue::Queue;
+
+/// Up to so many queues are looked through one by one.
+const LINEAR_MAX: usize = 8;
+
+/// Something gathered for each of several queues, in the order in which they first came.
+#[derive(Debug)]
+pub(super) struct Groups<T> {
+    groups: Vec<(Arc<Queue>, T)>,
+    /// Indexes by queue, once there are many.
+    index: HashMap<u64, usize>,
+    last: usize,
+}
+
+impl<T> Default for Groups<T> {
+    fn default() -> Self {
+        Self { groups: Vec::new(), index: HashMap::new(), last: 0 }
+    }
+}
+
+impl<T: Default> Groups<T> {
+    /// The group of `queue`.
+    pub(super) fn of(&mut self, queue: &Arc<Queue>) -> &mut T {
+        if self.groups.get(self.last).is_none_or(|(other, _)| other.id != queue.id) {
+            self.last = self.find(queue);
+        }
+        &mut self.groups[self.last].1
+    }
+
+    fn find(&mut self, queue: &Arc<Queue>) -> usize {
+        let found = if self.groups.len() <= LINEAR_MAX {
+            self.groups.iter().position(|(other, _)| other.id == queue.id)
+        } else {
+            self.index.get(&queue.id).copied()
+        };
+        found.unwrap_or_else(|| self.add(queue))
+    }
+
+    fn add(&mut self, queue: &Arc<Queue>) -> usize {
+        let at = self.groups.len();
+        if at == LINEAR_MAX {
+            self.index = self.groups.iter().enumerate().map(|(at, (queue, _))| (queue.id, at)).collect();
+        }
+        if at >= LINEAR_MAX {
+            self.index.insert(queue.id, at);
+        }
+        self.groups.push((Arc::clone(queue), T::default()));
+        at
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Takes everything.
+    pub(super) fn take(&mut self) -> Vec<(Arc<Queue>, T)> {
+        self.index.clear();
+        self.last = 0;
+        std::mem::take(&mut self.groups)
+    }
+}
+
+/// Messages for one queue.
+#[derive(Debug, Default)]
+pub(super) struct ForQueue {
+    pub(super) messages: Vec<Arc<Message>>,
+    /// Channel and sequence number of each, 0 without confirms.
+    pub(super) origins: Vec<(u16, u64)>,
+}
+
+/// Messages published and not yet pushed.
+#[derive(Debug, Default)]
+pub(super) struct PublishBatch {
+    pub(super) groups: Groups<ForQueue>,
+    /// Channels in confirm mode that published.
+    pub(super) confirming: Vec<u16>,
+    /// Messages times queues.
+    pub(super) count: usize,
+}
+
+/// What becomes of deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Acknowledged.
+    Done,
+    /// Back to where it was.
+    Requeue,
+    /// Rejected: to the dead-letter exchange, if there is one.
+    Dead,
+}
+
+/// A delivery that waits for an acknowledgement.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) queue: Arc<Queue>,
+    /// `None` for `basic.get`.
+    pub(super) consumer: Option<Arc<Consumer>>,
+    pub(super) entry: Entry,
+}
+
+/// Deliveries of one queue that got their fate.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) done: Vec<Entry>,
+    pub(super) requeue: Vec<Entry>,
+    pub(super) dead: Vec<Entry>,
+    pub(super) resumed: Vec<ConsumerKey>,
+}
+
+impl Settled {
+    /// Adds one, and gives its consumer's prefetch back.
+    pub(super) fn add(&mut self, consumer: Option<&Arc<Consumer>>, entry: Entry, fate: Fate) {
+        match fate {
+            Fate::Done => self.done.push(entry),
+            Fate::Requeue => self.requeue.push(entry),
+            Fate::Dead => self.dead.push(entry),
+        }
+        if let Some(consumer) = consumer {
+            consumer.credit.give(1);
+            if let Some(&key) = consumer.key.get()
+                && !self.resumed.contains(&key)
+            {
+                self.resumed.push(key);
+            }
+        }
+    }
+}
