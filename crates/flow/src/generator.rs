@@ -36,7 +36,7 @@ pub fn generate(spec: Spec) -> Lines {
     Lines { spec, random, line: 0, task: 0 }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): good enough for noise, and the same everywhere.
+/// `SplitMix64` (Steele, Lea, Flood 2014): good enough for noise, and the same everywhere.
 #[derive(Clone, Debug)]
 struct SplitMix(u64);
 

@@ -81,13 +81,12 @@ impl Service {
         chain: Chain,
         listeners: SyslogListeners,
         limits: Limits,
-        ports: Ports,
+        ports: &Ports,
         store: Handle<FlowMachine>,
     ) -> Service {
         let (trigger, stop) = shutdown_pair();
         let offsets = Offsets(store);
-        let flows: Vec<_> =
-            chain.flows.into_iter().map(|flow| Arc::new(Running::new(flow, &ports))).collect();
+        let flows: Vec<_> = chain.flows.into_iter().map(|flow| Arc::new(Running::new(flow, ports))).collect();
         let of_syslog =
             flows.iter().filter(|running| *running.flow.source() == Source::Syslog).cloned().collect();
         let intake = Arc::new(Intake::new(of_syslog, ports.clone(), limits));

@@ -139,12 +139,11 @@ impl Running {
 
     async fn submit(&self, batch: &mut Batch, ports: &Ports) -> Result<(), PortError> {
         for index in 0..batch.runs.len() {
-            match ports.jobs.submit(&batch.runs[index]).await {
-                Ok(job) => {
-                    tracing::debug!(flow = self.flow.name(), task = %batch.runs[index].id, %job, "submitted")
-                }
+            let run = &batch.runs[index];
+            match ports.jobs.submit(run).await {
+                Ok(job) => tracing::debug!(flow = self.flow.name(), task = %run.id, %job, "submitted"),
                 Err(PortError::Refused(reason)) => {
-                    batch.bury(index, self.flow.name(), &format!("to: {reason}"))
+                    batch.bury(index, self.flow.name(), &format!("to: {reason}"));
                 }
                 Err(later) => return Err(later),
             }

@@ -5,11 +5,37 @@ use crate::ports::{
     Delivery, DeliveryTag, Exchanges, Fetched, Jobs, Outcome, Pending, PortError, Publish, Published,
     TaskQueue, TopicRecord, Topics,
 };
+use crate::recorder::FlowMachine;
+use kiln_log::Volume;
+use kiln_store::{Handle, Store};
 use kiln_types::{JobId, Offset, Timestamp};
+use kiln_world::{RealClock, SimDisk};
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
+
+/// A store with the flow service's tables, on a disk that crashes when told to.
+pub(crate) struct TestStore {
+    pub(crate) store: Store,
+    pub(crate) disk: Arc<SimDisk>,
+}
+
+impl TestStore {
+    pub(crate) fn open(disk: Arc<SimDisk>) -> TestStore {
+        let volume = Volume::start(disk.clone(), Arc::new(RealClock::new()));
+        let store = Store::builder(volume, "store").machine(FlowMachine).open().unwrap();
+        TestStore { store, disk }
+    }
+
+    pub(crate) fn new() -> TestStore {
+        TestStore::open(Arc::new(SimDisk::new(1)))
+    }
+
+    pub(crate) fn handle(&self) -> Handle<FlowMachine> {
+        self.store.handle()
+    }
+}
 
 /// All three services. Each call fails as long as `failures` lasts.
 #[derive(Default)]
@@ -55,7 +81,7 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), waited).await.expect("it comes about within a minute");
+        tokio::time::timeout(Duration::from_mins(1), waited).await.expect("it comes about within a minute");
     }
 
     fn failing(&self) -> Result<(), PortError> {
@@ -66,6 +92,62 @@ impl World {
         *failures -= 1;
         Err(PortError::Unavailable("told to fail".to_owned()))
     }
+}
+
+impl World {
+    /// The services as flows see them; relative files land in `files`.
+    pub(crate) fn ports(self: &Arc<World>, files: &std::path::Path) -> crate::Ports {
+        crate::Ports {
+            topics: self.clone(),
+            exchanges: self.clone(),
+            jobs: self.clone(),
+            clock: Arc::new(RealClock::new()),
+            files: files.to_owned(),
+        }
+    }
+}
+
+/// The chain of `kiln demo`, with agents' events in `task-events`.
+pub(crate) fn demo_chain() -> crate::Chain {
+    use crate::core::{ArgumentDefinition, ArgumentKind, Definition, Extract, Sink, Source, TaskDefinition};
+    let flow = |name: &str, from: Source, filter: Option<&str>, to: Sink| Definition {
+        name: name.to_owned(),
+        from,
+        filter: filter.map(ToOwned::to_owned),
+        extract: None,
+        to,
+        dead_letter: None,
+    };
+    let topic = |topic: &str, key: Option<&str>| Sink {
+        topic: Some(topic.to_owned()),
+        key: key.map(ToOwned::to_owned),
+        ..Sink::default()
+    };
+    let queue = Sink {
+        exchange: Some("kiln.tasks".to_owned()),
+        routing_key: Some("{node}".to_owned()),
+        ..Sink::default()
+    };
+    let mut tasks = flow(
+        "tasks",
+        Source::Syslog,
+        Some(r#"appname == "taskd" && severity <= 6 && message.matches("^TASK ")"#),
+        topic("tasks", Some("{id}")),
+    );
+    let regex = r"^TASK (?<id>\S+) (?<task>\S+)(?: (?<args>.*))?$";
+    tasks.extract = Some(Extract { regex: Some(regex.to_owned()), sd: None });
+    let route = flow("route", Source::Topic("tasks".to_owned()), None, queue);
+    let events =
+        flow("events", Source::Syslog, Some(r#"appname == "kiln-agent""#), topic("task-events", None));
+    let path = ArgumentDefinition { kind: ArgumentKind::Path, ..ArgumentDefinition::default() };
+    let checksum = TaskDefinition {
+        name: "checksum".to_owned(),
+        command: vec!["sha256sum".to_owned(), "{path}".to_owned()],
+        arguments: [("path".to_owned(), path)].into(),
+        node: "any".to_owned(),
+        time_limit: None,
+    };
+    crate::Chain::check(&[tasks, route, events], &[checksum]).unwrap_or_else(|found| panic!("{}", found[0]))
 }
 
 impl Topics for World {

@@ -135,3 +135,63 @@ impl Offsets {
         submitted.map_err(|error: SubmitError<OutOfOrder>| error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Ledger;
+    use super::*;
+    use crate::testing::TestStore;
+
+    fn place() -> Place {
+        Place { reader: "#recorder".to_owned(), topic: "tasks".to_owned(), partition: 0 }
+    }
+
+    fn logged(number: i64) -> Sighting {
+        let id = TaskId::try_from(format!("t-{number}")).unwrap();
+        Sighting::Logged {
+            id,
+            task: "c".to_owned(),
+            args: String::new(),
+            issued: Timestamp(1),
+            logged: Timestamp(2),
+        }
+    }
+
+    fn record(from: i64, count: i64) -> FlowCommand {
+        let sightings = (from..from + count).map(logged).collect();
+        FlowCommand::Record { place: place(), from: Offset(from), next: Offset(from + count), sightings }
+    }
+
+    #[tokio::test]
+    async fn a_record_counts_once_whatever_is_submitted_twice() {
+        let store = TestStore::new();
+        store.handle().submit(record(0, 3)).await.unwrap();
+        for again in [record(0, 3), record(1, 2), record(4, 1)] {
+            let Err(SubmitError::Rejected(elsewhere)) = store.handle().submit(again).await else {
+                panic!("taken again")
+            };
+            assert_eq!(elsewhere.expected, Offset(3));
+        }
+        store.handle().submit(record(3, 1)).await.unwrap();
+        let totals = Ledger::new(store.handle()).totals().unwrap();
+        assert_eq!((totals.issued, totals.rows, totals.repeats), (4, 4, 0));
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_outlives_a_crash() {
+        let store = TestStore::new();
+        store.handle().submit(record(0, 5)).await.unwrap();
+        let TestStore { store, disk } = store;
+        drop(store);
+        disk.crash();
+        let store = TestStore::open(disk);
+        assert_eq!(Ledger::new(store.handle()).totals().unwrap().issued, 5);
+        assert!(store.handle().submit(record(0, 5)).await.is_err());
+    }
+
+    #[test]
+    fn offsets_of_different_readers_do_not_meet() {
+        let other = Place { reader: "route".to_owned(), ..place() };
+        assert_ne!(place().key(), other.key());
+    }
+}

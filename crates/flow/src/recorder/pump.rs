@@ -50,7 +50,7 @@ enum Kind {
 
 impl Recorder {
     /// Starts reading where it ended the last time. Reads the partitions that the topics have now.
-    pub fn start(topics: Arc<dyn Topics>, handle: Handle<FlowMachine>, from: RecorderTopics) -> Recorder {
+    pub fn start(topics: &Arc<dyn Topics>, handle: &Handle<FlowMachine>, from: RecorderTopics) -> Recorder {
         let (trigger, stop) = shutdown_pair();
         let ignored = Arc::new(AtomicU64::new(0));
         let mut pumps = JoinSet::new();

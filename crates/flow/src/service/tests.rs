@@ -1,1 +1,255 @@
+use super::*;
+use crate::core::{ArgumentDefinition, Extract, Sink};
+use crate::replay::{Settings, Transport, replay};
+use crate::testing::{TestStore, World, demo_chain};
+use kiln_world::RealClock;
+use std::net::SocketAddr;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
+struct Harness {
+    world: Arc<World>,
+    store: TestStore,
+    service: Service,
+    tcp: SocketAddr,
+    udp: SocketAddr,
+    files: TempDir,
+}
+
+async fn start(chain: Chain) -> Harness {
+    start_on(chain, Arc::new(World::default()), TestStore::new()).await
+}
+
+async fn start_on(chain: Chain, world: Arc<World>, store: TestStore) -> Harness {
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let addresses = (tcp.local_addr().unwrap(), udp.local_addr().unwrap());
+    let files = tempfile::tempdir().unwrap();
+    let listeners = SyslogListeners { tcp: Some(tcp), udp: Some(udp) };
+    let limits = Limits { frame_bytes_max: 480, ..Limits::default() };
+    let service = Service::start(chain, listeners, limits, &world.ports(files.path()), store.handle());
+    Harness { world, store, service, tcp: addresses.0, udp: addresses.1, files }
+}
+
+fn flow(filter: &str, to: Sink) -> Definition {
+    let filter = Some(filter.to_owned());
+    Definition { name: "f".to_owned(), from: Source::Syslog, filter, extract: None, to, dead_letter: None }
+}
+
+fn to_topic() -> Sink {
+    Sink { topic: Some("all".to_owned()), ..Sink::default() }
+}
+
+fn chain(definition: Definition) -> Chain {
+    Chain::check(&[definition], &[]).unwrap_or_else(|found| panic!("{}", found[0]))
+}
+
+async fn send(address: SocketAddr, transport: Transport, lines: &[&str]) -> u64 {
+    let settings =
+        Settings { address: address.to_string(), transport, rate: None, window: 8, restamp: false };
+    let (_trigger, stop) = shutdown_pair();
+    let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    replay(lines.into_iter(), &settings, &RealClock::new(), stop, &mut |_| {}).await.unwrap().acknowledged
+}
+
+fn values(world: &World, topic: &str) -> Vec<String> {
+    world.topic(topic).into_iter().map(|record| String::from_utf8(record.value.unwrap()).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn every_transport_reaches_the_topic() {
+    let harness = start(chain(flow("true", to_topic()))).await;
+    assert_eq!(send(harness.tcp, Transport::Relp, &["<13>relp 1", "<13>relp 2"]).await, 2);
+    assert_eq!(values(&harness.world, "all"), ["<13>relp 1", "<13>relp 2"], "acknowledged is stored");
+    send(harness.tcp, Transport::TcpCounted, &["<13>counted\nof two lines"]).await;
+    harness.world.until("all", 3).await;
+    send(harness.tcp, Transport::TcpLines, &["<13>line", "no priority"]).await;
+    harness.world.until("all", 5).await;
+    send(harness.udp, Transport::Udp, &["<13>datagram\0"]).await;
+    harness.world.until("all", 6).await;
+    let expected = ["<13>counted\nof two lines", "<13>line", "no priority", "<13>datagram"];
+    assert_eq!(values(&harness.world, "all")[2..], expected);
+    let mut raw = TcpStream::connect(harness.tcp).await.unwrap();
+    raw.write_all(b"<13>python\0<13>unfinished").await.unwrap();
+    raw.shutdown().await.unwrap();
+    harness.world.until("all", 8).await;
+    assert_eq!(harness.service.intake().lines, 8);
+    assert_eq!(harness.service.flows()[0].counts.delivered, 8);
+    harness.service.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn long_lines_are_cut_and_counted() {
+    let harness = start(chain(flow("true", to_topic()))).await;
+    send(harness.tcp, Transport::Relp, &[&"x".repeat(600)]).await;
+    assert_eq!(values(&harness.world, "all")[0].len(), 480);
+    assert_eq!(harness.service.intake().truncated, 1);
+}
+
+#[tokio::test]
+async fn a_failing_topic_holds_back_and_loses_nothing() {
+    let harness = start(chain(flow("true", to_topic()))).await;
+    harness.world.fail(3);
+    let lines: Vec<String> = (0..50).map(|n| format!("<13>{n}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(send(harness.tcp, Transport::Relp, &lines).await, 50);
+    assert_eq!(values(&harness.world, "all"), lines);
+    assert!(harness.service.flows()[0].counts.retries >= 3);
+}
+
+#[tokio::test]
+async fn a_refused_batch_goes_to_the_dead_letters() {
+    let to = Sink { topic: Some("refused".to_owned()), ..Sink::default() };
+    let harness = start(chain(flow("true", to))).await;
+    assert_eq!(send(harness.tcp, Transport::Relp, &["<13>x"]).await, 1);
+    let dead = harness.world.topic("f.dead");
+    assert_eq!(dead[0].headers[1], ("kiln-reason".to_owned(), b"to: no such topic may be".to_vec()));
+    let counts = harness.service.flows()[0].counts;
+    assert_eq!((counts.delivered, counts.dead), (0, 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_relp_is_closed_and_counted() {
+    let harness = start(chain(flow("true", to_topic()))).await;
+    let mut raw = TcpStream::connect(harness.tcp).await.unwrap();
+    raw.write_all(b"1 open 3 abc\n2 syslog 1 xy\n").await.unwrap();
+    let mut answers = Vec::new();
+    raw.read_to_end(&mut answers).await.unwrap();
+    assert!(answers.starts_with(b"1 rsp "));
+    assert_eq!(harness.service.intake().malformed, 1);
+}
+
+#[tokio::test]
+async fn files_and_forwarding() {
+    let target = start(chain(flow("true", to_topic()))).await;
+    for (url, count) in [
+        (format!("relp://{}", target.tcp), 1),
+        (format!("tcp://{}", target.tcp), 2),
+        (format!("udp://{}", target.udp), 3),
+    ] {
+        let source = start(chain(flow("true", Sink { syslog: Some(url), ..Sink::default() }))).await;
+        send(source.tcp, Transport::Relp, &["<13>forwarded"]).await;
+        target.world.until("all", count).await;
+    }
+    let harness =
+        start(chain(flow("true", Sink { file: Some("out.log".to_owned()), ..Sink::default() }))).await;
+    send(harness.tcp, Transport::Relp, &["<13>one\ntwo", "<13>three"]).await;
+    let written = std::fs::read_to_string(harness.files.path().join("out.log")).unwrap();
+    assert_eq!(written, "<13>one two\n<13>three\n");
+}
+
+#[tokio::test]
+async fn jobs_are_submitted_straight_from_a_line() {
+    let mut definition = flow("true", Sink { job: Some("{task}".to_owned()), ..Sink::default() });
+    let regex = r"^RUN (?<id>\S+) (?<task>\S+)(?: (?<args>.*))?$".to_owned();
+    definition.extract = Some(Extract { regex: Some(regex), sd: None });
+    let task = TaskDefinition {
+        name: "echo".to_owned(),
+        command: vec!["echo".to_owned(), "{word}".to_owned()],
+        arguments: [("word".to_owned(), ArgumentDefinition::default())].into(),
+        node: "silicon2".to_owned(),
+        time_limit: None,
+    };
+    let chain = Chain::check(&[definition], &[task]).unwrap();
+    let harness = start(chain).await;
+    let lines = ["<13>1 - h a - - - RUN j1 echo word=hi", "<13>1 - h a - - - RUN j2 rm"];
+    send(harness.tcp, Transport::Relp, &lines).await;
+    let jobs = harness.world.jobs.lock().unwrap().clone();
+    assert_eq!(
+        (jobs.len(), jobs[0].argv.join(" "), jobs[0].host.as_deref()),
+        (1, "echo hi".to_owned(), Some("silicon2"))
+    );
+    assert_eq!(harness.world.topic("f.dead").len(), 1);
+}
+
+#[tokio::test]
+async fn a_topic_flow_goes_on_where_it_was_also_after_a_crash() {
+    let harness = start(demo_chain()).await;
+    harness.world.bind("any");
+    let line = |n: u32| format!("<134>1 2026-11-22T10:00:00Z h taskd - - - TASK t-{n} checksum path=/x");
+    send(harness.tcp, Transport::Relp, &[&line(1), &line(2)]).await;
+    harness.world.until_true(|| harness.world.waiting() == 2).await;
+    let committed = |store: &TestStore| Offsets(store.handle()).committed("route", "tasks", 0);
+    harness.world.until_true(|| committed(&harness.store) == Some(kiln_types::Offset(2))).await;
+    let Harness { world, store, service, .. } = harness;
+    service.drain(Duration::from_secs(5)).await;
+    let TestStore { store, disk } = store;
+    drop(store);
+    disk.crash();
+    let harness = start_on(demo_chain(), world, TestStore::open(disk)).await;
+    send(harness.tcp, Transport::Relp, &[&line(3)]).await;
+    harness.world.until_true(|| harness.world.waiting() == 3).await;
+    assert_eq!(harness.service.flows()[1].counts.seen, 1, "the first two are not read again");
+}
+
+#[tokio::test]
+async fn a_task_for_a_host_without_queue_is_a_dead_letter() {
+    let harness = start(demo_chain()).await;
+    let line = "<134>1 2026-11-22T10:00:00Z h taskd - - - TASK t-1 checksum path=/x";
+    send(harness.tcp, Transport::Relp, &[line]).await;
+    harness.world.until("route.dead", 1).await;
+    let dead = &harness.world.topic("route.dead")[0];
+    assert_eq!(dead.key.as_deref(), Some(&b"t-1"[..]));
+    assert!(
+        String::from_utf8_lossy(&dead.headers[1].1)
+            .contains("no queue of exchange kiln.tasks is bound for `any`")
+    );
+}
+
+mod loghub {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// Real logs, beside the project where they are at hand; their licence keeps them out of it.
+    fn log(name: &str) -> Option<Vec<u8>> {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/loghub");
+        let found = std::fs::read(root.join(name)).ok();
+        if found.is_none() {
+            eprintln!("note: {name} is not at hand; not tested against it");
+        }
+        found
+    }
+
+    async fn records(log: &[u8], filter: &str) -> usize {
+        let harness = start(chain(flow(filter, to_topic()))).await;
+        let mut stream = TcpStream::connect(harness.tcp).await.unwrap();
+        stream.write_all(log).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let (world, service) = (harness.world, &harness.service);
+        world.until_true(|| service.intake().lines >= 2000).await;
+        assert_eq!(service.intake().lines, 2000);
+        world.topic("all").len()
+    }
+
+    #[tokio::test]
+    async fn counts_of_real_logs() {
+        for (name, text, expected) in [
+            ("OpenSSH_2k.log", "Failed password", 520),
+            ("OpenSSH_2k.log", "POSSIBLE BREAK-IN", 85),
+            ("Linux_2k.log", "authentication failure", 490),
+        ] {
+            let Some(log) = log(name) else { return };
+            let filter = format!("message.contains(\"{text}\")");
+            assert_eq!(records(&log, &filter).await, expected, "{name} {text}");
+        }
+    }
+
+    #[test]
+    fn fields_of_real_lines() {
+        let Some(log) = log("OpenSSH_2k.log") else { return };
+        let text = String::from_utf8_lossy(&log);
+        let mut definition =
+            flow(r#"appname == "sshd" && message.startsWith("Failed password")"#, to_topic());
+        // E9 and E10 of the log's template file: for a user, and for an invalid user.
+        let regex = r"^Failed password for (?:invalid user )?(?<user>.*) from (?<address>\S+) port (?<port>\d+) ssh2$";
+        definition.extract = Some(Extract { regex: Some(regex.to_owned()), sd: None });
+        let chain = chain(definition);
+        let received = crate::syslog::Received::at(kiln_types::Timestamp(1_795_341_600_000_000));
+        let report = crate::tester::test(&chain.flows[0], text.lines(), received, 2000);
+        assert_eq!(report.lines, 2000);
+        let addresses = report.samples.iter().filter(|sample| sample.fields.contains_key("address")).count();
+        assert_eq!(report.matched as usize, addresses + report.dead.values().sum::<u64>() as usize);
+        assert!(addresses >= 518, "{addresses} of {}: {:?}", report.matched, report.dead);
+    }
+}
