@@ -325,7 +325,7 @@ impl Agent {
                 self.with(job, |shell| shell.output(now, task, stream, &data, eof));
             }
             Happening::Exited { task, wait_status } => {
-                self.with(job, |shell| shell.exited(now, task, wait_status))
+                self.with(job, |shell| shell.exited(now, task, wait_status));
             }
             Happening::Pmi { task, asked } => self.with(job, |shell| shell.asked(now, task, asked)),
             Happening::Unwritten(text) => self.with(job, |shell| {

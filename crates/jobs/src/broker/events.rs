@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kiln_log::batch::{self, Builder};
 use kiln_log::{AppendError, Log, OpenError, ReadError, Settings, Upto, Volume};
-use kiln_types::Offset;
+use kiln_types::{JobId, Offset};
 
 use crate::core::{FORMAT, Stamped};
 
@@ -59,7 +59,7 @@ impl Events {
                 offset: self.log.watermarks().end,
                 reason: error.to_string(),
             })?;
-            let key = stamped.record.job().map(kiln_types::JobId::to_f58_plain);
+            let key = stamped.record.job().map(JobId::to_f58_plain);
             builder.push(&batch::Record {
                 key: key.as_deref().map(str::as_bytes),
                 value: Some(&value),
@@ -82,6 +82,14 @@ impl Events {
         first: Offset,
         mut take: impl FnMut(Offset, Stamped) -> Result<bool, EventsError>,
     ) -> Result<(), EventsError> {
+        self.each(first, |record| take(record.offset, decode(record.offset, record.value)?))
+    }
+
+    fn each(
+        &self,
+        first: Offset,
+        mut take: impl FnMut(&batch::RecordRef<'_>) -> Result<bool, EventsError>,
+    ) -> Result<(), EventsError> {
         let mut from = first;
         loop {
             let bytes = self.log.read(from, Upto::End, READ_BYTES)?;
@@ -96,7 +104,7 @@ impl Events {
                         continue;
                     }
                     from = record.offset.next();
-                    if !take(record.offset, decode(record.offset, record.value)?)? {
+                    if !take(&record)? {
                         return Ok(());
                     }
                 }
@@ -104,14 +112,16 @@ impl Events {
         }
     }
 
-    /// The records from `first` to `last`.
-    pub(crate) fn span(&self, first: Offset, last: Offset) -> Result<Vec<Stamped>, EventsError> {
+    /// The records of one job from `first` to `last`. Those of other jobs among them are told by their key and are not
+    /// decoded.
+    pub(crate) fn span(&self, id: JobId, first: Offset, last: Offset) -> Result<Vec<Stamped>, EventsError> {
+        let key = id.to_f58_plain();
         let mut found = Vec::new();
-        self.scan(first, |offset, stamped| {
-            if offset <= last {
-                found.push(stamped);
+        self.each(first, |record| {
+            if record.offset <= last && record.key == Some(key.as_bytes()) {
+                found.push(decode(record.offset, record.value)?);
             }
-            Ok(offset < last)
+            Ok(record.offset < last)
         })?;
         Ok(found)
     }

@@ -204,7 +204,7 @@ impl Runner {
     }
 
     fn until_wake(&self) -> Duration {
-        const LONGEST: Duration = Duration::from_secs(3600);
+        const LONGEST: Duration = Duration::from_hours(1);
         let now = self.clock.now();
         let manager = self.manager.wake_at();
         let next = [manager, self.exits.wake_at()].into_iter().flatten().min();
@@ -344,7 +344,7 @@ fn reply(outlets: &SharedOutlets, to: Caller, answer: Answer) {
 /// Reads the log aside.
 fn look_up(lookup: Lookup, events: Events, outlets: SharedOutlets) {
     tokio::task::spawn_blocking(move || {
-        let answer = match events.span(lookup.span.first, lookup.span.last) {
+        let answer = match events.span(lookup.id, lookup.span.first, lookup.span.last) {
             Ok(records) => lookup.answer(records),
             Err(error) => Err(Failure::new(FailureKind::Internal, error.to_string())),
         };

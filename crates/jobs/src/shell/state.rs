@@ -479,7 +479,7 @@ impl Shell {
         match self.stdin.hold(data) {
             Some(input) => self.pass_stdin(tasks, &input, eof),
             None => {
-                self.raise(now, "standard input is not read: too much of it waits", Signal::SIGTERM as i32)
+                self.raise(now, "standard input is not read: too much of it waits", Signal::SIGTERM as i32);
             }
         }
     }

@@ -166,8 +166,8 @@ mod tests {
         }
         drop(writer);
         reading.await.expect("joined");
-        let seen = seen.lock().expect("not poisoned").clone();
-        seen
+        let seen = seen.lock().expect("not poisoned");
+        seen.clone()
     }
 
     #[tokio::test]
