@@ -10,6 +10,10 @@ use std::time::Duration;
 /// While gathering, a pause this long without anybody new ends it.
 pub(crate) const QUIET: Duration = Duration::from_micros(50);
 
+/// Gathering takes at most this part of the time that the last round took. What it gathers is served by one sync;
+/// beyond that it is faster to let the next sync run while the rest append. Measured: docs/benchmarks/log.md.
+const GATHER_PART: u32 = 6;
+
 /// How many have asked for a flush since the last round began.
 pub(crate) struct Asks {
     count: AtomicUsize,
@@ -65,7 +69,7 @@ impl Pace {
     /// For how many to wait, and until when at the latest. One, long after the last round: then nobody who asks is
     /// held up.
     pub(crate) fn gather(&self, now: Duration) -> (usize, Duration) {
-        let deadline = self.ended + self.took;
+        let deadline = self.ended + self.took / GATHER_PART;
         if now < deadline { (self.expected.max(1), deadline) } else { (1, deadline) }
     }
 }
@@ -86,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn waits_for_those_just_served_but_not_for_longer_than_a_round() {
+    fn waits_for_those_just_served_but_only_for_a_part_of_a_round() {
         let ms = Duration::from_millis;
         let mut pace = Pace::default();
-        pace.round_ended(ms(100), ms(2), 3, 5);
+        pace.round_ended(ms(100), ms(12), 3, 5);
         assert_eq!(pace.gather(ms(101)), (8, ms(102)));
         assert_eq!(pace.gather(ms(102)).0, 1);
     }

@@ -48,9 +48,12 @@ enum Goal {
 
 impl Log {
     /// Reads whole batches back to back, from the one that holds `from` (so the first may begin before it), about
-    /// `bytes_max` bytes but at least one batch. Empty when `from` is the end. Every checksum is verified.
+    /// `bytes_max` bytes but at least one batch. Empty when there is nothing from `from` on. Every checksum is
+    /// verified.
     pub fn read(&self, from: Offset, limit: Upto, bytes_max: usize) -> Result<Vec<u8>, ReadError> {
-        let Some(source) = self.shared.source(from, limit)? else { return Ok(Vec::new()) };
+        let Some(source) = retry_if_removed(|| self.shared.source(from, limit))? else {
+            return Ok(Vec::new());
+        };
         let Some((position, first)) = source.seek(|header| header.last() >= from)? else {
             return Ok(Vec::new());
         };
@@ -61,7 +64,7 @@ impl Log {
     /// timestamp. Of a compressed batch, whose records cannot be told apart here, the first offset.
     pub fn offset_at(&self, time_ms: i64) -> Result<Option<(Offset, i64)>, ReadError> {
         let mut next = self.shared.lock().marks.start;
-        while let Some(source) = self.shared.source_at(next, time_ms)? {
+        while let Some(source) = retry_if_removed(|| self.shared.source_at(next, time_ms))? {
             let after = source.info.last.next();
             let found = source.seek(|header| header.max_time_ms >= time_ms && header.last() >= next)?;
             if let Some((position, header)) = found {
@@ -80,6 +83,14 @@ fn first_at(batch: &[u8], header: &Header, time_ms: i64, start: Offset) -> (Offs
         .map_while(Result::ok)
         .find(|record| record.time_ms >= time_ms && record.offset >= start)
         .map_or((header.base.max(start), header.max_time_ms), |record| (record.offset, record.time_ms))
+}
+
+/// A segment can be removed between being chosen and being opened; another choice is then made.
+fn retry_if_removed<T>(choose: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    match choose() {
+        Err(ReadError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => choose(),
+        outcome => outcome,
+    }
 }
 
 impl Shared {

@@ -23,6 +23,9 @@ use crate::waiters::Waiters;
 /// How much is read at a time while scanning, in bytes.
 const SCAN_BYTES: usize = 1 << 20;
 
+/// A larger index file is not believed, in bytes: at an entry for each 4 KiB it would be that of 16 GiB.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+
 /// Opens or creates the log in `dir`.
 pub(crate) fn open(volume: &Volume, id: u64, dir: &Path, settings: Settings) -> Result<Shared, OpenError> {
     let disk = &**volume.disk();
@@ -219,7 +222,11 @@ pub(crate) fn load_index(
     settings: &Settings,
 ) -> Option<(SegmentInfo, Index)> {
     let file = disk.open(&index_path(dir, base), Open::Existing).ok()?;
-    let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+    let len = file.len().ok()?;
+    if len > INDEX_BYTES_MAX {
+        return None;
+    }
+    let mut bytes = vec![0; len as usize];
     let count = file.read_at(&mut bytes, 0).ok()?;
     let (info, index) = Index::decode(&bytes[..count], settings.index_interval_bytes)?;
     (info.base == base).then_some((info, index))

@@ -57,3 +57,6 @@ pub enum BadBatch {
     #[error("records are compressed with {0}")]
     Compressed(Codec),
 }
+
+#[cfg(test)]
+mod tests;
