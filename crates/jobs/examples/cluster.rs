@@ -10,7 +10,9 @@ use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_jobs::broker::{Jobs, LeaderSettings, NodeSettings, start_leader, start_member};
+use kiln_jobs::broker::{
+    Jobs, LeaderSettings, NestedSettings, NodeSettings, nested, start_leader, start_member,
+};
 use kiln_jobs::core::{NodeConfig, exit_code};
 use kiln_jobs::proto::{Filter, OutputEvent, Reply, Request, Stream, Submit, SubmitFlags};
 use kiln_log::Volume;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         ["up", dir, size] => up(Path::new(dir), size),
         ["node", dir, size, rank] => node(Path::new(dir), size, rank),
         ["run", dir, rest @ ..] => in_runtime(run(Path::new(dir), rest)),
+        ["broker", program @ ..] => in_runtime(nested_broker(program)),
         ["bench", dir, count] => in_runtime(bench(Path::new(dir), count)),
         _ => Err("usage: cluster up DIR SIZE | run DIR [-nN] [-NN] COMMAND... | bench DIR COUNT".into()),
     };
@@ -142,7 +145,11 @@ async fn run(dir: &Path, arguments: &[&str]) -> Result<ExitCode, Failure> {
         rest = others;
     }
     let at = std::env::var("CLUSTER_RANK").ok().and_then(|rank| rank.parse().ok()).unwrap_or(0);
-    let jobs = Jobs::new(socket(dir, at));
+    // `-` in place of the directory: the instance that the environment names.
+    let jobs = match std::env::var("FLUX_URI") {
+        Ok(uri) if dir == Path::new("-") => Jobs::new(uri.trim_start_matches("local://")),
+        _ => Jobs::new(socket(dir, at)),
+    };
     let submit = Submit {
         jobspec: jobspec(tasks, nodes, rest),
         urgency: 16,
@@ -185,6 +192,16 @@ fn show(event: &OutputEvent) {
         OutputEvent::Data { .. } => {}
         other => eprintln!("{other:?}"),
     }
+}
+
+async fn nested_broker(program: &[&str]) -> Result<ExitCode, Failure> {
+    let settings = NestedSettings {
+        program: program.iter().map(|&word| word.to_owned()).collect(),
+        bin_dir: None,
+        clock: Arc::new(RealClock::new()),
+        rng: Arc::new(RealRng),
+    };
+    Ok(ExitCode::from(nested(settings).await?))
 }
 
 async fn bench(dir: &Path, count: &str) -> Result<ExitCode, Failure> {

@@ -32,7 +32,10 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::Environment(variable) => {
-                write!(f, "{variable} is not set to a number: this program was not started by a launcher that speaks PMI-1")
+                write!(
+                    f,
+                    "{variable} is not set to a number: this program was not started by a launcher that speaks PMI-1"
+                )
             }
             ClientError::Io(error) => write!(f, "PMI socket: {error}"),
             ClientError::Wire(error) => write!(f, "PMI server: {error}"),
@@ -192,7 +195,9 @@ fn adopt(fd: i32) -> Result<UnixStream, ClientError> {
     }
     // SAFETY: the launcher opened this descriptor for us before exec and named it in our environment; nothing else in
     // this process owns it, and we take it once, since the conversation can be opened only once.
-    Ok(unsafe { UnixStream::from_raw_fd(fd) })
+    let inherited = unsafe { UnixStream::from_raw_fd(fd) };
+    // The copy is closed on exec, so that programs started from here do not hold the launcher's socket.
+    Ok(inherited.try_clone()?)
 }
 
 #[cfg(test)]

@@ -96,9 +96,20 @@ pub struct Handle {
     stop_agent: ShutdownTrigger,
     agent: JoinHandle<()>,
     runner: Option<JoinHandle<Result<(), Stopped>>>,
+    connection: Connection,
 }
 
 impl Handle {
+    /// Returns once the leader has welcomed this broker's agent; `false` when that will never be.
+    pub async fn connected(&self) -> bool {
+        self.connection.clone().wait_for(Option::is_some).await.is_ok()
+    }
+
+    /// Returns once the leader is away.
+    pub async fn disconnected(&self) {
+        let _ = self.connection.clone().wait_for(Option::is_none).await;
+    }
+
     /// Returns when the leader cannot go on, with the reason; never for a member. The process should end then and be
     /// started again: everything that was promised is in the log.
     pub async fn stopped(&mut self) -> Option<Stopped> {
@@ -145,17 +156,17 @@ pub async fn start_leader(settings: LeaderSettings) -> Result<Handle, StartError
         serve(listen(&brokers)?, limits, Arc::new(BrokersDesk { to_runner, owner })),
     ];
     let runner = tokio::spawn(Runner::new(manager, events, Arc::clone(&node.clock), told).run());
-    let (agent, stop_agent, _) = start_agent(&node, brokers)?;
-    Ok(Handle { servers, stop_agent, agent, runner: Some(runner) })
+    let (agent, stop_agent, connection) = start_agent(&node, brokers)?;
+    Ok(Handle { servers, stop_agent, agent, runner: Some(runner), connection })
 }
 
 /// Starts the broker of another rank, which connects to the leader's socket at `leader` for ever.
 pub async fn start_member(node: NodeSettings, leader: &Path) -> Result<Handle, StartError> {
     let listener = listen(&node.socket)?;
     let (agent, stop_agent, connection) = start_agent(&node, brokers_socket(leader))?;
-    let desk = MemberDesk { connection, attributes: own_attributes(&node) };
+    let desk = MemberDesk { connection: connection.clone(), attributes: own_attributes(&node) };
     let servers = vec![serve(listener, ServeLimits::default(), Arc::new(desk))];
-    Ok(Handle { servers, stop_agent, agent, runner: None })
+    Ok(Handle { servers, stop_agent, agent, runner: None, connection })
 }
 
 fn replay(config: Config, volume: &Volume, dir: &Path) -> Result<(Manager, Events), StartError> {
