@@ -199,7 +199,7 @@ impl Worker {
             }
         };
         let started = retry(stop, || self.ports.jobs.started(job)).await?.unwrap_or(None);
-        // The two events travel in order on one connection; the second one's acknowledgement covers both.
+        // `started` is told while the job runs, and is safe before `completed` is sent: the order in the topic is that of the events.
         let (_, ended) = tokio::join!(
             self.tell_started(&assignment, job, started),
             retry(stop, || self.ports.jobs.ended(job))

@@ -183,10 +183,15 @@ impl Flow {
 
     /// Decides on a syslog message, and adds what is to be done to `batch`.
     pub fn take_message(&self, message: &Message<'_>, batch: &mut Batch) {
+        self.take_line(message, message.raw.as_bytes(), batch);
+    }
+
+    /// The same for a line that is not UTF-8: decides on its readable form, and hands on its own bytes.
+    pub fn take_line(&self, message: &Message<'_>, raw: &[u8], batch: &mut Batch) {
         let event = Event {
             subject: message,
             text: message.message,
-            raw: message.raw,
+            raw,
             structured: message.structured,
             key: None,
             received: message.received,
@@ -200,7 +205,7 @@ impl Flow {
         let event = Event {
             subject: record,
             text: &record.value,
-            raw: &record.value,
+            raw: record.value.as_bytes(),
             structured,
             key: Some(&record.key),
             received: record.time,
@@ -232,7 +237,7 @@ impl Flow {
         if let Err(reason) = outcome {
             batch.dead.push(
                 event.key.map(str::as_bytes),
-                event.raw.as_bytes(),
+                event.raw,
                 dead_headers(&self.name, &reason),
                 event.received,
             );
@@ -252,7 +257,7 @@ impl Flow {
             (None, ValueKind::Fields) => {
                 Cow::Owned(to_json(&scope.fields.iter().collect::<std::collections::BTreeMap<_, _>>())?)
             }
-            (None, _) => Cow::Borrowed(event.raw.as_bytes()),
+            (None, _) => Cow::Borrowed(event.raw),
         };
         let key = match &self.outlet {
             Outlet::Topic { key: Some(template), .. } => Some(scope.render("to.key", template)?),
@@ -301,7 +306,8 @@ struct Event<'a> {
     subject: &'a dyn Subject,
     /// What a regular expression looks at.
     text: &'a str,
-    raw: &'a str,
+    /// As it came, byte for byte.
+    raw: &'a [u8],
     structured: StructuredData<'a>,
     key: Option<&'a str>,
     /// When it came to us: the time of the records that are made of it, so that retention by age keeps old lines that are replayed.

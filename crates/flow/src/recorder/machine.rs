@@ -2,7 +2,7 @@
 
 use super::row::{self, Row, Sighting, Totals};
 use crate::core::TaskId;
-use kiln_store::{Handle, Machine, SubmitError, Tables};
+use kiln_store::{Handle, Machine, ReadError, SubmitError, Tables};
 use kiln_types::{Offset, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -112,14 +112,15 @@ pub(super) fn order_key(number: u64) -> [u8; 8] {
 pub(crate) struct Offsets(pub(crate) Handle<FlowMachine>);
 
 impl Offsets {
-    /// Where the flow goes on; `None` when it has not begun, or when that cannot be read (it then begins again, and the key tells the repeats).
-    pub(crate) fn committed(&self, flow: &str, topic: &str, partition: u32) -> Option<Offset> {
+    /// Where the flow goes on; `None` when it has not begun.
+    pub(crate) fn committed(
+        &self,
+        flow: &str,
+        topic: &str,
+        partition: u32,
+    ) -> Result<Option<Offset>, ReadError> {
         let place = Place { reader: flow.to_owned(), topic: topic.to_owned(), partition };
-        let found = self.0.read().get(OFFSETS, &place.key());
-        found
-            .inspect_err(|error| tracing::error!(flow, topic, %error, "the committed offset cannot be read"))
-            .ok()
-            .flatten()
+        self.0.read().get(OFFSETS, &place.key())
     }
 
     /// Durable when it returns.

@@ -15,6 +15,7 @@ struct Harness {
     tcp: SocketAddr,
     udp: SocketAddr,
     files: TempDir,
+    datagram_bytes_max: usize,
 }
 
 async fn start(chain: Chain) -> Harness {
@@ -27,9 +28,10 @@ async fn start_on(chain: Chain, world: Arc<World>, store: TestStore) -> Harness 
     let addresses = (tcp.local_addr().unwrap(), udp.local_addr().unwrap());
     let files = tempfile::tempdir().unwrap();
     let listeners = SyslogListeners { tcp: Some(tcp), udp: Some(udp) };
-    let limits = Limits { frame_bytes_max: 480, ..Limits::default() };
+    let datagram_bytes_max = 40_000;
+    let limits = Limits { frame_bytes_max: 480, datagram_bytes_max, ..Limits::default() };
     let service = Service::start(chain, listeners, limits, &world.ports(files.path()), store.handle());
-    Harness { world, store, service, tcp: addresses.0, udp: addresses.1, files }
+    Harness { world, store, service, tcp: addresses.0, udp: addresses.1, files, datagram_bytes_max }
 }
 
 fn flow(filter: &str, to: Sink) -> Definition {
@@ -77,6 +79,30 @@ async fn every_transport_reaches_the_topic() {
     assert_eq!(harness.service.intake().lines, 8);
     assert_eq!(harness.service.flows()[0].counts.delivered, 8);
     harness.service.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_utf8_arrive_as_they_were() {
+    let harness = start(chain(flow(r#"message.startsWith("caf")"#, to_topic()))).await;
+    let mut raw = TcpStream::connect(harness.tcp).await.unwrap();
+    raw.write_all(b"<13>caf\xe9\n").await.unwrap();
+    harness.world.until("all", 1).await;
+    assert_eq!(harness.world.topic("all")[0].value.as_deref(), Some(&b"<13>caf\xe9"[..]));
+}
+
+#[tokio::test]
+async fn datagrams_are_dropped_and_counted_when_the_disk_does_not_keep_up() {
+    let harness = start(chain(flow("true", to_topic()))).await;
+    harness.world.fail(u32::MAX);
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let line = [b'x'; 400];
+    for _ in 0..harness.datagram_bytes_max / line.len() + 10 {
+        socket.send_to(&line, harness.udp).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    harness.world.until_true(|| harness.service.intake().dropped > 0).await;
+    harness.world.fail(0);
+    harness.world.until_true(|| !harness.world.topic("all").is_empty()).await;
 }
 
 #[tokio::test]
@@ -170,7 +196,7 @@ async fn a_topic_flow_goes_on_where_it_was_also_after_a_crash() {
     let line = |n: u32| format!("<134>1 2026-11-22T10:00:00Z h taskd - - - TASK t-{n} checksum path=/x");
     send(harness.tcp, Transport::Relp, &[&line(1), &line(2)]).await;
     harness.world.until_true(|| harness.world.waiting() == 2).await;
-    let committed = |store: &TestStore| Offsets(store.handle()).committed("route", "tasks", 0);
+    let committed = |store: &TestStore| Offsets(store.handle()).committed("route", "tasks", 0).unwrap();
     harness.world.until_true(|| committed(&harness.store) == Some(kiln_types::Offset(2))).await;
     let Harness { world, store, service, .. } = harness;
     service.drain(Duration::from_secs(5)).await;

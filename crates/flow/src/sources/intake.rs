@@ -40,7 +40,7 @@ pub struct IntakeCounts {
     pub lines: u64,
     /// Of these, cut to `frame_bytes_max`.
     pub truncated: u64,
-    /// Datagrams dropped because the disk did not keep up.
+    /// Datagrams dropped because the disk did not keep up: here, and in the socket's own buffer, as far as the kernel tells.
     pub dropped: u64,
     /// Connections that broke RELP's rules.
     pub malformed: u64,
@@ -56,6 +56,8 @@ pub(crate) struct Intake {
     lines: AtomicU64,
     truncated: AtomicU64,
     dropped: AtomicU64,
+    /// What the kernel has dropped of the datagram socket.
+    kernel_dropped: AtomicU64,
     malformed: AtomicU64,
     connections: AtomicU64,
 }
@@ -79,6 +81,7 @@ impl Intake {
             lines: zero(),
             truncated: zero(),
             dropped: zero(),
+            kernel_dropped: zero(),
             malformed: zero(),
             connections: zero(),
         }
@@ -101,10 +104,13 @@ impl Intake {
         work.lines += 1;
         work.bytes += bytes.len();
         work.truncated += u64::from(truncated);
-        let text = String::from_utf8_lossy(bytes);
+        let end =
+            bytes.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n' | 0)).map_or(0, |last| last + 1);
+        let raw = &bytes[..end];
+        let text = String::from_utf8_lossy(raw);
         let message = syslog::parse(&text, work.received);
         for (running, batch) in self.flows.iter().zip(&mut work.batches) {
-            running.flow.take_message(&message, batch);
+            running.flow.take_line(&message, raw, batch);
         }
     }
 
@@ -125,6 +131,10 @@ impl Intake {
         self.dropped.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn dropped_by_kernel(&self, total: u64) {
+        self.kernel_dropped.store(total, Relaxed);
+    }
+
     pub(crate) fn malformed(&self) {
         self.malformed.fetch_add(1, Relaxed);
     }
@@ -137,7 +147,7 @@ impl Intake {
         IntakeCounts {
             lines: self.lines.load(Relaxed),
             truncated: self.truncated.load(Relaxed),
-            dropped: self.dropped.load(Relaxed),
+            dropped: self.dropped.load(Relaxed) + self.kernel_dropped.load(Relaxed),
             malformed: self.malformed.load(Relaxed),
             connections: self.connections.load(Relaxed),
         }

@@ -7,7 +7,7 @@ use kiln_net::Shutdown;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// One read; its lines become one batch.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 
 /// What the frames of one read ask for.
 #[derive(Default)]

@@ -70,7 +70,15 @@ async fn pump(
 ) -> Result<(), Stopped> {
     let mut backoff = Backoff::new();
     let mut batch = Batch::default();
-    let mut next = offsets.committed(running.flow.name(), &place.topic, place.partition).unwrap_or(Offset(0));
+    let mut next = loop {
+        match offsets.committed(running.flow.name(), &place.topic, place.partition) {
+            Ok(found) => break found.unwrap_or_default(),
+            Err(error) => {
+                tracing::error!(flow = running.flow.name(), %error, "the committed offset cannot be read; trying again");
+                backoff.wait(&mut stop).await?;
+            }
+        }
+    };
     loop {
         let fetched = match read(&ports, &place, next, &mut stop).await? {
             Ok(fetched) => fetched,
