@@ -1,5 +1,6 @@
 //! Load generators and benchmarks. Each prints a small table, and with `--json` one object.
 
+mod kafka;
 mod log;
 
 use clap::{Parser, Subcommand};
@@ -14,12 +15,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Produce and consume on the Kafka protocol, with the broker's processor time per message.
+    Kafka(kafka::Args),
     /// Durable appends and big batches, beside the disk's own rates.
     Log(log::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
+        Bench::Kafka(args) => kafka::run(&args),
         Bench::Log(args) => log::run(&args),
     }
 }

@@ -19,8 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     std::fs::create_dir_all(&dir)?;
     let volume = Volume::start(Arc::new(RealDisk::new(&dir)?), Arc::new(RealClock::new()));
-    let store =
-        Store::builder(volume.clone(), "store").machine(KafkaMachine).machine(AuthMachine).open()?;
+    let store = Store::builder(volume.clone(), "store").machine(KafkaMachine).machine(AuthMachine).open()?;
     let auth = Auth::open(store.handle(), Arc::new(RealRng), kiln_auth::Settings::default()).await?;
     let parts = Parts { volume, store: store.handle(), auth: Some(auth), rng: Arc::new(RealRng) };
     let broker = Broker::start(parts, Settings::default()).await?;

@@ -77,7 +77,7 @@ impl Coordinator {
         {
             let mut slot = lock(&slot);
             slot.joins.insert(token, sender);
-            let effects = slot.group.join(self.now(), join, token);
+            let effects = slot.group.join(self.now(), &join, token);
             self.settle(&mut slot, effects);
         }
         let _abandon = Abandon { slot, token };

@@ -99,7 +99,7 @@ async fn control(request: Request) -> Result<Reply, Close> {
     let r = &request;
     match request.head.api {
         Api::Metadata => r.reply(&metadata::metadata(session, version, r.read()?).await),
-        Api::DescribeCluster => r.reply(&metadata::describe_cluster(session, r.read()?)),
+        Api::DescribeCluster => r.reply(&metadata::describe_cluster(session, &r.read()?)),
         Api::FindCoordinator => r.reply(&metadata::find_coordinator(session, version, r.read()?)),
         Api::ListOffsets => r.reply(&offsets::list(broker, version, r.read()?).await),
         Api::OffsetForLeaderEpoch => r.reply(&offsets::for_leader_epoch(broker, r.read()?)),
@@ -111,14 +111,14 @@ async fn control(request: Request) -> Result<Reply, Close> {
         Api::Heartbeat => r.reply(&groups::heartbeat(broker, r.read()?)),
         Api::LeaveGroup => r.reply(&groups::leave(broker, version, r.read()?)),
         Api::DescribeGroups => r.reply(&groups::describe(broker, r.read()?)),
-        Api::ListGroups => r.reply(&groups::list(broker, r.read()?)),
+        Api::ListGroups => r.reply(&groups::list(broker, &r.read()?)),
         Api::DeleteGroups => r.reply(&groups::delete(broker, r.read()?).await),
         Api::InitProducerId => r.reply(&produce::init_producer_id(broker, r.read()?).await),
         Api::CreateTopics => r.reply(&admin::create_topics(broker, version, r.read()?).await),
         Api::DeleteTopics => r.reply(&admin::delete_topics(broker, version, r.read()?).await),
         Api::CreatePartitions => r.reply(&admin::create_partitions(broker, r.read()?).await),
         Api::DescribeConfigs => r.reply(&admin::describe_configs(broker, r.read()?)),
-        Api::SaslHandshake => r.reply(&login::handshake(session, r.read()?)),
+        Api::SaslHandshake => r.reply(&login::handshake(session, &r.read()?)),
         Api::SaslAuthenticate => r.reply(&login::authenticate(session, r.read()?).await?),
         Api::Produce | Api::Fetch | Api::ApiVersions => unreachable!("dispatched before"),
     }

@@ -80,9 +80,8 @@ impl Fetch {
         for (t, topic) in request.topics.into_iter().enumerate() {
             let found = broker.topics().find(&topic.topic).cloned();
             let missing = match topic.topic {
-                TopicRef::Name(_) => ErrorCode::UnknownTopicOrPartition,
                 TopicRef::Id(_) if found.is_none() => ErrorCode::UnknownTopicId,
-                TopicRef::Id(_) => ErrorCode::UnknownTopicOrPartition,
+                TopicRef::Name(_) | TopicRef::Id(_) => ErrorCode::UnknownTopicOrPartition,
             };
             let mut results = Vec::with_capacity(topic.partitions.len());
             for (slot, wanted) in topic.partitions.into_iter().enumerate() {

@@ -135,14 +135,12 @@ pub(super) fn leave(broker: &Broker, version: i16, request: LeaveGroupRequest) -
 pub(super) fn describe(broker: &Broker, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let one = |id: GroupId| {
         let described = DescribedGroup::default().with_group_id(id.clone());
-        match broker.inner.groups.describe(&id) {
-            Some(view) => with_view(described, view),
-            None => {
-                // A group without members still has a state while it has offsets.
-                let has_offsets = broker.committed_all(&id).is_ok_and(|rows| !rows.is_empty());
-                described.with_group_state(text(if has_offsets { "Empty" } else { "Dead" }))
-            }
+        if let Some(view) = broker.inner.groups.describe(&id) {
+            return with_view(described, view);
         }
+        // A group without members still has a state while it has offsets.
+        let has_offsets = broker.committed_all(&id).is_ok_and(|rows| !rows.is_empty());
+        described.with_group_state(text(if has_offsets { "Empty" } else { "Dead" }))
     };
     DescribeGroupsResponse::default().with_groups(request.groups.into_iter().map(one).collect())
 }
@@ -165,7 +163,7 @@ fn with_view(described: DescribedGroup, view: GroupView) -> DescribedGroup {
 }
 
 /// All groups, with members or with offsets.
-pub(super) fn list(broker: &Broker, request: ListGroupsRequest) -> ListGroupsResponse {
+pub(super) fn list(broker: &Broker, request: &ListGroupsRequest) -> ListGroupsResponse {
     let groups = match broker.list_groups() {
         Ok(groups) => groups,
         Err(error) => return ListGroupsResponse::default().with_error_code(storage_error(&error).code()),

@@ -12,7 +12,7 @@ use kiln_auth::{Identity, LoginError};
 const MECHANISM: &str = "PLAIN";
 
 /// Agrees on the mechanism; there is one, if there are users.
-pub(super) fn handshake(session: &Session, request: SaslHandshakeRequest) -> SaslHandshakeResponse {
+pub(super) fn handshake(session: &Session, request: &SaslHandshakeRequest) -> SaslHandshakeResponse {
     let mechanisms = if session.broker.inner.auth.is_some() { vec![text(MECHANISM)] } else { Vec::new() };
     let answer = SaslHandshakeResponse::default().with_mechanisms(mechanisms);
     if session.broker.inner.auth.is_none() || &*request.mechanism != MECHANISM {

@@ -117,7 +117,7 @@ fn describe(session: &Session, topic: &Topic) -> MetadataResponseTopic {
 /// The one broker.
 pub(super) fn describe_cluster(
     session: &Session,
-    request: DescribeClusterRequest,
+    request: &DescribeClusterRequest,
 ) -> DescribeClusterResponse {
     let (host, port) = session.advertised();
     let node =

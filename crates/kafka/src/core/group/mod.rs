@@ -126,8 +126,8 @@ impl Group {
     }
 
     /// A member wants in; `token` is answered now or when the others have joined.
-    pub(crate) fn join(&mut self, now: Duration, join: Join, token: Token) -> Vec<Effect> {
-        match self.try_join(now, &join, token) {
+    pub(crate) fn join(&mut self, now: Duration, join: &Join, token: Token) -> Vec<Effect> {
+        match self.try_join(now, join, token) {
             Ok(effects) => effects,
             Err((error, member)) => vec![Effect::Joined(token, Joined::failed(error, member))],
         }
@@ -418,8 +418,7 @@ impl Group {
     fn prepare(&mut self, now: Duration) -> Vec<Effect> {
         let patience = self.members.values().map(|m| m.rebalance_timeout).max().unwrap_or_default();
         self.state = match self.state {
-            State::Preparing { until, gathering: true } => State::Preparing { until, gathering: true },
-            State::Preparing { until, gathering: false } => State::Preparing { until, gathering: false },
+            State::Preparing { .. } => self.state,
             State::Empty => {
                 let until = now + self.limits.initial_delay.min(patience);
                 State::Preparing { until, gathering: !self.limits.initial_delay.is_zero() }

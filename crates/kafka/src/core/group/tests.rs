@@ -56,14 +56,14 @@ fn syncs(effects: &[Effect]) -> Vec<(u64, ErrorCode, &[u8])> {
 /// A stable group of a (leader) and b, in generation 2.
 fn pair() -> Group {
     let mut group = Group::new(limits());
-    assert_eq!(joins(&group.join(MS(0), join("", "a"), Token(1))), [(1, ErrorCode::None, 1, "a")]);
+    assert_eq!(joins(&group.join(MS(0), &join("", "a"), Token(1))), [(1, ErrorCode::None, 1, "a")]);
     assert_eq!(
         syncs(&group.sync(MS(0), sync("a", 1, &[("a", "all")]), Token(2))),
         [(2, ErrorCode::None, &b"all"[..])]
     );
-    assert_eq!(group.join(MS(1), join("", "b"), Token(3)), []);
+    assert_eq!(group.join(MS(1), &join("", "b"), Token(3)), []);
     assert_eq!(group.heartbeat(MS(2), &who("a", 1)), ErrorCode::RebalanceInProgress);
-    let effects = group.join(MS(3), join("a", ""), Token(4));
+    let effects = group.join(MS(3), &join("a", ""), Token(4));
     assert_eq!(joins(&effects), [(4, ErrorCode::None, 2, "a"), (3, ErrorCode::None, 2, "a")]);
     assert_eq!(group.sync(MS(4), sync("b", 2, &[]), Token(5)), []);
     let effects = group.sync(MS(5), sync("a", 2, &[("a", "p0"), ("b", "p1")]), Token(6));
@@ -80,7 +80,7 @@ fn two_members_share_and_only_the_leader_sees_the_list() {
     assert_eq!(group.heartbeat(MS(10), &who("z", 2)), ErrorCode::UnknownMemberId);
     assert_eq!(group.may_commit(MS(10), &who("b", 2)), ErrorCode::None);
     assert_eq!(group.may_commit(MS(10), &who("", -1)), ErrorCode::UnknownMemberId);
-    let effects = group.join(MS(11), join("b", ""), Token(9));
+    let effects = group.join(MS(11), &join("b", ""), Token(9));
     assert!(matches!(&effects[..], [Effect::Joined(_, joined)] if joined.members.is_empty()), "{effects:?}");
 }
 
@@ -91,7 +91,7 @@ fn a_silent_member_is_dropped_and_the_other_gets_everything() {
     assert_eq!(group.next_tick(), Some(MS(10_005)));
     assert_eq!(group.tick(MS(10_005)), []);
     assert_eq!(group.heartbeat(MS(10_006), &who("a", 2)), ErrorCode::RebalanceInProgress);
-    assert_eq!(joins(&group.join(MS(10_007), join("a", ""), Token(9))), [(9, ErrorCode::None, 3, "a")]);
+    assert_eq!(joins(&group.join(MS(10_007), &join("a", ""), Token(9))), [(9, ErrorCode::None, 3, "a")]);
     assert_eq!(group.heartbeat(MS(10_008), &who("b", 2)), ErrorCode::UnknownMemberId);
 }
 
@@ -100,7 +100,7 @@ fn a_member_that_does_not_join_again_in_time_is_left_out() {
     let mut group = pair();
     let (error, effects) = group.leave(MS(100), "a", None);
     assert_eq!((error, effects), (ErrorCode::None, vec![]));
-    assert_eq!(group.join(MS(101), join("", "c"), Token(7)), []);
+    assert_eq!(group.join(MS(101), &join("", "c"), Token(7)), []);
     let effects = group.tick(MS(5_100));
     assert_eq!(joins(&effects), [(7, ErrorCode::None, 3, "c")]);
     assert_eq!(group.members().len(), 1);
@@ -109,39 +109,39 @@ fn a_member_that_does_not_join_again_in_time_is_left_out() {
 #[test]
 fn a_leader_that_never_assigns_is_replaced() {
     let mut group = pair();
-    group.join(MS(10), join("a", ""), Token(7));
-    let effects = group.join(MS(10), join("b", ""), Token(8));
+    group.join(MS(10), &join("a", ""), Token(7));
+    let effects = group.join(MS(10), &join("b", ""), Token(8));
     assert_eq!(joins(&effects).len(), 2);
     assert_eq!(group.sync(MS(11), sync("b", 3, &[]), Token(9)), []);
     let effects = group.tick(MS(5_010));
     assert_eq!(syncs(&effects), [(9, ErrorCode::RebalanceInProgress, &b""[..])]);
-    assert_eq!(joins(&group.join(MS(5_011), join("b", ""), Token(10))), [(10, ErrorCode::None, 4, "b")]);
+    assert_eq!(joins(&group.join(MS(5_011), &join("b", ""), Token(10))), [(10, ErrorCode::None, 4, "b")]);
 }
 
 #[test]
 fn a_new_member_must_come_back_with_its_id() {
     let mut group = Group::new(limits());
     let wanting = Join { needs_known_member: true, ..join("", "m1") };
-    let effects = group.join(MS(0), wanting, Token(1));
+    let effects = group.join(MS(0), &wanting, Token(1));
     assert_eq!(effects, [Effect::Joined(Token(1), Joined::failed(ErrorCode::MemberIdRequired, "m1".into()))]);
     assert!(!group.is_idle());
-    assert_eq!(joins(&group.join(MS(1), join("m1", ""), Token(2))), [(2, ErrorCode::None, 1, "m1")]);
+    assert_eq!(joins(&group.join(MS(1), &join("m1", ""), Token(2))), [(2, ErrorCode::None, 1, "m1")]);
 }
 
 #[test]
 fn a_promised_id_is_forgotten_in_the_end() {
     let mut group = Group::new(limits());
-    group.join(MS(0), Join { needs_known_member: true, ..join("", "m1") }, Token(1));
+    group.join(MS(0), &Join { needs_known_member: true, ..join("", "m1") }, Token(1));
     group.tick(MS(10_000));
     assert!(group.is_idle());
-    assert_eq!(joins(&group.join(MS(10_001), join("m1", ""), Token(2)))[0].1, ErrorCode::UnknownMemberId);
+    assert_eq!(joins(&group.join(MS(10_001), &join("m1", ""), Token(2)))[0].1, ErrorCode::UnknownMemberId);
 }
 
 #[test]
 fn the_first_rebalance_gathers_members() {
     let mut group = Group::new(Limits { initial_delay: MS(100), ..limits() });
-    assert_eq!(group.join(MS(0), join("", "a"), Token(1)), []);
-    assert_eq!(group.join(MS(50), join("", "b"), Token(2)), []);
+    assert_eq!(group.join(MS(0), &join("", "a"), Token(1)), []);
+    assert_eq!(group.join(MS(50), &join("", "b"), Token(2)), []);
     assert_eq!(group.next_tick(), Some(MS(100)));
     assert_eq!(joins(&group.tick(MS(100))).len(), 2);
 }
@@ -150,9 +150,9 @@ fn the_first_rebalance_gathers_members() {
 fn a_static_member_that_restarts_keeps_its_share_without_a_rebalance() {
     let fixed = |member: &str, fresh: &str| Join { instance: Some("i".into()), ..join(member, fresh) };
     let mut group = Group::new(limits());
-    group.join(MS(0), fixed("", "i-1"), Token(1));
+    group.join(MS(0), &fixed("", "i-1"), Token(1));
     group.sync(MS(0), sync("i-1", 1, &[("i-1", "p0")]), Token(2));
-    let effects = group.join(MS(10), Join { can_skip_assignment: true, ..fixed("", "i-2") }, Token(3));
+    let effects = group.join(MS(10), &Join { can_skip_assignment: true, ..fixed("", "i-2") }, Token(3));
     assert_eq!(joins(&effects), [(3, ErrorCode::None, 1, "i-2")]);
     assert!(matches!(&effects[..], [Effect::Joined(_, joined)] if joined.skip_assignment));
     assert_eq!(syncs(&group.sync(MS(11), sync("i-2", 1, &[]), Token(4))), [(4, ErrorCode::None, &b"p0"[..])]);
@@ -166,28 +166,28 @@ fn a_static_member_that_restarts_keeps_its_share_without_a_rebalance() {
 fn members_without_a_common_protocol_are_refused() {
     let mut group = pair();
     let other = Join { protocols: vec![("sticky".into(), Bytes::new())], ..join("", "c") };
-    assert_eq!(joins(&group.join(MS(9), other, Token(9)))[0].1, ErrorCode::InconsistentGroupProtocol);
+    assert_eq!(joins(&group.join(MS(9), &other, Token(9)))[0].1, ErrorCode::InconsistentGroupProtocol);
     let connect = Join { protocol_type: "connect".into(), ..join("", "c") };
-    assert_eq!(joins(&group.join(MS(9), connect, Token(9)))[0].1, ErrorCode::InconsistentGroupProtocol);
+    assert_eq!(joins(&group.join(MS(9), &connect, Token(9)))[0].1, ErrorCode::InconsistentGroupProtocol);
     let hasty = Join { session_timeout: MS(10), ..join("", "c") };
-    assert_eq!(joins(&group.join(MS(9), hasty, Token(9)))[0].1, ErrorCode::InvalidSessionTimeout);
+    assert_eq!(joins(&group.join(MS(9), &hasty, Token(9)))[0].1, ErrorCode::InvalidSessionTimeout);
 }
 
 #[test]
 fn a_group_has_no_more_members_than_it_may() {
     let mut group = pair();
-    group.join(MS(9), join("", "c"), Token(7));
-    assert_eq!(joins(&group.join(MS(9), join("", "d"), Token(8)))[0].1, ErrorCode::GroupMaxSizeReached);
+    group.join(MS(9), &join("", "c"), Token(7));
+    assert_eq!(joins(&group.join(MS(9), &join("", "d"), Token(8)))[0].1, ErrorCode::GroupMaxSizeReached);
 }
 
 #[test]
 fn a_waiting_member_whose_connection_ends_dies_with_its_session() {
     let mut group = pair();
-    group.join(MS(10), join("", "c"), Token(7));
+    group.join(MS(10), &join("", "c"), Token(7));
     group.abandon(Token(7));
     group.heartbeat(MS(4_000), &who("a", 2));
-    group.join(MS(4_000), join("a", ""), Token(8));
-    let effects = group.join(MS(4_001), join("b", ""), Token(9));
+    group.join(MS(4_000), &join("a", ""), Token(8));
+    let effects = group.join(MS(4_001), &join("b", ""), Token(9));
     assert_eq!(joins(&effects), [], "c is still expected");
     let effects = group.tick(MS(5_010));
     assert_eq!(joins(&effects).len(), 2);
@@ -210,7 +210,7 @@ fn a_rebalance_never_ends_later_than_the_slowest_member_allows() {
             let name = names[who_];
             let known = group.members().iter().any(|m| m.member == name);
             let effects = match what {
-                0 | 1 => { open.insert(token); group.join(now, join(if known { name } else { "" }, name), token) }
+                0 | 1 => { open.insert(token); group.join(now, &join(if known { name } else { "" }, name), token) }
                 2 => { open.insert(token); group.sync(now, sync(name, group.generation, &[(name, "x")]), token) }
                 3 => group.leave(now, name, None).1,
                 4 => { group.heartbeat(now, &who(name, group.generation)); vec![] }

@@ -1,0 +1,357 @@
+//! Produces and consumes over Kafka's wire as fast as it goes, and counts what the broker's processor spends on it.
+//!
+//! The generator speaks `Produce` 7 and `Fetch` 11 itself, with batches that are built once, so that on two cores the
+//! broker and not the client is measured. Without `--connect` it starts a broker of its own in another process, on
+//! a directory that is removed afterwards.
+
+use anyhow::{Context, Result, bail, ensure};
+use kiln_log::batch::{Builder, Record, batches};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What is measured, and against whom.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A broker that is running: HOST:PORT.
+    #[arg(long)]
+    connect: Option<String>,
+    /// Its process, to count its processor time.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Be the broker: serve this directory on a free port.
+    #[arg(long, hide = true)]
+    serve: Option<PathBuf>,
+    /// Where the own broker keeps its data.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Bytes to produce and to consume in each run, in MiB.
+    #[arg(long, default_value_t = 1024)]
+    mib: u64,
+    /// Connections, each to a partition of its own.
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Requests in flight on each connection.
+    #[arg(long, default_value_t = 5)]
+    in_flight: usize,
+    /// One JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One way to produce.
+struct Load {
+    name: &'static str,
+    record_bytes: usize,
+    records_per_batch: usize,
+    acks: i16,
+    in_flight: usize,
+    /// Share of the bytes of a run, so that slow ways end too.
+    share: f64,
+}
+
+const KIB: usize = 1 << 10;
+
+fn loads(in_flight: usize) -> Vec<Load> {
+    let load = |name, record_bytes, records_per_batch, acks, in_flight, share| Load {
+        name,
+        record_bytes,
+        records_per_batch,
+        acks,
+        in_flight,
+        share,
+    };
+    vec![
+        load("1 KiB x 900, acks=all", KIB, 900, -1, in_flight, 1.0),
+        load("1 KiB x 100, acks=all", KIB, 100, -1, in_flight, 0.5),
+        load("1 KiB x 900, acks=1", KIB, 900, 1, in_flight, 1.0),
+        load("100 B x 8000, acks=all", 100, 8000, -1, in_flight, 0.25),
+        load("100 B x 1, acks=1, one in flight", 100, 1, 1, 1, 0.002),
+        load("100 B x 1, acks=all, one in flight", 100, 1, -1, 1, 0.0005),
+    ]
+}
+
+/// Runs the benchmark, or the broker of one.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(dir) = &args.serve {
+        return serve(dir);
+    }
+    let own = if args.connect.is_none() { Some(Own::start(&args.dir)?) } else { None };
+    let address = match (&args.connect, &own) {
+        (Some(address), _) => address.clone(),
+        (None, Some(own)) => own.address.clone(),
+        (None, None) => bail!("no broker"),
+    };
+    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.child.id()));
+    let mut rows = Vec::new();
+    for (n, load) in loads(args.in_flight).iter().enumerate() {
+        let topic = format!("bench-{}-{n}", std::process::id());
+        let bytes = (args.mib as f64 * load.share * 1_048_576.0) as usize / args.connections;
+        rows.push(measure(&format!("produce {}", load.name), pid, args.connections, |n| {
+            produce(&address, &format!("{topic}-{n}"), load, bytes)
+        })?);
+        if load.records_per_batch > 1 {
+            let count = rows.last().map_or(0, |row: &Row| row.messages) / args.connections as u64;
+            let what = format!("consume {} B", load.record_bytes);
+            rows.push(measure(&what, pid, args.connections, |n| {
+                consume(&address, &format!("{topic}-{n}"), count)
+            })?);
+        }
+    }
+    report(&rows, args.json);
+    Ok(())
+}
+
+/// What one run came to.
+struct Row {
+    what: String,
+    messages: u64,
+    bytes: u64,
+    elapsed: Duration,
+    broker_cpu: Option<Duration>,
+}
+
+fn measure(
+    what: &str,
+    pid: Option<u32>,
+    connections: usize,
+    work: impl Fn(usize) -> Result<(u64, u64)> + std::marker::Sync,
+) -> Result<Row> {
+    let cpu_before = pid.map(cpu_time).transpose()?;
+    let started = Instant::now();
+    let done: Vec<Result<(u64, u64)>> = thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..connections).map(|n| scope.spawn(move || work(n))).collect();
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| bail!("a thread panicked"))).collect()
+    });
+    let elapsed = started.elapsed();
+    let broker_cpu = match (pid, cpu_before) {
+        (Some(pid), Some(before)) => Some(cpu_time(pid)?.saturating_sub(before)),
+        _ => None,
+    };
+    let (mut messages, mut bytes) = (0, 0);
+    for one in done {
+        let (m, b) = one?;
+        messages += m;
+        bytes += b;
+    }
+    Ok(Row { what: what.to_owned(), messages, bytes, elapsed, broker_cpu })
+}
+
+fn report(rows: &[Row], as_json: bool) {
+    let figures = |row: &Row| {
+        let seconds = row.elapsed.as_secs_f64();
+        let cpu = row.broker_cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / row.messages as f64);
+        (row.bytes as f64 / 1e6 / seconds, row.messages as f64 / seconds, cpu)
+    };
+    if as_json {
+        let object = |row: &Row| {
+            let (mb, messages, cpu) = figures(row);
+            json!({"what": row.what, "mb_per_s": mb, "messages_per_s": messages, "broker_us_per_message": cpu})
+        };
+        println!("{}", Value::Array(rows.iter().map(object).collect()));
+        return;
+    }
+    println!("{:<46} {:>9} {:>12} {:>16}", "", "MB/s", "messages/s", "broker us/msg");
+    for row in rows {
+        let (mb, messages, cpu) = figures(row);
+        let cpu = cpu.map_or("-".into(), |cpu| format!("{cpu:.2}"));
+        println!("{:<46} {mb:>9.1} {messages:>12.0} {cpu:>16}", row.what);
+    }
+}
+
+/// User and system time of a process (proc(5), `stat` fields 14 and 15, in ticks of 10 ms).
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit(')').next().context("the name ends with a bracket")?;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// Records of random-looking bytes, as one batch.
+fn batch(load: &Load) -> Vec<u8> {
+    let mut seed = 0x9e37_79b9_u32;
+    let value: Vec<u8> = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8
+    })
+    .take(load.record_bytes)
+    .collect();
+    let mut builder = Builder::new(1_700_000_000_000);
+    for _ in 0..load.records_per_batch {
+        builder.push(&Record { value: Some(&value), time_ms: 1_700_000_000_000, ..Record::default() });
+    }
+    builder.finish()
+}
+
+fn header(out: &mut Vec<u8>, key: i16, version: i16) {
+    out.extend(key.to_be_bytes());
+    out.extend(version.to_be_bytes());
+    out.extend(1_i32.to_be_bytes());
+    string(out, "kiln-bench");
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as i16).to_be_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as i32).to_be_bytes(), body].concat()
+}
+
+fn connect(address: &str) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Reads one response into `buffer`; its body without the correlation id.
+fn response<'b>(stream: &mut TcpStream, buffer: &'b mut Vec<u8>) -> Result<&'b [u8]> {
+    let mut len = [0; 4];
+    stream.read_exact(&mut len)?;
+    buffer.resize(i32::from_be_bytes(len) as usize, 0);
+    stream.read_exact(buffer)?;
+    Ok(&buffer[4..])
+}
+
+/// `Metadata` 1 for the topic, which creates it.
+fn create(stream: &mut TcpStream, topic: &str) -> Result<()> {
+    let mut body = Vec::new();
+    header(&mut body, 3, 1);
+    body.extend(1_i32.to_be_bytes());
+    string(&mut body, topic);
+    stream.write_all(&framed(&body))?;
+    response(stream, &mut Vec::new()).map(drop)
+}
+
+fn produce(address: &str, topic: &str, load: &Load, bytes: usize) -> Result<(u64, u64)> {
+    let mut stream = connect(address)?;
+    create(&mut stream, topic)?;
+    let batch = batch(load);
+    let mut body = Vec::new();
+    header(&mut body, 0, 7);
+    body.extend((-1_i16).to_be_bytes());
+    body.extend(load.acks.to_be_bytes());
+    body.extend(30_000_i32.to_be_bytes());
+    body.extend(1_i32.to_be_bytes());
+    string(&mut body, topic);
+    body.extend(1_i32.to_be_bytes());
+    body.extend(0_i32.to_be_bytes());
+    body.extend((batch.len() as i32).to_be_bytes());
+    body.extend(&batch);
+    let request = framed(&body);
+    let requests = bytes.div_ceil(load.record_bytes * load.records_per_batch).max(1);
+    let (mut sent, mut answered) = (0, 0);
+    let mut buffer = Vec::new();
+    while answered < requests {
+        while sent < requests && sent - answered < load.in_flight {
+            stream.write_all(&request)?;
+            sent += 1;
+        }
+        let answer = response(&mut stream, &mut buffer)?;
+        // One topic, its name, one partition, its number; then the error.
+        let at = 4 + 2 + topic.len() + 4 + 4;
+        let error = i16::from_be_bytes([answer[at], answer[at + 1]]);
+        ensure!(error == 0, "the broker answers with error {error}");
+        answered += 1;
+    }
+    let messages = (requests * load.records_per_batch) as u64;
+    Ok((messages, messages * load.record_bytes as u64))
+}
+
+fn consume(address: &str, topic: &str, count: u64) -> Result<(u64, u64)> {
+    let mut stream = connect(address)?;
+    let (mut offset, mut bytes) = (0_i64, 0);
+    let mut buffer = Vec::new();
+    while (offset as u64) < count {
+        stream.write_all(&fetch_request(topic, offset))?;
+        let answer = response(&mut stream, &mut buffer)?;
+        // Throttle, error, session, one topic, its name, one partition, its number; then its error. The records
+        // follow high watermark, stable offset, start, no aborted transactions, preferred replica and their length.
+        let at = 4 + 2 + 4 + 4 + 2 + topic.len() + 4 + 4;
+        let error = i16::from_be_bytes([answer[at], answer[at + 1]]);
+        ensure!(error == 0, "the broker answers with error {error}");
+        let records = &answer[at + 2 + 24 + 4 + 4 + 4..];
+        for (header, batch) in batches(records) {
+            offset = header.last().0 + 1;
+            bytes += batch.len() as u64;
+        }
+    }
+    Ok((offset as u64, bytes))
+}
+
+fn fetch_request(topic: &str, offset: i64) -> Vec<u8> {
+    let mut body = Vec::new();
+    header(&mut body, 1, 11);
+    for number in [-1_i32, 500, 1, 50 << 20] {
+        body.extend(number.to_be_bytes());
+    }
+    body.push(0);
+    body.extend(0_i32.to_be_bytes());
+    body.extend((-1_i32).to_be_bytes());
+    body.extend(1_i32.to_be_bytes());
+    string(&mut body, topic);
+    body.extend(1_i32.to_be_bytes());
+    body.extend(0_i32.to_be_bytes());
+    body.extend((-1_i32).to_be_bytes());
+    body.extend(offset.to_be_bytes());
+    body.extend((-1_i64).to_be_bytes());
+    body.extend((1_i32 << 20).to_be_bytes());
+    body.extend(0_i32.to_be_bytes());
+    string(&mut body, "");
+    framed(&body)
+}
+
+/// A broker in a process of its own, with data that goes with it.
+struct Own {
+    child: Child,
+    address: String,
+    dir: PathBuf,
+}
+
+impl Own {
+    fn start(parent: &Path) -> Result<Self> {
+        let dir = parent.join(format!("kiln-bench-kafka-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["kafka", "--serve"])
+            .arg(&dir)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().context("its output is a pipe")?;
+        let mut address = String::new();
+        BufReader::new(out).read_line(&mut address)?;
+        let own = Self { child, address: address.trim().to_owned(), dir };
+        ensure!(!own.address.is_empty(), "the broker did not start");
+        Ok(own)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[tokio::main]
+async fn serve(dir: &Path) -> Result<()> {
+    use kiln_kafka::{Broker, KafkaMachine, Parts, Settings};
+    use kiln_world::{RealClock, RealDisk, RealRng};
+    use std::sync::Arc;
+    let volume = kiln_log::Volume::start(Arc::new(RealDisk::new(dir)?), Arc::new(RealClock::new()));
+    let store = kiln_store::Store::builder(volume.clone(), "store").machine(KafkaMachine).open()?;
+    let parts = Parts { volume, store: store.handle(), auth: None, rng: Arc::new(RealRng) };
+    let broker = Broker::start(parts, Settings::default()).await?;
+    let (_trigger, shutdown) = kiln_net::shutdown_pair();
+    let handle = broker.serve(tokio::net::TcpListener::bind("127.0.0.1:0").await?, shutdown);
+    println!("{}", handle.address().context("it listens")?);
+    std::future::pending().await
+}
