@@ -1,16 +1,33 @@
-//! Kafka's stock clients against the built binary: every script of tests/python/kafka, and kcat.
+//! Kafka's stock clients against the built binary: kafka-python, confluent-kafka (librdkafka) and kcat.
 
-use kiln_tests::{Cluster, binary, python, run};
+use kiln_tests::{Cluster, binary, run};
+
+fn script(name: &str) {
+    let cluster = Cluster::start(1);
+    let _ = cluster.python(name, &[cluster.address("kafka")]).ok();
+}
 
 #[test]
-fn every_script() {
+fn kafka_python_consumes_in_a_group_that_rebalances() {
+    script("kafka/kafka_python_group.py");
+}
+
+#[test]
+fn confluent_kafka_is_idempotent_with_every_codec() {
+    script("kafka/confluent_idempotent.py");
+}
+
+#[test]
+fn confluent_kafka_administers_topics_and_groups() {
+    script("kafka/confluent_admin.py");
+}
+
+#[test]
+fn bytes_that_no_client_sends_harm_nobody() {
     let cluster = Cluster::start(1);
-    let scripts = python::scripts("kafka");
-    assert!(!scripts.is_empty(), "tests/python/kafka has no scripts");
-    for script in scripts {
-        let output = cluster.python(&script, &[]).ok();
-        println!("{script}: good\n{}", output.stdout);
-    }
+    let leader = cluster.pid(0).expect("the leader runs").to_string();
+    let _ = cluster.python("kafka/hostile.py", &[cluster.address("kafka"), &leader]).ok();
+    assert_eq!(cluster.pid(0).map(|pid| pid.to_string()), Some(leader), "the leader is the same process");
 }
 
 #[test]
