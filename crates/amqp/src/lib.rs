@@ -11,6 +11,7 @@
 //! **Invariant:** a message that was confirmed is on the disk. **Invariant:** memory is bounded by settings, however
 //! many messages wait; what does not fit is only in the log. **Invariant:** no lock is held across an await.
 
+pub mod client;
 pub mod core;
 mod server;
 pub mod wire;
