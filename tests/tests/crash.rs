@@ -23,7 +23,7 @@ fn start_until(command: &mut Command, ready: &str) -> (Child, BufReader<std::pro
 #[test]
 fn kafka_python_group_survives() {
     let mut cluster = Cluster::start(1);
-    let script = "crash/kafka.py";
+    let script = "crash/kafka_steps.py";
     let _ = cluster.python(script, &["produce", "t", "0", "500"]).ok();
     assert_eq!(cluster.python(script, &["consume", "t", "g", "200"]).ok().stdout, numbers(0, 200));
     cluster.restart_leader();
@@ -44,13 +44,15 @@ fn confluent_kafka_group_survives() {
 #[test]
 fn a_producer_goes_on_while_the_leader_is_killed() {
     let mut cluster = Cluster::start(1);
-    let (mut producer, out) =
-        start_until(&mut cluster.python_command("crash/kafka.py", &["through", "t", "1000"]), "started");
+    let (mut producer, out) = start_until(
+        &mut cluster.python_command("crash/kafka_steps.py", &["through", "t", "1000"]),
+        "started",
+    );
     cluster.restart_leader();
     let acknowledged: Vec<String> = out.lines().collect::<Result<_, _>>().expect("its output");
     assert!(producer.wait().expect("it ends").success(), "the producer gave up");
     assert_eq!(acknowledged.len(), 1000);
-    let consumed = cluster.python("crash/kafka.py", &["consume", "t", "g", "1000"]).ok();
+    let consumed = cluster.python("crash/kafka_steps.py", &["consume", "t", "g", "1000"]).ok();
     assert_eq!(consumed.stdout, numbers(0, 1000), "idempotent: each once, in order");
 }
 
@@ -82,7 +84,7 @@ fn persistent_messages_survive_in_order() {
 #[test]
 fn unacknowledged_messages_come_back_as_redelivered() {
     let mut cluster = Cluster::start(1);
-    let script = "crash/amqp.py";
+    let script = "crash/amqp_steps.py";
     let _ = cluster.python(script, &["publish", "q", "0", "10"]).ok();
     let (mut holder, _out) =
         start_until(&mut cluster.python_command(script, &["hold", "q", "10"]), "holding");
@@ -121,11 +123,14 @@ fn jobs_that_ended_are_known_after_the_leader_was_killed() {
 #[test]
 fn everything_comes_back_after_everything_was_killed() {
     let mut cluster = Cluster::start(2);
-    let _ = cluster.python("crash/kafka.py", &["produce", "t", "0", "10"]).ok();
-    let _ = cluster.python("crash/amqp.py", &["publish", "q", "0", "10"]).ok();
+    let _ = cluster.python("crash/kafka_steps.py", &["produce", "t", "0", "10"]).ok();
+    let _ = cluster.python("crash/amqp_steps.py", &["publish", "q", "0", "10"]).ok();
     cluster.kill_everything();
     cluster.up();
-    assert_eq!(cluster.python("crash/kafka.py", &["consume", "t", "g", "10"]).ok().stdout, numbers(0, 10));
-    assert_eq!(cluster.python("crash/amqp.py", &["take", "q", "10"]).ok().stdout, numbers(0, 10));
+    assert_eq!(
+        cluster.python("crash/kafka_steps.py", &["consume", "t", "g", "10"]).ok().stdout,
+        numbers(0, 10)
+    );
+    assert_eq!(cluster.python("crash/amqp_steps.py", &["take", "q", "10"]).ok().stdout, numbers(0, 10));
     cluster.down();
 }

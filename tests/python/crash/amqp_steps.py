@@ -1,9 +1,9 @@
 """Durable queues with pika, in steps between which Kiln is killed.
 
-amqp.py publish QUEUE FIRST COUNT   persistent, each confirmed
-amqp.py take QUEUE COUNT            takes and acknowledges; prints the bodies, one per line
-amqp.py hold QUEUE COUNT            takes without acknowledging, prints "holding", and stays until it is killed
-amqp.py redelivered QUEUE COUNT     takes and acknowledges; fails unless each is marked as redelivered
+amqp_steps.py publish QUEUE FIRST COUNT   persistent, each confirmed
+amqp_steps.py take QUEUE COUNT            takes and acknowledges; prints the bodies, one per line
+amqp_steps.py hold QUEUE COUNT            takes without acknowledging, prints "holding", and stays until it is killed
+amqp_steps.py redelivered QUEUE COUNT     takes and acknowledges; fails unless each is marked as redelivered
 """
 
 import os

@@ -1,8 +1,8 @@
 """Producing and consuming in a group with kafka-python, in steps between which Kiln is killed.
 
-kafka.py produce TOPIC FIRST COUNT   each record acknowledged with acks=all before the next step may begin
-kafka.py consume TOPIC GROUP COUNT   COUNT records of the group, committed; prints their values, one per line
-kafka.py through TOPIC COUNT         produces all the time, whatever dies meanwhile; prints the values that were acknowledged
+kafka_steps.py produce TOPIC FIRST COUNT   each record acknowledged with acks=all before the next step may begin
+kafka_steps.py consume TOPIC GROUP COUNT   COUNT records of the group, committed; prints their values, one per line
+kafka_steps.py through TOPIC COUNT         produces all the time, whatever dies meanwhile; prints the values that were acknowledged
 """
 
 import os
