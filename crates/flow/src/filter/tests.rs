@@ -157,3 +157,15 @@ proptest! {
         let _ = Filter::compile(&tokens.concat(), Schema::Syslog).map(|filter| filter.matches(&event()));
     }
 }
+
+#[test]
+fn the_filters_of_the_guide_compile() {
+    let guide = include_str!("../../../../docs/flows.md");
+    let block = guide.split("```filter\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of filters");
+    assert!(block.lines().count() >= 5);
+    for line in block.lines() {
+        Filter::compile(line, Schema::Syslog).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let shown = Filter::compile("severity <= 5 && apname == \"x\"", Schema::Syslog).unwrap_err().to_string();
+    assert!(guide.contains(&shown), "the guide shows the error as it is");
+}
