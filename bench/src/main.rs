@@ -1,5 +1,6 @@
 //! Load generators and benchmarks. Each prints a small table, and with `--json` one object.
 
+mod amqp;
 mod kafka;
 mod log;
 
@@ -15,6 +16,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// Publish and consume on AMQP, with the broker's processor time per message.
+    Amqp(amqp::Args),
     /// Produce and consume on the Kafka protocol, with the broker's processor time per message.
     Kafka(kafka::Args),
     /// Durable appends and big batches, beside the disk's own rates.
@@ -23,6 +26,7 @@ enum Bench {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
+        Bench::Amqp(args) => amqp::run(&args),
         Bench::Kafka(args) => kafka::run(&args),
         Bench::Log(args) => log::run(&args),
     }

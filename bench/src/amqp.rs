@@ -1,0 +1,265 @@
+//! Publishes and consumes on AMQP at the same time, as `RabbitMQ`'s own `PerfTest` does, and counts what the broker's
+//! processor spends on a message.
+//!
+//! The client is Kiln's own, so both brokers are measured with the same one. Without `--connect` it starts a broker in
+//! another process, on a directory that is removed afterwards.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kiln_amqp::client::{Channel, Client, Endpoint};
+use kiln_amqp::wire::{Properties, QueueDeclare, ShortStr};
+use kiln_amqp::{AmqpMachine, Broker, Settings};
+use kiln_auth::{Auth, AuthMachine};
+use kiln_log::Volume;
+use kiln_store::Store;
+use kiln_world::{RealClock, RealDisk, RealRng};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+
+/// What is measured, and against whom.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A broker that is running: HOST:PORT.
+    #[arg(long)]
+    connect: Option<String>,
+    /// Its process, to count its processor time.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Be the broker: serve this directory on a free port.
+    #[arg(long, hide = true)]
+    serve: Option<PathBuf>,
+    /// Where the own broker keeps its data.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// Messages of the fastest run; the others take a share of it.
+    #[arg(long, default_value_t = 2_000_000)]
+    messages: u64,
+    /// Runs of each kind; the median is printed.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// One JSON object instead of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One way to publish and consume.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    name: &'static str,
+    bytes: usize,
+    durable: bool,
+    /// Confirms outstanding; 0 is publishing without confirms.
+    confirms: usize,
+    /// The consumer's prefetch; 0 is consuming without acknowledgements.
+    prefetch: u16,
+    pairs: usize,
+    /// Share of the messages, so that slow ways end too.
+    share: f64,
+}
+
+const LOADS: [Load; 5] = [
+    Load { name: "16 B, auto-ack", bytes: 16, durable: false, confirms: 0, prefetch: 0, pairs: 1, share: 1.0 },
+    Load { name: "16 B, acks", bytes: 16, durable: false, confirms: 0, prefetch: 500, pairs: 1, share: 0.5 },
+    Load { name: "1 KiB, auto-ack", bytes: 1024, durable: false, confirms: 0, prefetch: 0, pairs: 1, share: 0.5 },
+    Load { name: "1 KiB durable, confirms, acks", bytes: 1024, durable: true, confirms: 1000, prefetch: 500, pairs: 1, share: 0.2 },
+    Load { name: "the same, 4 pairs", bytes: 1024, durable: true, confirms: 1000, prefetch: 500, pairs: 4, share: 0.2 },
+];
+
+/// Runs the benchmark, or the broker of one.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Some(dir) = &args.serve {
+        return runtime.block_on(serve(dir));
+    }
+    let own = if args.connect.is_none() { Some(Own::start(&args.dir)?) } else { None };
+    let address = args.connect.clone().or_else(|| own.as_ref().map(|own| own.address.clone())).context("no broker")?;
+    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.child.id()));
+    let mut rows = Vec::new();
+    for load in LOADS {
+        let mut results = Vec::new();
+        for _ in 0..args.runs.max(1) {
+            let count = (args.messages as f64 * load.share) as u64 / load.pairs as u64;
+            results.push(runtime.block_on(measure(&address, pid, load, count))?);
+        }
+        results.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
+        let median = results.swap_remove(results.len() / 2);
+        if !args.json {
+            print_row(load.name, &median);
+        }
+        rows.push(json!({
+            "name": load.name,
+            "messages_per_second": median.per_second,
+            "broker_cpu_us_per_message": median.cpu_us,
+        }));
+    }
+    if args.json {
+        println!("{}", json!({ "amqp": Value::Array(rows) }));
+    }
+    Ok(())
+}
+
+struct Measured {
+    per_second: f64,
+    cpu_us: Option<f64>,
+}
+
+fn print_row(name: &str, measured: &Measured) {
+    let cpu = measured.cpu_us.map_or_else(String::new, |us| format!("{us:8.2} us of broker CPU each"));
+    println!("{name:32} {:12.0} messages/s {cpu}", measured.per_second);
+}
+
+async fn measure(address: &str, pid: Option<u32>, load: Load, count: u64) -> Result<Measured> {
+    let cpu_before = pid.map(cpu_time).transpose()?;
+    let begun = Instant::now();
+    let mut pairs = Vec::new();
+    for n in 0..load.pairs {
+        let queue = format!("bench-{}-{n}", std::process::id());
+        pairs.push(tokio::spawn(pair(address.to_owned(), queue, load, count)));
+    }
+    for pair in pairs {
+        pair.await??;
+    }
+    let took = begun.elapsed();
+    let total = count * load.pairs as u64;
+    let cpu = pid.map(cpu_time).transpose()?.zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+    Ok(Measured {
+        per_second: total as f64 / took.as_secs_f64(),
+        cpu_us: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / total as f64),
+    })
+}
+
+/// One publisher, one queue, one consumer.
+async fn pair(address: String, queue: String, load: Load, count: u64) -> Result<()> {
+    let endpoint = Endpoint::guest(address);
+    let control = Client::connect(&endpoint).await?;
+    let setup = control.channel().await?;
+    let name = ShortStr::try_from(queue.as_str())?;
+    setup.declare_queue(QueueDeclare { queue: name, durable: load.durable, ..QueueDeclare::default() }).await?;
+    let publisher = Client::connect(&endpoint).await?;
+    let consumer = Client::connect(&endpoint).await?;
+    let consuming = tokio::spawn(consume(consumer, queue.clone(), load, count));
+    publish(&publisher.channel().await?, &queue, load, count).await?;
+    consuming.await??;
+    setup.delete_queue(&queue).await?;
+    Ok(())
+}
+
+async fn publish(channel: &Channel, queue: &str, load: Load, count: u64) -> Result<()> {
+    let properties = if load.durable { Properties::persistent() } else { Properties::default() }.encode();
+    let (exchange, key) = (ShortStr::default(), ShortStr::try_from(queue)?);
+    let body = vec![b'x'; load.bytes];
+    if load.confirms == 0 {
+        for _ in 0..count {
+            channel.publish(&exchange, &key, &properties, &body).await?;
+        }
+        return Ok(());
+    }
+    channel.confirm_select().await?;
+    let mut outstanding = std::collections::VecDeque::new();
+    for _ in 0..count {
+        if outstanding.len() >= load.confirms
+            && let Some(oldest) = outstanding.pop_front()
+        {
+            let oldest: std::pin::Pin<Box<dyn Future<Output = _> + Send>> = oldest;
+            oldest.await?;
+        }
+        let confirmed = channel.publish_confirmed(&exchange, &key, &properties, &body).await?;
+        outstanding.push_back(Box::pin(confirmed));
+    }
+    for confirmed in outstanding {
+        confirmed.await?;
+    }
+    Ok(())
+}
+
+async fn consume(client: Client, queue: String, load: Load, count: u64) -> Result<()> {
+    let channel = client.channel().await?;
+    channel.qos(load.prefetch, false).await?;
+    let mut consumer = channel.consume(&queue, load.prefetch == 0).await?;
+    let mut messages = Vec::new();
+    let mut seen = 0;
+    while seen < count {
+        seen += consumer.next_many(&mut messages, 4096).await? as u64;
+        for message in messages.drain(..) {
+            ensure!(message.body.len() == load.bytes, "a message of another size");
+            if load.prefetch > 0 {
+                channel.ack(message.delivery_tag, false)?;
+            }
+        }
+    }
+    channel.close().await?;
+    Ok(())
+}
+
+/// User and system time of a process (proc(5), `stat` fields 14 and 15, in ticks of 10 ms).
+fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+/// A broker in a process of its own, with data that goes with it.
+struct Own {
+    child: Child,
+    address: String,
+    dir: PathBuf,
+}
+
+impl Own {
+    fn start(parent: &Path) -> Result<Self> {
+        let dir = parent.join(format!("kiln-bench-amqp-{}", std::process::id()));
+        std::fs::create_dir_all(&dir)?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["amqp", "--serve"])
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let out = child.stdout.take().context("its output is a pipe")?;
+        let mut address = String::new();
+        BufReader::new(out).read_line(&mut address)?;
+        let own = Self { child, address: address.trim().to_owned(), dir };
+        ensure!(!own.address.is_empty(), "the broker did not start");
+        Ok(own)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // It is ours alone; whatever fails here leaves a directory behind and nothing else.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// Serves until standard input ends, that is until the benchmark is gone.
+async fn serve(dir: &Path) -> Result<()> {
+    let volume = Volume::start(Arc::new(RealDisk::new(dir)?), Arc::new(RealClock::new()));
+    let store = Store::builder(volume.clone(), "store").machine(AuthMachine).machine(AmqpMachine).open()?;
+    let rng = Arc::new(RealRng);
+    let auth = Auth::open(store.handle::<AuthMachine>(), rng.clone(), kiln_auth::Settings::default()).await?;
+    let broker = Broker::start(volume, store.handle::<AmqpMachine>(), auth, rng, Settings::default()).await?;
+    let (_stop, shutdown) = watch::channel(false);
+    let handle = broker.serve(tokio::net::TcpListener::bind("127.0.0.1:0").await?, shutdown)?;
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", handle.address())?;
+    out.flush()?;
+    let gone = Arc::new(Semaphore::new(0));
+    let tell = Arc::clone(&gone);
+    std::thread::spawn(move || {
+        // Ends with an error or with the end of input; both mean that nobody is there.
+        drop(std::io::stdin().read_to_end(&mut Vec::new()));
+        tell.add_permits(1);
+    });
+    drop(gone.acquire().await?);
+    handle.drain(Duration::from_secs(1)).await;
+    Ok(())
+}
