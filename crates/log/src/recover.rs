@@ -26,8 +26,14 @@ const SCAN_BYTES: usize = 1 << 20;
 /// A larger index file is not believed, in bytes: at an entry for each 4 KiB it would be that of 16 GiB.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
-/// Opens or creates the log in `dir`.
-pub(crate) fn open(volume: &Volume, id: u64, dir: &Path, settings: Settings) -> Result<Shared, OpenError> {
+/// Opens or creates the log in `dir`; `is_first` when this volume has not opened it before.
+pub(crate) fn open(
+    volume: &Volume,
+    id: u64,
+    dir: &Path,
+    settings: Settings,
+    is_first: bool,
+) -> Result<Shared, OpenError> {
     let disk = &**volume.disk();
     let failed = |source| OpenError::Io { path: dir.to_owned(), source };
     let saved = Meta::read(disk, dir)?;
@@ -37,10 +43,12 @@ pub(crate) fn open(volume: &Volume, id: u64, dir: &Path, settings: Settings) -> 
     let opening = Opening { disk, dir, settings: &settings, durable: meta.durable };
     let Recovered { sealed, active, cut } = opening.recover(meta.start, &bases)?;
     let end = active.info.last.next();
-    if cut || meta.durable < end {
-        // What the dead process left in the page cache is served from now on, so it must last. What was cut must
-        // not come back behind something new.
+    // What was left in the page cache is served from now on, so it must last.
+    if cut || (meta.durable < end && !is_first) {
+        // And what was cut must not come back behind something new.
         sync(disk, dir, &sealed, &active).map_err(failed)?;
+    } else if meta.durable < end {
+        volume.settle().map_err(failed)?;
     }
     let first = sealed.first().map_or(active.info.base, |segment| segment.info.base);
     let marks = Watermarks { start: meta.start.max(first).min(end), durable: end, end };

@@ -3,7 +3,7 @@
 //! One thread takes all logs that were written since the last round, syncs their files outside every lock, advances
 //! their durable watermarks and wakes who waited. Everything that is appended during a round goes into the next.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -41,9 +41,18 @@ struct Core {
     asks: Asks,
     /// Held during a round, with buffers that are used again.
     round: Mutex<Round>,
-    logs: Mutex<HashMap<PathBuf, Weak<Shared>>>,
+    logs: Mutex<Logs>,
+    /// What a dead process left in the page cache has been synced.
+    settled: Mutex<bool>,
     log_ids: AtomicU64,
     cache: SegmentCache,
+}
+
+#[derive(Default)]
+struct Logs {
+    open: HashMap<PathBuf, Weak<Shared>>,
+    /// Logs that this volume has opened before, whether or not they are open now.
+    known: HashSet<PathBuf>,
 }
 
 #[derive(Default)]
@@ -86,6 +95,7 @@ impl Volume {
             asks: Asks::new(),
             round: Mutex::default(),
             logs: Mutex::default(),
+            settled: Mutex::new(false),
             log_ids: AtomicU64::new(0),
             cache: SegmentCache::default(),
         };
@@ -101,12 +111,13 @@ impl Volume {
     /// A log that is open already is returned as it is, with the settings it has.
     pub fn open(&self, dir: &Path, settings: Settings) -> Result<Log, OpenError> {
         let mut logs = lock(&self.handle.core.logs);
-        if let Some(shared) = logs.get(dir).and_then(Weak::upgrade) {
+        if let Some(shared) = logs.open.get(dir).and_then(Weak::upgrade) {
             return Ok(Log::from_shared(shared));
         }
         let id = self.handle.core.log_ids.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::new(crate::recover::open(self, id, dir, settings)?);
-        logs.insert(dir.to_owned(), Arc::downgrade(&shared));
+        let is_first = logs.known.insert(dir.to_owned());
+        let shared = Arc::new(crate::recover::open(self, id, dir, settings, is_first)?);
+        logs.open.insert(dir.to_owned(), Arc::downgrade(&shared));
         Ok(Log::from_shared(shared))
     }
 
@@ -132,7 +143,7 @@ impl Volume {
         }
         self.flush_round();
         let logs: Vec<_> =
-            lock(&self.handle.core.logs).drain().filter_map(|(_, log)| log.upgrade()).collect();
+            lock(&self.handle.core.logs).open.drain().filter_map(|(_, log)| log.upgrade()).collect();
         for log in logs {
             log.close();
         }
@@ -159,15 +170,27 @@ impl Volume {
 
     /// Forgets a log that was removed, so that its directory can be opened anew.
     pub(crate) fn forget(&self, dir: &Path) {
-        lock(&self.handle.core.logs).remove(dir);
+        let mut logs = lock(&self.handle.core.logs);
+        logs.open.remove(dir);
+        logs.known.remove(dir);
     }
 
     /// Forgets a log that nobody holds any more, unless it was opened anew.
     pub(crate) fn forget_dead(&self, dir: &Path) {
         let mut logs = lock(&self.handle.core.logs);
-        if logs.get(dir).is_some_and(|log| log.strong_count() == 0) {
-            logs.remove(dir);
+        if logs.open.get(dir).is_some_and(|log| log.strong_count() == 0) {
+            logs.open.remove(dir);
         }
+    }
+
+    /// Makes durable what a dead process left in the page cache: once, for all logs that are opened the first time.
+    pub(crate) fn settle(&self) -> std::io::Result<()> {
+        let mut settled = lock(&self.handle.core.settled);
+        if !*settled {
+            self.disk().sync_all()?;
+            *settled = true;
+        }
+        Ok(())
     }
 
     pub(crate) fn cache(&self) -> &SegmentCache {

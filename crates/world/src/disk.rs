@@ -30,9 +30,10 @@ pub struct Entry {
 /// Paths are relative to the disk's root; an absolute path or one with `..` is `InvalidInput`.
 ///
 /// What survives a power failure, and nothing else may be relied upon:
-/// - bytes and length of a file as of its last successful [`File::sync`] or [`Disk::sync_files`];
-/// - names in a directory as of the last successful [`Disk::sync_dir`] of that directory, whether created,
-///   renamed or removed. Syncing a file does not make its name durable.
+/// - bytes and length of a file as of its last successful [`File::sync`], [`Disk::sync_files`] or
+///   [`Disk::sync_all`];
+/// - names in a directory as of the last successful [`Disk::sync_dir`] of that directory or [`Disk::sync_all`],
+///   whether created, renamed or removed. Syncing a file does not make its name durable.
 /// - A rename is atomic: after a crash the file has the old name, or the new one.
 ///
 /// What was changed since may survive whole, in part (in sectors of 512 bytes, in any order) or not at all.
@@ -63,6 +64,10 @@ pub trait Disk: Send + Sync + 'static {
 
     /// [`File::sync`] of each of `files`, which are of this disk. After an error none of them is known to be synced.
     fn sync_files(&self, files: &[Arc<dyn File>]) -> io::Result<()>;
+
+    /// Makes everything durable that was written so far, by whomever: all files, and all names. Takes as long as
+    /// that takes.
+    fn sync_all(&self) -> io::Result<()>;
 }
 
 /// An open file. Positions and lengths are in bytes.

@@ -110,9 +110,13 @@ impl Disk for RealDisk {
 
     fn sync_files(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
         if files.len() > SYNCFS_ABOVE_FILES {
-            return Ok(nix::unistd::syncfs(&self.root_dir)?);
+            return self.sync_all();
         }
         files.iter().try_for_each(|file| file.sync())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(nix::unistd::syncfs(&self.root_dir)?)
     }
 }
 

@@ -138,6 +138,7 @@ fn many_files_are_synced_as_well_as_few() {
                 file.write_all_at(&[b"x"], 0).expect("write");
             }
             disk.sync_files(&files).expect("sync");
+            disk.sync_all().expect("sync");
         }
     });
 }

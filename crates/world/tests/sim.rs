@@ -37,6 +37,18 @@ fn what_was_synced_survives_with_its_name() {
 }
 
 #[test]
+fn syncing_everything_covers_files_and_names() {
+    for seed in 0..64 {
+        let disk = SimDisk::new(seed);
+        disk.create_dir_all(Path::new("a/b")).expect("create");
+        create(&disk, "a/b/f", b"kept");
+        disk.sync_all().expect("sync");
+        disk.crash();
+        assert_eq!(read(&disk, "a/b/f").as_deref(), Some(&b"kept"[..]), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_synced_file_without_a_synced_name_may_be_gone() {
     let there = outcomes(|seed| {
         let disk = SimDisk::new(seed);

@@ -24,7 +24,7 @@ pub enum Fault {
     Read,
     /// [`File::write_all_at`].
     Write,
-    /// [`File::sync`], each file of [`Disk::sync_files`], and [`Disk::sync_dir`].
+    /// [`File::sync`], each file of [`Disk::sync_files`], [`Disk::sync_dir`] and [`Disk::sync_all`].
     Sync,
 }
 
@@ -180,6 +180,11 @@ impl State {
         }
         let fault = self.step(Fault::Sync);
         match what {
+            Synced::All if fault.is_err() => self.inodes.values_mut().for_each(Content::fail_sync),
+            Synced::All => {
+                self.tree.sync_all();
+                self.inodes.values_mut().for_each(Content::sync);
+            }
             Synced::Dir(_) if fault.is_err() => {}
             Synced::Dir(dir) => self.tree.sync_dir(dir),
             Synced::File(inode) => {
@@ -204,6 +209,7 @@ impl State {
 
 #[derive(Clone, Copy)]
 enum Synced<'a> {
+    All,
     Dir(&'a Path),
     File(u64),
 }
@@ -281,6 +287,10 @@ impl Disk for SimDisk {
 
     fn sync_files(&self, files: &[Arc<dyn File>]) -> io::Result<()> {
         files.iter().try_for_each(|file| file.sync())
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.powered()?.sync(Synced::All)
     }
 }
 

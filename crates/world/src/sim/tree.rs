@@ -125,6 +125,11 @@ impl Tree {
         }
     }
 
+    pub(super) fn sync_all(&mut self) {
+        self.pending.clear();
+        self.durable.clone_from(&self.live);
+    }
+
     /// Of each unsynced change it is drawn whether the medium has it.
     pub(super) fn lose_power(&mut self, rng: &SimRng) {
         for change in std::mem::take(&mut self.pending) {
