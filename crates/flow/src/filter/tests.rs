@@ -161,7 +161,11 @@ proptest! {
 #[test]
 fn the_filters_of_the_guide_compile() {
     let guide = include_str!("../../../../docs/flows.md");
-    let block = guide.split("```filter\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of filters");
+    let block = guide
+        .split("```filter\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("a block of filters");
     assert!(block.lines().count() >= 5);
     for line in block.lines() {
         Filter::compile(line, Schema::Syslog).unwrap_or_else(|error| panic!("{error}"));

@@ -149,6 +149,9 @@ fn tag(text: &str) -> (&str, &str, &str) {
             none
         };
     }
+    if let Some(message) = after_version(rest) {
+        return (name, "", message);
+    }
     let Some((procid, after)) = rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) else {
         return none;
     };
@@ -156,6 +159,13 @@ fn tag(text: &str) -> (&str, &str, &str) {
         return none;
     }
     (name, procid, trim_one(after.strip_prefix(':').unwrap_or(after)))
+}
+
+/// The text behind ` 1.4.1: `, as sysklogd writes its own tag.
+fn after_version(rest: &str) -> Option<&str> {
+    let (version, message) = rest.strip_prefix(' ')?.split_once(": ")?;
+    let digits = version.starts_with(|c: char| c.is_ascii_digit()) && version.contains('.');
+    (digits && version.bytes().all(|b| b.is_ascii_digit() || b == b'.')).then_some(message)
 }
 
 fn trim_one(text: &str) -> &str {

@@ -54,3 +54,35 @@ fn fields_of_real_lines() {
     assert_eq!(report.matched as usize, addresses + report.dead.values().sum::<u64>() as usize);
     assert!(addresses >= 518, "{addresses} of {}: {:?}", report.matched, report.dead);
 }
+
+/// An event template of the log's authors (`Failed password for <*> from <*> port <*> ssh2`) as an anchored regular expression.
+fn template(line: &str) -> Option<regex::Regex> {
+    let (_, text) = line.split_once(',')?;
+    let text = text.trim().trim_matches('"').replace("\"\"", "\"");
+    let parts: Vec<String> = text.split("<*>").map(regex::escape).collect();
+    regex::Regex::new(&format!("^{}$", parts.join(".*"))).ok()
+}
+
+/// The templates say where the message of each line begins: an oracle for the header's parser.
+#[test]
+fn every_message_is_one_of_the_templates() {
+    // `combo  -- root[2421]: ROOT LOGIN ON tty2` has a tag that is none.
+    for (name, unlike_max) in [("OpenSSH_2k.log", 0), ("Linux_2k.log", 1)] {
+        let (Some(log), Some(templates)) = (log(name), log(&format!("{name}_templates.csv"))) else { return };
+        let templates = String::from_utf8_lossy(&templates);
+        let templates: Vec<_> = templates.lines().skip(1).filter_map(template).collect();
+        let received = crate::syslog::Received::at(kiln_types::Timestamp(1_795_341_600_000_000));
+        let text = String::from_utf8_lossy(&log);
+        let unlike: Vec<_> = text
+            .lines()
+            .map(|line| crate::syslog::parse(line, received))
+            .filter(|message| !templates.iter().any(|template| template.is_match(message.message.trim())))
+            .collect();
+        assert_eq!(
+            unlike.len(),
+            unlike_max,
+            "{name}: {:#?}",
+            unlike.iter().map(|m| m.raw).collect::<Vec<_>>()
+        );
+    }
+}

@@ -55,6 +55,8 @@ fn real_legacy_lines() {
 
     let m = read("Jul 27 14:41:57 combo kernel: Linux version 2.6.5");
     assert_eq!((m.appname, m.procid, m.message), ("kernel", "", "Linux version 2.6.5"));
+    let m = read("Jun 19 04:09:11 combo syslogd 1.4.1: restart.");
+    assert_eq!((m.appname, m.message), ("syslogd", "restart."));
     let m = read("Jun 18 04:04:34 combo last message repeated 2 times");
     assert_eq!((m.hostname, m.appname, m.message), ("combo", "", "last message repeated 2 times"));
 }
