@@ -5,7 +5,7 @@
 mod api;
 mod cli;
 mod commands;
-mod flux;
+mod flux_stub;
 mod node;
 mod paths;
 mod settings;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let name = arguments.first().map(Path::new).and_then(Path::file_name).map(std::ffi::OsStr::to_owned);
     if name.is_some_and(|name| name == "flux") {
         arguments.remove(0);
-        return flux::main(arguments);
+        return flux_stub::main(arguments);
     }
     let matches = command_line().get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());

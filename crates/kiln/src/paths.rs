@@ -59,6 +59,11 @@ impl DataDir {
         self.run().join(format!("broker-{rank}.sock"))
     }
 
+    /// The password with which agents log in to the broker; readable by the owner alone.
+    pub fn agent_secret(&self) -> PathBuf {
+        self.run().join("agent.secret")
+    }
+
     /// Makes the directories, private to the user, and refuses a path too deep for a socket address.
     pub fn prepare(&self) -> anyhow::Result<()> {
         let longest = self.broker_socket(99_999);

@@ -204,21 +204,10 @@ pub struct Group {
     pub name: String,
     /// Kafka's word: Empty, PreparingRebalance, CompletingRebalance, Stable or Dead.
     pub state: String,
-    /// Member ids with their client and host.
-    pub members: Vec<GroupMember>,
+    /// How many members.
+    pub members: usize,
     /// Committed offsets.
     pub offsets: Vec<GroupOffset>,
-}
-
-/// One member of a consumer group.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GroupMember {
-    /// As the coordinator named it.
-    pub id: String,
-    /// As the client named itself.
-    pub client: String,
-    /// Where it connects from.
-    pub host: String,
 }
 
 /// One committed offset.

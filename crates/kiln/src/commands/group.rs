@@ -36,14 +36,11 @@ pub(super) async fn run(data: &DataDir, verb: Group) -> anyhow::Result<ExitCode>
 
 fn summary(group: &View) -> Vec<String> {
     let lag: i64 = group.offsets.iter().map(|o| o.lag).sum();
-    vec![group.name.clone(), group.state.clone(), group.members.len().to_string(), lag.to_string()]
+    vec![group.name.clone(), group.state.clone(), group.members.to_string(), lag.to_string()]
 }
 
 fn describe(out: &mut impl std::io::Write, group: &View) -> std::io::Result<()> {
-    writeln!(out, "{}  {}", group.name, group.state)?;
-    let members: Vec<Vec<String>> =
-        group.members.iter().map(|m| vec![m.id.clone(), m.client.clone(), m.host.clone()]).collect();
-    table::write(out, &["MEMBER", "CLIENT", "HOST"], &members)?;
+    writeln!(out, "{}  {}  {} members", group.name, group.state, group.members)?;
     let offsets: Vec<Vec<String>> = group
         .offsets
         .iter()

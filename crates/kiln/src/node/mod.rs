@@ -4,11 +4,14 @@
 //! [`leader`], every other rank a [`member`].
 
 mod agent;
+mod broker;
+mod foundations;
 mod host;
 mod leader;
 mod listen;
 mod member;
 mod pmi;
+mod secret;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,7 +56,7 @@ pub(crate) fn run(data: &DataDir, rank: u32) -> anyhow::Result<ExitCode> {
     let node = Node {
         rank: Rank(rank),
         cores: host::cores(config.node.cores),
-        excluded: excluded.iter().any(|host| *host == name),
+        excluded: excluded.contains(&name),
         host: name,
         data: data.clone(),
         config,

@@ -1,19 +1,10 @@
 //! `[[flow]]` and `[[task]]` of kiln.toml, handed to the flow service and checked by it.
 
-use std::sync::Arc;
-
 use kiln_config::Config;
+use kiln_flow::Chain;
 use kiln_flow::core::{
-    ArgumentDefinition, ArgumentKind, Catalogue, Definition, Extract, Flow, Sink, Source, TaskDefinition, compile,
+    ArgumentDefinition, ArgumentKind, Definition, Extract, Sink, Source, TaskDefinition, ValueKind,
 };
-
-/// A checked chain: the flows, and the catalogue of tasks they may name.
-pub struct Chain {
-    /// In the order of the file.
-    pub flows: Vec<Flow>,
-    /// What may be run.
-    pub catalogue: Arc<Catalogue>,
-}
 
 /// What is wrong with flows and tasks, one problem a line or more.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +14,9 @@ pub struct BadChain(String);
 /// Compiles the flows and tasks of `config`, or says everything that is wrong with them.
 pub fn chain(config: &Config) -> Result<Chain, BadChain> {
     let tasks: Vec<TaskDefinition> = config.task.iter().map(task).collect();
-    let catalogue = Catalogue::compile(&tasks).map(Arc::new).map_err(|problems| {
-        let lines = problems.into_iter().map(|(task, key, what)| format!("task `{task}`, {key}: {what}"));
-        BadChain(lines.collect::<Vec<_>>().join("\n"))
-    })?;
-    let definitions: Vec<Definition> = config.flow.iter().map(flow).collect();
-    let flows = compile(&definitions, &catalogue).map_err(|problems| {
-        BadChain(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })?;
-    Ok(Chain { flows, catalogue })
+    let flows: Vec<Definition> = config.flow.iter().map(flow).collect();
+    Chain::check(&flows, &tasks)
+        .map_err(|problems| BadChain(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
 /// Only checks.
@@ -62,7 +47,15 @@ fn sink(to: &kiln_config::Sink) -> Sink {
         job: to.job.clone(),
         syslog: to.syslog.clone(),
         file: to.file.clone(),
-        value: None,
+        value: to.value.map(value),
+    }
+}
+
+fn value(kind: kiln_config::ValueKind) -> ValueKind {
+    match kind {
+        kiln_config::ValueKind::Raw => ValueKind::Raw,
+        kiln_config::ValueKind::Fields => ValueKind::Fields,
+        kiln_config::ValueKind::Task => ValueKind::Task,
     }
 }
 

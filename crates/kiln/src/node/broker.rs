@@ -1,0 +1,50 @@
+//! The job broker of a node, as its settings have it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kiln_jobs::broker::NodeSettings;
+use kiln_types::IdSet;
+use kiln_world::{Clock, Rng};
+
+use super::{Node, pmi};
+
+/// Cores 0 to `count - 1`.
+pub(super) fn cores(count: u32) -> IdSet {
+    IdSet::range(0..=count.saturating_sub(1))
+}
+
+/// What the broker of `node` must know.
+pub(super) fn settings(node: &Node, clock: &Arc<dyn Clock>, rng: &Arc<dyn Rng>) -> anyhow::Result<NodeSettings> {
+    Ok(NodeSettings {
+        rank: node.rank,
+        host: node.host.clone(),
+        cores: cores(node.cores),
+        socket: node.data.broker_socket(node.rank.0),
+        tmp: node.data.run().join(format!("tmp-{}", node.rank.0)),
+        pmi_library: Some(pmi::unpack(&node.data)?),
+        bin_dir: Some(bin_dir(node)?),
+        jobid_path: String::new(),
+        clock: Arc::clone(clock),
+        rng: Arc::clone(rng),
+    })
+}
+
+/// A directory with `flux` and `kiln` in it, so that a batch script finds them whatever the user's PATH is.
+fn bin_dir(node: &Node) -> anyhow::Result<std::path::PathBuf> {
+    let dir = node.data.run().join("bin");
+    std::fs::create_dir_all(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
+    let own = std::env::current_exe().context("failed to find kiln's own file")?;
+    for name in ["flux", "kiln"] {
+        let link = dir.join(name);
+        if std::fs::read_link(&link).is_ok_and(|to| to == own) {
+            continue;
+        }
+        let fresh = dir.join(format!(".{name}.{}", node.rank.0));
+        let _ = std::fs::remove_file(&fresh);
+        std::os::unix::fs::symlink(&own, &fresh)
+            .and_then(|()| std::fs::rename(&fresh, &link))
+            .with_context(|| format!("failed to link {}", link.display()))?;
+    }
+    Ok(dir)
+}

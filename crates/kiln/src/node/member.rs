@@ -1,0 +1,29 @@
+//! Every rank but 0: a job broker that runs tasks for the leader, and a task agent.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use kiln_jobs::broker::start_member;
+use kiln_world::{Clock, RealClock, RealRng, Rng};
+
+use super::{DRAIN, Node, agent, broker, stop_requested};
+use crate::supervisor::Report;
+use crate::wiring::flows;
+
+pub(super) async fn run(node: Node) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+    let rng: Arc<dyn Rng> = Arc::new(RealRng);
+    let settings = broker::settings(&node, &clock, &rng)?;
+    let broker = start_member(settings, &node.data.broker_socket(0)).await.context("failed to start the job broker")?;
+    let catalogue = flows::chain(&node.config)?.catalogue;
+    let agent = agent::start(&node, catalogue, &clock);
+    Report { listeners: None }.send()?;
+    tracing::info!(host = node.host, took = ?started.elapsed(), "ready");
+
+    let ended = stop_requested().await;
+    agent::stop(agent).await;
+    broker.drain(DRAIN).await;
+    ended
+}
