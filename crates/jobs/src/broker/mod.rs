@@ -20,6 +20,9 @@ mod runner;
 mod start;
 mod uplink;
 
+#[cfg(test)]
+mod tests;
+
 pub use client::{Ended, Jobs, JobsError};
 pub use events::EventsError;
 pub use nested::{NestedError, NestedSettings, nested};

@@ -52,7 +52,7 @@ const OF_JOB: [&str; 11] = [
 pub struct NestedSettings {
     /// The initial program and its arguments.
     pub program: Vec<String>,
-    /// A directory to add to the end of the tasks' `PATH`, where `flux` is found.
+    /// A directory for the front of the tasks' `PATH`, where this instance's `flux` is found.
     pub bin_dir: Option<PathBuf>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,

@@ -43,7 +43,7 @@ pub struct NodeSettings {
     pub tmp: PathBuf,
     /// The `libpmi.so` that tasks are told of; none: Open MPI 4 finds no launcher.
     pub pmi_library: Option<PathBuf>,
-    /// A directory to add to the end of the tasks' `PATH`, where `flux` is found.
+    /// A directory for the front of the tasks' `PATH`, where this instance's `flux` is found.
     pub bin_dir: Option<PathBuf>,
     /// Ids of the enclosing jobs, as `/ƒ1/ƒ2`; empty at the outermost instance.
     pub jobid_path: String,
@@ -129,8 +129,12 @@ impl Handle {
         for server in self.servers {
             server.drain(deadline).await;
         }
-        if let Some(runner) = self.runner {
-            let _ = tokio::time::timeout(deadline, runner).await;
+        if let Some(mut runner) = self.runner
+            && tokio::time::timeout(deadline, &mut runner).await.is_err()
+        {
+            // So that whoever opens the log next is alone with it.
+            runner.abort();
+            let _ = runner.await;
         }
     }
 }

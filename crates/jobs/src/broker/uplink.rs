@@ -146,7 +146,12 @@ impl Uplink {
                         welcomed = true;
                         self.connection.send_replace(Some(client.clone()));
                     }
+                    let refused = matches!(message, ToAgent::Refused(_));
                     self.to_agent.send(FromUplink::Message(message)).await.map_err(|_| SessionEnd::Agent)?;
+                    if refused {
+                        // It may be meant for now only: the usual pause, and another try.
+                        return Err(SessionEnd::Leader(false, CallError::Closed));
+                    }
                 }
                 end = &mut telling => return Err(match end {
                     Some(error) => SessionEnd::Leader(welcomed, error),

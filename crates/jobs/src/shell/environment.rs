@@ -11,7 +11,7 @@ pub(crate) struct Surroundings {
     pub(crate) socket: String,
     /// The libpmi.so that Open MPI 4 loads; empty when there is none.
     pub(crate) pmi_library: String,
-    /// A directory for the end of `PATH`, where `flux` is found; empty when there is none.
+    /// A directory for the front of `PATH`, where this instance's `flux` is found; empty when there is none.
     pub(crate) bin_dir: String,
     /// Ids of the enclosing jobs, as `/ƒ1/ƒ2`; empty at the outermost instance.
     pub(crate) jobid_path: String,
@@ -48,7 +48,7 @@ pub(crate) fn of_job(
     }
     if !around.bin_dir.is_empty() {
         let path = variables.get("PATH").map_or("/usr/bin:/bin", String::as_str);
-        let path = format!("{path}:{}", around.bin_dir);
+        let path = format!("{}:{path}", around.bin_dir);
         variables.insert("PATH".to_owned(), path);
     }
     let mut set = |name: &str, value: String| {

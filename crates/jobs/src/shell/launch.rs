@@ -155,8 +155,7 @@ fn launch(plan: &Plan) -> Launched {
         Launched { started: Vec::with_capacity(plan.tasks.len()), failed: None, warning: None };
     let first = plan.tasks.first().map_or(0, |task| task.names.task);
     if let Err(error) = prepare(plan) {
-        let what = plan.tmpdir.display().to_string();
-        launched.failed = Some(failure(plan, first, what, &error));
+        launched.failed = Some(failure(plan, first, &Culprit::File(plan.tmpdir.clone()), &error));
         return launched;
     }
     let cwd = match fs::read_dir(&plan.cwd) {
@@ -174,8 +173,8 @@ fn launch(plan: &Plan) -> Launched {
     for task in &plan.tasks {
         match launch_task(plan, task, cwd, &limits) {
             Ok(started) => launched.started.push(started),
-            Err((what, error)) => {
-                launched.failed = Some(failure(plan, task.names.task, what, &error));
+            Err((culprit, error)) => {
+                launched.failed = Some(failure(plan, task.names.task, &culprit, &error));
                 break;
             }
         }
@@ -200,34 +199,29 @@ fn prepare(plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-fn launch_task(
-    plan: &Plan,
-    task: &TaskPlan,
-    cwd: &str,
-    limits: &[Limit],
-) -> Result<Started, (String, io::Error)> {
+fn launch_task(plan: &Plan, task: &TaskPlan, cwd: &str, limits: &[Limit]) -> Result<Started, Failure> {
     let [program, arguments @ ..] = task.command.as_slice() else {
-        return Err((String::new(), io::ErrorKind::NotFound.into()));
+        return Err((Culprit::Program(String::new()), io::ErrorKind::NotFound.into()));
     };
     let cwd = Path::new(cwd);
-    let named = |path: &Path| path.display().to_string();
+    let in_file = |path: &Path| Culprit::File(path.to_owned());
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&plan.environment).current_dir(cwd).process_group(0);
     command.stdin(match &plan.input {
         Source::Pipe => Stdio::piped(),
-        Source::File(path) => File::open(cwd.join(path)).map_err(|error| (named(path), error))?.into(),
+        Source::File(path) => File::open(cwd.join(path)).map_err(|error| (in_file(path), error))?.into(),
     });
-    let stdout = open(&task.stdout, cwd).map_err(|(path, error)| (named(&path), error))?;
+    let stdout = open(&task.stdout, cwd)?;
     // Both streams into one file share its position, so that neither overwrites the other.
     let stderr = match (&task.stdout, &task.stderr, &stdout) {
         (Sink::File { path: out, .. }, Sink::File { path: err, .. }, Some(file)) if out == err => {
-            Some(file.try_clone().map_err(|error| (named(err), error))?)
+            Some(file.try_clone().map_err(|error| (in_file(err), error))?)
         }
-        _ => open(&task.stderr, cwd).map_err(|(path, error)| (named(&path), error))?,
+        _ => open(&task.stderr, cwd)?,
     };
     command.stdout(stdout.map_or_else(Stdio::piped, Stdio::from));
     command.stderr(stderr.map_or_else(Stdio::piped, Stdio::from));
-    let in_program = |error| (program.clone(), error);
+    let in_program = |error| (Culprit::Program(program.clone()), error);
     let (ours, theirs) = plan.pmi.then(UnixStream::pair).transpose().map_err(in_program)?.unzip();
     let fd = theirs.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
     command.envs(environment::of_task(task.names, fd));
@@ -236,7 +230,7 @@ fn launch_task(
     Ok(Started { task: task.names.task, pid: child.id().unwrap_or(0), child, pmi: ours })
 }
 
-fn open(sink: &Sink, cwd: &Path) -> Result<Option<File>, (PathBuf, io::Error)> {
+fn open(sink: &Sink, cwd: &Path) -> Result<Option<File>, Failure> {
     let Sink::File { path, append } = sink else { return Ok(None) };
     let mut options = OpenOptions::new();
     options.create(true).append(true);
@@ -246,7 +240,7 @@ fn open(sink: &Sink, cwd: &Path) -> Result<Option<File>, (PathBuf, io::Error)> {
         }
         Ok(file)
     });
-    opened.map(Some).map_err(|error| (path.clone(), error))
+    opened.map(Some).map_err(|error| (Culprit::File(path.clone()), error))
 }
 
 /// Whether this is a device such as /dev/null, which cannot be cut.
@@ -331,14 +325,31 @@ fn in_child(
     Ok(())
 }
 
-fn failure(plan: &Plan, task: u32, what: String, error: &io::Error) -> StartError {
-    let code = match error.raw_os_error().map(Errno::from_raw) {
+/// What was tried when a task did not start.
+#[derive(Debug)]
+enum Culprit {
+    Program(String),
+    File(PathBuf),
+}
+
+type Failure = (Culprit, io::Error);
+
+fn failure(plan: &Plan, task: u32, culprit: &Culprit, error: &io::Error) -> StartError {
+    let (what, code) = match culprit {
+        Culprit::Program(program) => (program.clone(), exec_code(error)),
+        Culprit::File(path) => (path.display().to_string(), 1),
+    };
+    StartError { task, host: plan.host.clone(), what, reason: reason(error), code }
+}
+
+/// The exit code that a shell gives when a command does not start.
+fn exec_code(error: &io::Error) -> i32 {
+    match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => 127,
         Some(Errno::EACCES | Errno::EPERM | Errno::ENOEXEC) => 126,
         _ if error.kind() == io::ErrorKind::NotFound => 127,
         _ => 1,
-    };
-    StartError { task, host: plan.host.clone(), what, reason: reason(error), code }
+    }
 }
 
 /// The error as C programs word it, without the number that std adds.

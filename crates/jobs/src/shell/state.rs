@@ -442,13 +442,10 @@ impl Shell {
     }
 
     /// A signal for all that runs. One that comes before anything runs waits; one that comes while the nodes wait for
-    /// each other ends the job here.
+    /// each other ends the job here, where nothing ran.
     pub(crate) fn kill(&mut self, now: Timestamp, signal: i32) -> Vec<Effect> {
         match self.phase {
-            Phase::Opening => {
-                self.worst = worse(self.worst, signal & 0x7f);
-                self.finish(now)
-            }
+            Phase::Opening => self.finish(now),
             Phase::Launching => {
                 self.early_signals.push(signal);
                 Vec::new()
