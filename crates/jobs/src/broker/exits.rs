@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use kiln_types::{JobId, Timestamp};
+use kiln_types::{IdSet, JobId, Timestamp};
 
 use crate::core::JobEvent;
 use crate::core::Record;
@@ -20,7 +20,9 @@ pub(super) const NOBODY: Caller = Caller(0);
 /// A job of several tasks that runs.
 struct Watched {
     timeout: Duration,
-    tasks_left: u64,
+    size: u64,
+    /// The tasks that ended; a report may come twice, so a count would not do.
+    ended: IdSet,
     deadline: Option<Timestamp>,
     note: String,
 }
@@ -53,7 +55,13 @@ impl Exits {
             return;
         }
         if let Some(timeout) = exit_timeout(&start.jobspec) {
-            let watched = Watched { timeout, tasks_left: start.size(), deadline: None, note: String::new() };
+            let watched = Watched {
+                timeout,
+                size: start.size(),
+                ended: IdSet::new(),
+                deadline: None,
+                note: String::new(),
+            };
             self.jobs.insert(start.job, watched);
         }
     }
@@ -70,7 +78,7 @@ impl Exits {
         let Some(watched) = self.jobs.get_mut(&report.job) else { return };
         for event in &report.events {
             let ShellEvent::TaskExit { task, .. } = event.what else { continue };
-            watched.tasks_left = watched.tasks_left.saturating_sub(1);
+            watched.ended.insert(task);
             if watched.deadline.is_none() {
                 let deadline = now + watched.timeout;
                 watched.deadline = Some(deadline);
@@ -81,7 +89,7 @@ impl Exits {
                 self.deadlines.insert((deadline, report.job));
             }
         }
-        if watched.tasks_left == 0 {
+        if watched.ended.len() >= watched.size {
             self.end(report.job);
         }
     }
@@ -117,5 +125,75 @@ fn exit_timeout(jobspec: &str) -> Option<Duration> {
             (None, Some(seconds)) => Duration::try_from_secs_f64(seconds).ok(),
             (None, None) => Some(EXIT_TIMEOUT),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{ShellNode, ShellReport, Timed};
+    use crate::spec::build::NewJob;
+    use kiln_types::Rank;
+    use serde_json::json;
+
+    const ID: JobId = JobId::new(58);
+
+    fn exits(timeout: &serde_json::Value) -> Exits {
+        let job = NewJob {
+            command: vec!["true".into()],
+            ntasks: 2,
+            cores_per_task: 1,
+            options: vec![("exit-timeout".into(), timeout.clone())],
+            ..NewJob::default()
+        };
+        let tasks = IdSet::range(0..=1);
+        let start = ShellStart {
+            job: ID,
+            userid: 0,
+            jobspec: job.jobspec().expect("a jobspec").to_string(),
+            r: String::new(),
+            nodes: vec![ShellNode { rank: Rank(0), host: "n0".into(), cores: tasks.clone(), tasks }],
+            node: 0,
+        };
+        let mut exits = Exits::default();
+        exits.watch(&[Effect::Send { rank: Rank(0), message: ToAgent::Start(Box::new(start)) }]);
+        exits
+    }
+
+    fn exit(exits: &mut Exits, task: u32, now: Timestamp) {
+        let what = ShellEvent::TaskExit { task, localid: task, pid: 7, wait_status: 0 };
+        let report = ShellReport { job: ID, first: 0, events: vec![Timed { at: now, what }] };
+        exits.hear(&FromAgent::Report(report), now);
+    }
+
+    #[test]
+    fn the_others_have_the_time_that_the_job_says() {
+        let mut exits = exits(&json!("5s"));
+        assert_eq!(exits.wake_at(), None);
+        exit(&mut exits, 1, Timestamp(1_000_000));
+        assert_eq!(exits.wake_at(), Some(Timestamp(6_000_000)));
+        assert!(exits.due(Timestamp(5_999_999)).is_empty());
+        let due = exits.due(Timestamp(6_000_000));
+        assert!(matches!(
+            &due[..],
+            [Input::Request { request: Request::Raise { id: ID, severity: 0, .. }, .. }]
+        ));
+        assert_eq!((exits.wake_at(), exits.due(Timestamp(i64::MAX)).len()), (None, 0));
+    }
+
+    #[test]
+    fn a_job_whose_tasks_all_ended_is_left_alone() {
+        let mut exits = exits(&json!(1.5));
+        exit(&mut exits, 0, Timestamp(0));
+        assert_eq!(exits.wake_at(), Some(Timestamp(1_500_000)));
+        exit(&mut exits, 1, Timestamp(1));
+        assert_eq!(exits.wake_at(), None);
+    }
+
+    #[test]
+    fn a_job_may_want_no_timeout() {
+        let mut exits = exits(&json!("none"));
+        exit(&mut exits, 0, Timestamp(0));
+        assert_eq!(exits.wake_at(), None);
     }
 }

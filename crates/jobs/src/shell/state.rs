@@ -514,3 +514,6 @@ fn refusal(now: Timestamp, note: String) -> Outbox {
     outbox.push(now, ShellEvent::Done { wait_status });
     outbox
 }
+
+#[cfg(test)]
+mod tests;
