@@ -237,9 +237,9 @@ impl State {
         if active.info.is_empty() {
             return false;
         }
-        let old = |age_max: Duration| {
-            active.born.is_some_and(|born| now.0.saturating_sub(born.0) as u128 > age_max.as_micros())
-        };
+        // A clock that was set back makes nothing old.
+        let age_us = active.born.map_or(0, |born| now.0.saturating_sub(born.0).max(0));
+        let old = |age_max: Duration| age_us as u128 > age_max.as_micros();
         active.info.bytes + more > settings.segment_bytes_max.min(SEGMENT_BYTES_LIMIT)
             || settings.segment_age_max.is_some_and(old)
             || self.marks.end.0 - active.info.base.0 > i64::from(i32::MAX)

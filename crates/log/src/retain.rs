@@ -1,4 +1,4 @@
-//! Giving space back: by size, by age, by the user's word.
+//! Giving space back: by size, by age, by the user's word. All of it blocks on the disk.
 
 use std::io;
 use std::sync::PoisonError;
@@ -37,7 +37,8 @@ impl Log {
     }
 
     /// Removes the sealed segments that `dead` declares dead, also inner ones: their offsets are then missing.
-    /// Returns how many. Only segments that are wholly durable are asked for.
+    /// Returns how many. Only segments that are wholly durable are asked for. After an error, and after a crash in
+    /// between, a segment may be back when the log is opened anew.
     pub fn drop_segments(&self, dead: &mut dyn FnMut(SegmentInfo) -> bool) -> Result<usize, ChangeError> {
         let shared = &self.shared;
         let mut known = shared.meta.lock().unwrap_or_else(PoisonError::into_inner);

@@ -109,6 +109,20 @@ fn a_start_that_was_moved_stays_moved_after_a_crash() {
 }
 
 #[test]
+fn a_segment_is_sealed_when_it_is_old_and_not_when_the_clock_is_set_back() {
+    let (_, clock, volume) = simulated();
+    let settings = Settings { segment_age_max: Some(Duration::from_secs(10)), ..Settings::default() };
+    let log = volume.open(Path::new("t"), settings).expect("open");
+    fill(&log, 1);
+    clock.set(Timestamp(0));
+    fill(&log, 1);
+    assert_eq!(log.segments().len(), 1);
+    clock.set(Timestamp(12_000_000));
+    fill(&log, 2);
+    assert_eq!(log.segments().len(), 2);
+}
+
+#[test]
 fn retention_by_age_takes_the_written_segment_too() {
     let (_, _, volume) = simulated();
     let settings = Settings { retention_age: Some(Duration::from_secs(10)), ..tiny() };
