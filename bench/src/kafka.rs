@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What is measured, and against whom.
 #[derive(Debug, clap::Args)]
@@ -182,9 +182,12 @@ fn batch(load: &Load) -> Vec<u8> {
     })
     .take(load.record_bytes)
     .collect();
-    let mut builder = Builder::new(1_700_000_000_000);
+    // Of now, so that retention leaves the records alone while they are measured.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time_ms = now.as_millis() as i64;
+    let mut builder = Builder::new(time_ms);
     for _ in 0..load.records_per_batch {
-        builder.push(&Record { value: Some(&value), time_ms: 1_700_000_000_000, ..Record::default() });
+        builder.push(&Record { value: Some(&value), time_ms, ..Record::default() });
     }
     builder.finish()
 }

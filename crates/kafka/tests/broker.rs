@@ -1,5 +1,6 @@
 //! The broker behind a socket, and as the rest of Kiln uses it, on a simulated disk.
 
+#[expect(clippy::unwrap_used, reason = "a failure of the helpers fails the test")]
 mod support;
 
 use kiln_kafka::wire::{Api, ErrorCode};

@@ -231,6 +231,11 @@ impl Broker {
         Ok(())
     }
 
+    /// How many partitions a topic has, if it is there.
+    pub fn partition_count(&self, topic: &str) -> Option<u32> {
+        self.topic(topic).map(|topic| topic.partitions.len() as u32)
+    }
+
     /// All topics by name.
     pub fn list_topics(&self) -> Vec<TopicInfo> {
         let topics: Vec<_> = self.topics().all().cloned().collect();

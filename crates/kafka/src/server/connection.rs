@@ -13,11 +13,12 @@ use kiln_auth::Identity;
 use kiln_net::Shutdown;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes asked of the socket when no frame is under way.
 const READ_BYTES: usize = 64 << 10;
@@ -31,10 +32,13 @@ const KEEP_BYTES: usize = 4 << 20;
 /// Frames above this count against [`crate::Settings::requests_bytes_max`].
 const SMALL_FRAME_BYTES: usize = 64 << 10;
 
+/// A frame must come at this rate, after [`crate::Settings::stall_max`]: it holds room that others wait for.
+const BYTES_PER_SECOND_MIN: usize = 256 << 10;
+
 /// Parts of replies that one system call writes at most.
 const SLICES_MAX: usize = 64;
 
-/// How long a login may take its time before it is refused a second one, and so on: not configurable in SASL.
+/// Failed logins after which the connection is closed.
 const LOGINS_MAX: u32 = 3;
 
 /// Why a connection ends before its peer ends it.
@@ -152,10 +156,11 @@ where
 {
     let settings = session.broker.inner.settings.clone();
     let (queue, pending) = mpsc::channel(settings.requests_in_flight_max);
-    let answering = answer_loop(pending, write, settings.stall_max);
+    let unanswered = AtomicUsize::new(0);
+    let answering = answer_loop(pending, write, settings.stall_max, &unanswered);
     tokio::pin!(answering);
     let end = tokio::select! {
-        end = read_loop(&session, read, queue) => end?,
+        end = read_loop(&session, read, queue, &unanswered) => end?,
         answered = &mut answering => return answered,
     };
     match end {
@@ -168,6 +173,7 @@ async fn read_loop<R: AsyncRead + Unpin>(
     session: &Session,
     read: R,
     queue: mpsc::Sender<Pending>,
+    unanswered: &AtomicUsize,
 ) -> Result<End, Close> {
     let mut frames = Frames::new(session, read);
     let mut shutdown = session.shutdown.clone();
@@ -176,13 +182,29 @@ async fn read_loop<R: AsyncRead + Unpin>(
             next = frames.next() => next?,
             () = shutdown.wait() => return Ok(End::Drain),
         };
-        let Some((frame, room)) = next else { return Ok(End::Closed) };
-        if let Some(pending) = dispatch(session, frame, room)?
-            && queue.send(pending).await.is_err()
-        {
-            return Ok(End::Closed); // the answering loop has failed, and says why
+        let (frame, room) = match next {
+            Next::Frame(frame, room) => (frame, room),
+            // A client that waits for us is not idle: a rebalance may take longer than that.
+            Next::Idle if unanswered.load(Ordering::Relaxed) > 0 => continue,
+            Next::Closed | Next::Idle => return Ok(End::Closed),
+        };
+        if let Some(pending) = dispatch(session, frame, room)? {
+            unanswered.fetch_add(1, Ordering::Relaxed);
+            if queue.send(pending).await.is_err() {
+                return Ok(End::Closed); // the answering loop has failed, and says why
+            }
         }
     }
+}
+
+/// What comes from the socket.
+enum Next {
+    /// A request, and the room in memory that it takes if it is large.
+    Frame(BytesMut, Option<OwnedSemaphorePermit>),
+    /// The peer has closed its side between two requests.
+    Closed,
+    /// Nothing has come for [`crate::Settings::idle_max`].
+    Idle,
 }
 
 /// Cuts a stream of bytes into requests.
@@ -210,40 +232,52 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }
     }
 
-    /// The next request, and the room it takes if it is large. None when the peer has closed between two.
-    async fn next(&mut self) -> Result<Option<(BytesMut, Option<OwnedSemaphorePermit>)>, Close> {
-        while self.buffer.len() < LENGTH_BYTES {
-            let limit = if self.buffer.is_empty() { self.idle_max } else { self.stall_max };
-            if !self.fill(READ_BYTES, limit).await? {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(ended_early().into()) };
+    async fn next(&mut self) -> Result<Next, Close> {
+        if self.buffer.is_empty() {
+            match timeout(self.idle_max, self.fill(READ_BYTES)).await {
+                Err(_) => return Ok(Next::Idle),
+                Ok(Ok(false)) => return Ok(Next::Closed),
+                Ok(filled) => filled.map(drop)?,
             }
+        }
+        let deadline = Instant::now() + self.stall_max;
+        while self.buffer.len() < LENGTH_BYTES {
+            self.more(READ_BYTES, deadline).await?;
         }
         let mut prefix = [0; LENGTH_BYTES];
         prefix.copy_from_slice(&self.buffer[..LENGTH_BYTES]);
         let len = frame_len(prefix, self.request_bytes_max)?;
         let room = if len > SMALL_FRAME_BYTES { Some(self.take_room(len).await?) } else { None };
+        let deadline =
+            Instant::now() + self.stall_max + Duration::from_secs((len / BYTES_PER_SECOND_MIN) as u64);
         while self.buffer.len() < LENGTH_BYTES + len {
             let missing = LENGTH_BYTES + len - self.buffer.len();
-            let step = missing.min(GROW_BYTES.max(self.buffer.len()));
-            if !self.fill(step, self.stall_max).await? {
-                return Err(ended_early().into());
-            }
+            self.more(missing.min(GROW_BYTES.max(self.buffer.len())), deadline).await?;
         }
         self.buffer.advance(LENGTH_BYTES);
         let frame = self.buffer.split_to(len);
         if self.buffer.capacity() > KEEP_BYTES {
             self.buffer = BytesMut::from(&self.buffer[..]);
         }
-        Ok(Some((frame, room)))
+        Ok(Next::Frame(frame, room))
     }
 
-    /// Reads once into the buffer, in which at least `reserve` bytes are free before; false at the end of the stream.
-    async fn fill(&mut self, reserve: usize, limit: Duration) -> Result<bool, Close> {
+    /// Reads once, in the middle of a frame.
+    async fn more(&mut self, reserve: usize, deadline: Instant) -> Result<(), Close> {
+        match timeout_at(deadline, self.fill(reserve)).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    /// Reads once into the buffer, growing it by `reserve` bytes if it is full; false at the end of the stream.
+    async fn fill(&mut self, reserve: usize) -> io::Result<bool> {
         if self.buffer.capacity() == self.buffer.len() || self.buffer.is_empty() {
             self.buffer.reserve(reserve);
         }
-        let read = timeout(limit, self.read.read_buf(&mut self.buffer)).await;
-        Ok(read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? > 0)
+        Ok(self.read.read_buf(&mut self.buffer).await? > 0)
     }
 
     async fn take_room(&self, len: usize) -> Result<OwnedSemaphorePermit, Close> {
@@ -253,15 +287,12 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 }
 
-fn ended_early() -> io::Error {
-    io::Error::from(io::ErrorKind::UnexpectedEof)
-}
-
 /// Finishes what is pending, in order, and writes the answers. Ends when the reading loop has.
 async fn answer_loop<W: AsyncWrite + Unpin>(
     mut pending: mpsc::Receiver<Pending>,
     mut write: W,
     stall_max: Duration,
+    unanswered: &AtomicUsize,
 ) -> Result<(), Close> {
     while let Some(pending) = pending.recv().await {
         let (reply, _room) = match pending {
@@ -269,6 +300,7 @@ async fn answer_loop<W: AsyncWrite + Unpin>(
             Pending::Later(work) => work.await?,
         };
         write_reply(&mut write, &reply, stall_max).await?;
+        unanswered.fetch_sub(1, Ordering::Relaxed);
     }
     write.shutdown().await?;
     Ok(())

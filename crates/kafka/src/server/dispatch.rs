@@ -2,9 +2,10 @@
 
 use super::connection::{Close, Session};
 use super::{admin, fetch, groups, login, metadata, offsets, produce};
+use crate::broker::kibibytes;
 use crate::wire::control::{decode, encode};
 use crate::wire::fetch::FetchRequest;
-use crate::wire::{Api, ErrorCode, Reply, RequestHeader};
+use crate::wire::{Api, ErrorCode, Reply, RequestHeader, WireError};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -12,6 +13,12 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use std::future::Future;
 use std::pin::Pin;
 use tokio::sync::OwnedSemaphorePermit;
+
+/// The largest request other than a `Produce`. What it decodes to takes up to [`DECODED_FACTOR`] times as much.
+const CONTROL_BYTES_MAX: usize = 4 << 20;
+
+/// How many times its own bytes a decoded control request may take: a structure of 2 bytes becomes one of 72.
+const DECODED_FACTOR: usize = 40;
 
 /// An answer, and the room in memory that it holds until it is written.
 pub(super) type Answer = Result<(Reply, Option<OwnedSemaphorePermit>), Close>;
@@ -43,6 +50,9 @@ pub(super) fn dispatch(
     if !head.api.serves(head.version) {
         return unserved(head).map(Some);
     }
+    if head.api != Api::Produce && frame.len() > CONTROL_BYTES_MAX {
+        return Err(WireError::Length { at: 0, length: frame.len() as i64 }.into());
+    }
     let is_login = matches!(head.api, Api::ApiVersions | Api::SaslHandshake | Api::SaslAuthenticate);
     if !is_login && !session.is_open() {
         return Err(Close::LoginRequired);
@@ -64,12 +74,23 @@ pub(super) fn dispatch(
             let request =
                 Request { session: session.clone(), head, client, body: frame.freeze().slice(body..) };
             Ok(Some(Pending::Later(Box::pin(async move {
-                let reply = control(request).await?;
-                drop(room);
-                Ok((reply, None))
+                let _decoded = room_to_decode(&request, room).await;
+                Ok((control(request).await?, None))
             }))))
         }
     }
+}
+
+/// Swaps the room of a large request's bytes for that of what they decode to.
+async fn room_to_decode(
+    request: &Request,
+    room: Option<OwnedSemaphorePermit>,
+) -> Option<OwnedSemaphorePermit> {
+    drop(room?);
+    let inner = &request.session.broker.inner;
+    let wanted =
+        kibibytes(request.body.len() * DECODED_FACTOR).min(kibibytes(inner.settings.requests_bytes_max));
+    inner.request_room.clone().acquire_many_owned(wanted).await.ok()
 }
 
 /// A control request that waits for its turn.

@@ -92,7 +92,7 @@ async fn create(broker: &Broker, name: &str, may_create: bool) -> Result<Arc<Top
             broker.topic(name).ok_or(ErrorCode::LeaderNotAvailable)
         }
         Err(error) => {
-            tracing::warn!(topic = name, %error, "cannot create the topic");
+            tracing::debug!(topic = name, %error, "cannot create the topic");
             Err(error.code())
         }
     }

@@ -53,6 +53,9 @@ pub struct FetchPartition {
     pub bytes_max: i32,
 }
 
+/// Topics and partitions that one request may name.
+const ELEMENTS_MAX: usize = 100_000;
+
 /// Fewest bytes of a topic, and of a partition.
 const TOPIC_BYTES_MIN: usize = 3;
 const PARTITION_BYTES_MIN: usize = 16;
@@ -72,8 +75,9 @@ impl FetchRequest {
             reader.i32()?; // session epoch
         }
         let mut topics = Vec::new();
-        for _ in 0..reader.array(TOPIC_BYTES_MIN)? {
-            topics.push(FetchTopic::parse(&mut reader, version)?);
+        let mut budget = ELEMENTS_MAX;
+        for _ in 0..reader.array_within(TOPIC_BYTES_MIN, &mut budget)? {
+            topics.push(FetchTopic::parse(&mut reader, version, &mut budget)?);
         }
         if version >= 7 {
             skip_forgotten(&mut reader, version)?;
@@ -106,10 +110,10 @@ fn skip_forgotten(reader: &mut Reader<'_>, version: i16) -> Result<(), WireError
 }
 
 impl FetchTopic {
-    fn parse(reader: &mut Reader<'_>, version: i16) -> Result<Self, WireError> {
+    fn parse(reader: &mut Reader<'_>, version: i16, budget: &mut usize) -> Result<Self, WireError> {
         let topic = topic_ref(reader, version)?;
         let mut partitions = Vec::new();
-        for _ in 0..reader.array(PARTITION_BYTES_MIN)? {
+        for _ in 0..reader.array_within(PARTITION_BYTES_MIN, budget)? {
             partitions.push(FetchPartition::parse(reader, version)?);
         }
         reader.tags()?;

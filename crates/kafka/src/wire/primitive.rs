@@ -166,6 +166,14 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
+    /// As [`Reader::array`], and takes the elements from a budget that all arrays of a request share.
+    pub fn array_within(&mut self, element_bytes_min: usize, budget: &mut usize) -> Result<usize, WireError> {
+        let at = self.pos;
+        let count = self.array(element_bytes_min)?;
+        *budget = budget.checked_sub(count).ok_or(WireError::Length { at, length: count as i64 })?;
+        Ok(count)
+    }
+
     /// Steps over the tagged fields of a structure; nothing in the old encoding.
     pub fn tags(&mut self) -> Result<(), WireError> {
         if !self.flexible {

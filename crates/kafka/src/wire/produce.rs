@@ -47,6 +47,9 @@ pub struct ProducePartition {
     pub records: Range<usize>,
 }
 
+/// Topics and partitions that one request may name.
+const ELEMENTS_MAX: usize = 100_000;
+
 /// Fewest bytes of a topic, and of a partition, in the flexible encoding.
 const TOPIC_BYTES_MIN: usize = 3;
 const PARTITION_BYTES_MIN: usize = 6;
@@ -64,8 +67,9 @@ impl ProduceRequest {
         };
         let timeout_ms = reader.i32()?;
         let mut topics = Vec::new();
-        for _ in 0..reader.array(TOPIC_BYTES_MIN)? {
-            topics.push(ProduceTopic::parse(&mut reader)?);
+        let mut budget = ELEMENTS_MAX;
+        for _ in 0..reader.array_within(TOPIC_BYTES_MIN, &mut budget)? {
+            topics.push(ProduceTopic::parse(&mut reader, &mut budget)?);
         }
         reader.tags()?;
         Ok(Self { transactional, acks, timeout_ms, topics })
@@ -73,10 +77,10 @@ impl ProduceRequest {
 }
 
 impl ProduceTopic {
-    fn parse(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+    fn parse(reader: &mut Reader<'_>, budget: &mut usize) -> Result<Self, WireError> {
         let name = reader.string()?.to_owned();
         let mut partitions = Vec::new();
-        for _ in 0..reader.array(PARTITION_BYTES_MIN)? {
+        for _ in 0..reader.array_within(PARTITION_BYTES_MIN, budget)? {
             let index = reader.i32()?;
             let records = reader.nullable_bytes()?.unwrap_or(0..0);
             reader.tags()?;

@@ -177,7 +177,8 @@ fn value(reader: &mut Reader<'_>, kind: &Kind, version: i16) -> Result<(), WireE
             Ok(())
         }
         Each(kind) => {
-            for _ in 0..reader.array(1)? {
+            let bytes_min = if let Fixed(len) = kind { *len } else { 1 };
+            for _ in 0..reader.array(bytes_min)? {
                 value(reader, kind, version)?;
             }
             Ok(())

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// Protocols that one member may offer, and bytes of what it says about each.
 const PROTOCOLS_MAX: usize = 64;
-const METADATA_BYTES_MAX: usize = 4 << 20;
+const METADATA_BYTES_MAX: usize = 1 << 20;
 
 /// Where a group stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
