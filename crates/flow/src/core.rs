@@ -18,6 +18,6 @@ pub use definition::{
 };
 pub use event::{AGENT_APPNAME, EventKind, TaskEvent};
 pub use extract::Fields;
-pub use flow::{Flow, Outlet, Problem, SinkAddress, compile};
+pub use flow::{Flow, Outlet, Problem, SHORT_BYTES_MAX, SinkAddress, compile};
 pub use task::{Catalogue, TASK_ID_BYTES_MAX, TaskError, TaskId, TaskRequest, TaskRun};
 pub use template::{BadTemplate, Template};

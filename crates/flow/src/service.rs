@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 /// Flows and tasks that were checked together.
@@ -72,7 +73,7 @@ pub struct Service {
     trigger: ShutdownTrigger,
     flows: Vec<Arc<Running>>,
     intake: Arc<Intake>,
-    tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Service {
@@ -108,7 +109,7 @@ impl Service {
         if let Some(listener) = listeners.tcp {
             tasks.spawn(accept(listener, intake.clone(), stop));
         }
-        Service { trigger, flows, intake, tasks }
+        Service { trigger, flows, intake, tasks: Mutex::new(tasks) }
     }
 
     /// Every flow with its counts, in the order of their definition.
@@ -122,11 +123,13 @@ impl Service {
     }
 
     /// Stops reading, finishes what was read, and ends; what is not done after `deadline` is given up, unacknowledged and uncommitted.
-    pub async fn drain(mut self, deadline: Duration) {
+    pub async fn drain(&self, deadline: Duration) {
         self.trigger.fire();
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+        // Held across awaits on purpose: a second call waits for the first.
+        let mut tasks = self.tasks.lock().await;
+        let all = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(deadline, all).await.is_err() {
-            self.tasks.shutdown().await;
+            tasks.shutdown().await;
         }
     }
 }

@@ -6,7 +6,7 @@ mod syslog;
 
 use crate::QUEUED_HEADER;
 use crate::backoff::{Backoff, Stopped};
-use crate::core::{Batch, Counters, Flow, Outlet};
+use crate::core::{Batch, Counters, Flow, Outlet, RecordRef, SHORT_BYTES_MAX};
 use crate::ports::{Exchanges, Jobs, PortError, Publish, Published, Topics};
 use crate::syslog::format_time;
 use kiln_net::Shutdown;
@@ -112,11 +112,11 @@ impl Running {
 
     async fn publish(&self, exchange: &str, batch: &mut Batch, ports: &Ports) -> Result<(), PortError> {
         let headers = [(QUEUED_HEADER, format_time(ports.clock.now()))];
-        let ids: Vec<_> = batch
-            .records
-            .iter()
-            .map(|record| String::from_utf8_lossy(record.key.unwrap_or_default()))
-            .collect();
+        let id = |record: RecordRef<'_>| {
+            let key = record.key.filter(|key| key.len() <= SHORT_BYTES_MAX).unwrap_or_default();
+            String::from_utf8_lossy(key).into_owned()
+        };
+        let ids: Vec<String> = batch.records.iter().map(id).collect();
         let each = batch.records.iter().zip(&batch.routes).zip(&ids);
         let messages: Vec<Publish<'_>> = each
             .map(|((record, routing_key), message_id)| Publish {
@@ -127,11 +127,12 @@ impl Running {
             })
             .collect();
         let published = ports.exchanges.publish(exchange, &messages).await?;
-        for (index, _) in
-            published.iter().enumerate().filter(|(_, outcome)| **outcome == Published::Unroutable)
-        {
-            let reason =
-                format!("to: no queue of exchange {exchange} is bound for `{}`", batch.routes[index]);
+        let outcomes = published.iter().zip(&batch.routes).enumerate();
+        let unroutable = outcomes.filter(|(_, (outcome, _))| **outcome == Published::Unroutable);
+        let reason = |route: &str| format!("to: no queue of exchange {exchange} is bound for `{route}`");
+        let lost: Vec<(usize, String)> =
+            unroutable.map(|(index, (_, route))| (index, reason(route))).collect();
+        for (index, reason) in lost {
             batch.bury(index, self.flow.name(), &reason);
         }
         Ok(())

@@ -56,13 +56,20 @@ impl Records {
 
     /// The records in the order in which they were added.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = RecordRef<'_>> {
-        let mut start = 0;
-        self.entries.iter().map(move |entry| {
-            let key = entry.has_key.then(|| &self.bytes[start..entry.key_end]);
-            start = entry.value_end;
-            let value = &self.bytes[entry.key_end..entry.value_end];
-            RecordRef { key, value, headers: &entry.headers, time: entry.time }
-        })
+        (0..self.entries.len()).map(|index| self.at(index))
+    }
+
+    /// One record, by its place in the order.
+    pub fn get(&self, index: usize) -> Option<RecordRef<'_>> {
+        (index < self.entries.len()).then(|| self.at(index))
+    }
+
+    fn at(&self, index: usize) -> RecordRef<'_> {
+        let entry = &self.entries[index];
+        let start = index.checked_sub(1).map_or(0, |before| self.entries[before].value_end);
+        let key = entry.has_key.then(|| &self.bytes[start..entry.key_end]);
+        let value = &self.bytes[entry.key_end..entry.value_end];
+        RecordRef { key, value, headers: &entry.headers, time: entry.time }
     }
 
     /// How many.
@@ -128,7 +135,7 @@ impl Batch {
 
     /// Puts record `index` into the dead letters.
     pub fn bury(&mut self, index: usize, flow: &str, reason: &str) {
-        if let Some(record) = self.records.iter().nth(index) {
+        if let Some(record) = self.records.get(index) {
             self.dead.push(record.key, record.value, dead_headers(flow, reason), record.time);
         }
     }

@@ -12,6 +12,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+/// Longest routing key and message id, in bytes: AMQP's short string.
+pub const SHORT_BYTES_MAX: usize = 255;
+
 /// A mistake in a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -270,7 +273,11 @@ impl Flow {
         match &self.outlet {
             Outlet::Exchange { routing_key, .. } => {
                 let node = request.as_ref().map(|request| request.node.as_str());
-                batch.routes.push(scope.render_with("to.routing_key", routing_key, node)?.into_owned());
+                let route = scope.render_with("to.routing_key", routing_key, node)?.into_owned();
+                if route.len() > SHORT_BYTES_MAX {
+                    return Err(format!("to.routing_key: longer than {SHORT_BYTES_MAX} bytes"));
+                }
+                batch.routes.push(route);
             }
             Outlet::Jobs { task } => {
                 let name = scope.render("to.job", task)?;

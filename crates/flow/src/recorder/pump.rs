@@ -1,7 +1,7 @@
 //! From the topics to the tables.
 
 use super::machine::{FlowCommand, FlowMachine, OFFSETS, Place};
-use super::row::Sighting;
+use super::row::{Sighting, TEXT_BYTES_MAX};
 use crate::backoff::{Backoff, Stopped};
 use crate::core::{TaskEvent, TaskRequest};
 use crate::ports::{Fetched, PortError, TopicRecord, Topics};
@@ -16,7 +16,9 @@ use tokio::task::JoinSet;
 
 /// The reader's name in the table of offsets. A flow cannot have it.
 const READER: &str = "#recorder";
-/// About as much becomes one command; far below the largest one.
+/// Records of one command: each is at most a few texts of 2 KiB, so that the whole stays below the largest command.
+const COMMAND_RECORDS_MAX: usize = 100;
+const _: () = assert!(COMMAND_RECORDS_MAX * 4 * TEXT_BYTES_MAX < kiln_store::COMMAND_BYTES_MAX);
 const READ_BYTES: usize = 256 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(5);
 
@@ -136,17 +138,25 @@ impl Pump {
         from: Offset,
         fetched: Result<Fetched, PortError>,
     ) -> Result<Offset, String> {
-        let Fetched { records, next } = fetched.map_err(|error| error.to_string())?;
-        if next == from {
-            return Ok(from);
+        let Fetched { records, next: end } = fetched.map_err(|error| error.to_string())?;
+        let mut from = from;
+        let mut chunks = records.chunks(COMMAND_RECORDS_MAX).peekable();
+        while from != end {
+            let chunk = chunks.next().unwrap_or_default();
+            // The last one takes in what lies behind its records: offsets without a record.
+            let next =
+                chunk.last().filter(|_| chunks.peek().is_some()).map_or(end, |last| last.offset.next());
+            let sightings: Vec<Sighting> = chunk.iter().filter_map(|record| self.sighting(record)).collect();
+            let ignored = (chunk.len() - sightings.len()) as u64;
+            let command = FlowCommand::Record { place: place.clone(), from, next, sightings };
+            match self.handle.submit(command).await {
+                Ok(()) => self.ignored.fetch_add(ignored, Relaxed),
+                Err(SubmitError::Rejected(elsewhere)) => return Ok(elsewhere.expected),
+                Err(error) => return Err(error.to_string()),
+            };
+            from = next;
         }
-        let sightings: Vec<Sighting> = records.iter().filter_map(|record| self.sighting(record)).collect();
-        self.ignored.fetch_add((records.len() - sightings.len()) as u64, Relaxed);
-        match self.handle.submit(FlowCommand::Record { place: place.clone(), from, next, sightings }).await {
-            Ok(()) => Ok(next),
-            Err(SubmitError::Rejected(elsewhere)) => Ok(elsewhere.expected),
-            Err(error) => Err(error.to_string()),
-        }
+        Ok(end)
     }
 
     fn sighting(&self, record: &TopicRecord) -> Option<Sighting> {

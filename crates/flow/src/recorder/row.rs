@@ -5,6 +5,8 @@ use crate::core::{EventKind, TaskEvent, TaskId, TaskRequest};
 use kiln_types::{JobId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+/// Longest text that a row keeps, in bytes; the rest is cut.
+pub(super) const TEXT_BYTES_MAX: usize = 2048;
 /// Jobs of one task that are remembered, to tell a repeat from a second run.
 const JOBS_MAX: usize = 16;
 
@@ -179,8 +181,8 @@ impl Sighting {
         let args: Vec<String> = request.args.iter().map(|(name, value)| format!("{name}={value}")).collect();
         Sighting::Logged {
             id: request.id,
-            task: request.task,
-            args: args.join(" "),
+            task: cut(request.task),
+            args: cut(args.join(" ")),
             issued: request.issued,
             logged,
         }
@@ -189,14 +191,14 @@ impl Sighting {
     /// An agent's event.
     pub fn of_event(event: TaskEvent) -> Sighting {
         let at = event.at;
-        let by = Told { id: event.id, task: event.task, agent: event.agent, queued: event.queued };
+        let by = Told { id: event.id, task: cut(event.task), agent: cut(event.agent), queued: event.queued };
         match event.kind {
             EventKind::Started { job } => Sighting::Started { by, job, at },
             EventKind::Completed { job, started, status } => {
                 Sighting::Completed { by, job, started, at, status }
             }
-            EventKind::Lost { job, reason } => Sighting::Lost { by, job, reason },
-            EventKind::Refused { reason } => Sighting::Refused { by, reason },
+            EventKind::Lost { job, reason } => Sighting::Lost { by, job, reason: cut(reason) },
+            EventKind::Refused { reason } => Sighting::Refused { by, reason: cut(reason) },
         }
     }
 
@@ -313,6 +315,12 @@ fn refuse(row: &mut Row, totals: &mut Totals, reason: String) {
     row.reason = Some(reason);
 }
 
+/// The first `TEXT_BYTES_MAX` bytes: anybody may write to a topic, and a row stays small.
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+    text
+}
+
 /// Keeps the newest `JOBS_MAX`.
 fn remember(jobs: &mut Vec<JobId>, job: JobId) {
     if jobs.len() == JOBS_MAX {
@@ -406,6 +414,17 @@ mod tests {
         let (row, totals) = run([logged(), started(1), lost, started(2), completed(2, 0)]);
         assert_eq!((totals.started, totals.completed, totals.duplicated, totals.lost_jobs), (1, 1, 0, 1));
         assert_eq!((row.started_jobs.len(), row.job), (2, Some(JobId::new(2))));
+    }
+
+    #[test]
+    fn texts_of_strangers_are_cut() {
+        let args = [("a".to_owned(), "é".repeat(5000))].into();
+        let (task, node) = ("c".to_owned(), "any".to_owned());
+        let request = TaskRequest { id: by(0).id, task, args, node, issued: Timestamp(1) };
+        let Sighting::Logged { args, .. } = Sighting::of_request(request, Timestamp(2)) else {
+            unreachable!()
+        };
+        assert!(args.len() <= TEXT_BYTES_MAX && args.starts_with("a=é"));
     }
 
     #[test]

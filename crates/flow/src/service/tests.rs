@@ -106,6 +106,38 @@ async fn datagrams_are_dropped_and_counted_when_the_disk_does_not_keep_up() {
 }
 
 #[tokio::test]
+async fn a_listener_that_comes_back_gets_what_it_had_not_acknowledged() {
+    let first = start(chain(flow("true", to_topic()))).await;
+    let lines: Vec<String> = (0..3000).map(|number| format!("<13>{number}")).collect();
+    let settings = Settings {
+        address: first.tcp.to_string(),
+        transport: Transport::Relp,
+        rate: None,
+        window: 16,
+        restamp: false,
+    };
+    let (_trigger, stop) = shutdown_pair();
+    let sent = lines.clone();
+    let replayed = tokio::spawn(async move {
+        replay(sent.into_iter(), &settings, &RealClock::new(), stop, &mut |_| {}).await.unwrap()
+    });
+    first.world.until("all", 100).await;
+    first.service.drain(Duration::from_secs(5)).await;
+    let Harness { world, store, tcp, .. } = first;
+    let listener = TcpListener::bind(tcp).await.unwrap();
+    let listeners = SyslogListeners { tcp: Some(listener), udp: None };
+    let ports = world.ports(std::path::Path::new("/"));
+    let again = chain(flow("true", to_topic()));
+    let _second = Service::start(again, listeners, Limits::default(), &ports, store.handle());
+    assert_eq!(replayed.await.unwrap().acknowledged, 3000);
+    let mut seen = values(&world, "all");
+    assert!(seen.len() < 3000 + 16 * 2, "no more than the window is repeated");
+    let mut first_seen = std::collections::HashSet::new();
+    seen.retain(|line| first_seen.insert(line.clone()));
+    assert_eq!(seen, lines, "each arrived, and in order");
+}
+
+#[tokio::test]
 async fn long_lines_are_cut_and_counted() {
     let harness = start(chain(flow("true", to_topic()))).await;
     send(harness.tcp, Transport::Relp, &[&"x".repeat(600)]).await;

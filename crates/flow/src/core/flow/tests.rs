@@ -112,6 +112,16 @@ fn a_record_is_routed_by_the_node_of_its_request() {
 }
 
 #[test]
+fn a_routing_key_that_is_too_long_is_one_dead_letter() {
+    let to =
+        Sink { exchange: Some("x".to_owned()), routing_key: Some("{message}".to_owned()), ..Sink::default() };
+    let definition = Definition { filter: None, extract: None, to, ..tasks() };
+    let batch = take(&definition, &format!("<13>1 - h a - - - {}", "k".repeat(256)));
+    assert!(batch.routes.is_empty() && reason(&batch).contains("longer than 255"));
+    assert_eq!(take(&definition, "<13>1 - h a - - - short").routes, ["short"]);
+}
+
+#[test]
 fn fields_become_json_and_jobs_an_argument_vector() {
     let mut definition = tasks();
     definition.to.value = Some(ValueKind::Fields);
