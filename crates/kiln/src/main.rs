@@ -5,7 +5,7 @@
 mod api;
 mod cli;
 mod commands;
-mod flux_stub;
+mod flux;
 mod node;
 mod paths;
 mod settings;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let name = arguments.first().map(Path::new).and_then(Path::file_name).map(std::ffi::OsStr::to_owned);
     if name.is_some_and(|name| name == "flux") {
         arguments.remove(0);
-        return flux_stub::main(arguments);
+        return flux::main(arguments);
     }
     let matches = command_line().get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
@@ -59,8 +59,9 @@ fn setting_flags(cli: &Cli, matches: &clap::ArgMatches) -> anyhow::Result<settin
         }
     }
     for pair in &up.set {
-        let (key, value) =
-            pair.split_once('=').ok_or_else(|| anyhow::anyhow!("--set {pair}: write it as KEY=VALUE, as in --set amqp.listen=127.0.0.1:5673"))?;
+        let (key, value) = pair.split_once('=').ok_or_else(|| {
+            anyhow::anyhow!("--set {pair}: write it as KEY=VALUE, as in --set amqp.listen=127.0.0.1:5673")
+        })?;
         flags.push((key.trim().to_owned(), value.trim().to_owned()));
     }
     Ok(flags)

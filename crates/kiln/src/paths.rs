@@ -11,61 +11,61 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The data directory of one instance and the names inside it.
 #[derive(Debug, Clone)]
-pub struct DataDir(PathBuf);
+pub(crate) struct DataDir(PathBuf);
 
 impl DataDir {
     /// Takes `dir` as an absolute path; nothing is created.
-    pub fn new(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn new(dir: &Path) -> io::Result<Self> {
         std::path::absolute(dir).map(Self)
     }
 
     /// The directory itself.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.0
     }
 
     /// Sockets, locks and pid files: nothing here is worth keeping.
-    pub fn run(&self) -> PathBuf {
+    pub(crate) fn run(&self) -> PathBuf {
         self.0.join("run")
     }
 
     /// One log file per node.
-    pub fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         self.0.join("log")
     }
 
     /// Held by the supervisor for as long as it lives.
-    pub fn lock(&self) -> PathBuf {
+    pub(crate) fn lock(&self) -> PathBuf {
         self.run().join("lock")
     }
 
     /// What the supervisor knows: pids, nodes, listeners (JSON, replaced whole).
-    pub fn supervisor_file(&self) -> PathBuf {
+    pub(crate) fn supervisor_file(&self) -> PathBuf {
         self.run().join("supervisor.json")
     }
 
     /// The settings this run was started with, as its nodes read them.
-    pub fn effective_config(&self) -> PathBuf {
+    pub(crate) fn effective_config(&self) -> PathBuf {
         self.run().join("config.json")
     }
 
     /// The leader's socket for `kiln` commands.
-    pub fn control_socket(&self) -> PathBuf {
+    pub(crate) fn control_socket(&self) -> PathBuf {
         self.run().join("control.sock")
     }
 
     /// The job broker's socket of a rank; `flux` connects to one of these.
-    pub fn broker_socket(&self, rank: u32) -> PathBuf {
+    pub(crate) fn broker_socket(&self, rank: u32) -> PathBuf {
         self.run().join(format!("broker-{rank}.sock"))
     }
 
     /// The password with which agents log in to the broker; readable by the owner alone.
-    pub fn agent_secret(&self) -> PathBuf {
+    pub(crate) fn agent_secret(&self) -> PathBuf {
         self.run().join("agent.secret")
     }
 
     /// Makes the directories, private to the user, and refuses a path too deep for a socket address.
-    pub fn prepare(&self) -> anyhow::Result<()> {
+    pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         let longest = self.broker_socket(99_999);
         anyhow::ensure!(
             longest.as_os_str().len() <= SOCKET_PATH_BYTES_MAX,
@@ -75,7 +75,10 @@ impl DataDir {
         );
         for dir in [self.0.clone(), self.run(), self.logs()] {
             create_private_dir(&dir).map_err(|e| {
-                anyhow::anyhow!("failed to create {}: {e}; choose a directory you may write with --data", dir.display())
+                anyhow::anyhow!(
+                    "failed to create {}: {e}; choose a directory you may write with --data",
+                    dir.display()
+                )
             })?;
         }
         Ok(())
@@ -88,7 +91,7 @@ fn create_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Where data lies when nobody says: `/var/lib/kiln` for root, `$XDG_DATA_HOME/kiln` or `~/.local/share/kiln` for others.
-pub fn default_data_dir() -> PathBuf {
+pub(crate) fn default_data_dir() -> PathBuf {
     if Uid::effective().is_root() {
         return PathBuf::from("/var/lib/kiln");
     }
@@ -105,13 +108,14 @@ fn instance_pointer() -> PathBuf {
     let run = if uid.is_root() {
         PathBuf::from("/run")
     } else {
-        env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from(format!("/tmp/kiln-{uid}")), PathBuf::from)
+        env::var_os("XDG_RUNTIME_DIR")
+            .map_or_else(|| PathBuf::from(format!("/tmp/kiln-{uid}")), PathBuf::from)
     };
     run.join("kiln").join("instance")
 }
 
 /// Points bare commands at `data`. A pointer that cannot be written only costs the user a `--data`.
-pub fn publish_instance(data: &DataDir) {
+pub(crate) fn publish_instance(data: &DataDir) {
     let pointer = instance_pointer();
     let publish = || -> io::Result<()> {
         create_private_dir(pointer.parent().unwrap_or(Path::new("/")))?;
@@ -125,7 +129,7 @@ pub fn publish_instance(data: &DataDir) {
 }
 
 /// Takes the pointer back if it still names `data`.
-pub fn withdraw_instance(data: &DataDir) {
+pub(crate) fn withdraw_instance(data: &DataDir) {
     let pointer = instance_pointer();
     if std::fs::read_link(&pointer).is_ok_and(|to| to == data.root()) {
         let _ = std::fs::remove_file(pointer);
@@ -133,7 +137,7 @@ pub fn withdraw_instance(data: &DataDir) {
 }
 
 /// The instance a command means: `--data`, else `KILN_DATA` (clap fills both into `given`), else the one that runs here, else the default place.
-pub fn resolve(given: Option<&Path>) -> io::Result<DataDir> {
+pub(crate) fn resolve(given: Option<&Path>) -> io::Result<DataDir> {
     match given {
         Some(dir) => DataDir::new(dir),
         None => DataDir::new(&std::fs::read_link(instance_pointer()).unwrap_or_else(|_| default_data_dir())),
@@ -141,7 +145,8 @@ pub fn resolve(given: Option<&Path>) -> io::Result<DataDir> {
 }
 
 /// The broker socket that `flux` uses when `FLUX_URI` is not set.
-pub fn default_flux_socket() -> PathBuf {
+pub(crate) fn default_flux_socket() -> PathBuf {
     let given = env::var_os("KILN_DATA").map(PathBuf::from);
-    resolve(given.as_deref()).map_or_else(|_| PathBuf::from("/run/kiln/flux.sock"), |data| data.broker_socket(0))
+    resolve(given.as_deref())
+        .map_or_else(|_| PathBuf::from("/run/kiln/flux.sock"), |data| data.broker_socket(0))
 }

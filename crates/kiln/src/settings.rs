@@ -8,25 +8,20 @@ use kiln_config::{Loaded, Sources, TomlFile};
 use crate::paths::DataDir;
 
 /// Keys and values from the command line: `("kafka.listen", "127.0.0.1:0")`.
-pub type Flags = Vec<(String, String)>;
+pub(crate) type Flags = Vec<(String, String)>;
 
 /// The file that is read: the one named, else `kiln.toml` in the data directory if it is there.
-pub fn file(data: &DataDir, named: Option<&Path>) -> anyhow::Result<Option<TomlFile>> {
-    let path = match named {
-        Some(path) => path.to_owned(),
-        None => {
-            let path = data.root().join("kiln.toml");
-            if !path.exists() {
-                return Ok(None);
-            }
-            path
-        }
-    };
+pub(crate) fn file(data: &DataDir, named: Option<&Path>) -> anyhow::Result<Option<TomlFile>> {
+    let usual = data.root().join("kiln.toml");
+    if named.is_none() && !usual.exists() {
+        return Ok(None);
+    }
+    let path = named.map_or(usual, Path::to_owned);
     TomlFile::read(&path).map(Some).with_context(|| format!("failed to read {}", path.display()))
 }
 
 /// Settings for a command that a person typed.
-pub fn load(data: &DataDir, named: Option<&Path>, flags: Flags) -> anyhow::Result<(Loaded, Sources)> {
+pub(crate) fn load(data: &DataDir, named: Option<&Path>, flags: Flags) -> anyhow::Result<(Loaded, Sources)> {
     let sources = Sources { file: file(data, named)?, env: Vec::new(), flags }.with_process_env();
     let loaded = kiln_config::load(&sources)?;
     for note in &loaded.notes {
@@ -45,17 +40,20 @@ struct Handed {
 }
 
 /// Keeps `sources` for the nodes.
-pub fn hand_over(data: &DataDir, sources: Sources) -> anyhow::Result<()> {
-    let handed = Handed { file: sources.file.map(|f| (f.path, f.text)), env: sources.env, flags: sources.flags };
+pub(crate) fn hand_over(data: &DataDir, sources: Sources) -> anyhow::Result<()> {
+    let handed =
+        Handed { file: sources.file.map(|f| (f.path, f.text)), env: sources.env, flags: sources.flags };
     crate::supervisor::write_whole(&data.effective_config(), &serde_json::to_vec(&handed)?)
         .with_context(|| format!("failed to write {}", data.effective_config().display()))
 }
 
 /// What [`hand_over`] kept.
-pub fn take_over(data: &DataDir) -> anyhow::Result<Loaded> {
+pub(crate) fn take_over(data: &DataDir) -> anyhow::Result<Loaded> {
     let path = data.effective_config();
-    let text = std::fs::read(&path).with_context(|| format!("failed to read {}; `kiln up` writes it", path.display()))?;
-    let handed: Handed = serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
+    let text = std::fs::read(&path)
+        .with_context(|| format!("failed to read {}; `kiln up` writes it", path.display()))?;
+    let handed: Handed =
+        serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
     let file = handed.file.map(|(path, text)| TomlFile { path, text });
     Ok(kiln_config::load(&Sources { file, env: handed.env, flags: handed.flags })?)
 }

@@ -34,7 +34,7 @@ const REPORT_BYTES_MAX: u64 = 64 * 1024;
 /// Where clients connect; written by the leader once it listens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     /// Kafka protocol.
     pub kafka: String,
     /// AMQP 0-9-1.
@@ -48,24 +48,26 @@ pub struct Listeners {
 /// The line a node prints on standard output once it serves.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub(crate) struct Report {
     /// The leader's listeners; members have none.
     pub listeners: Option<Listeners>,
 }
 
 impl Report {
     /// Tells the supervisor, if there is one.
-    pub fn send(&self) -> anyhow::Result<()> {
+    pub(crate) fn send(&self) -> anyhow::Result<()> {
         let mut line = serde_json::to_string(self)?;
         line.push('\n');
-        std::io::stdout().write_all(line.as_bytes()).context("failed to tell the supervisor that this node is ready")
+        std::io::stdout()
+            .write_all(line.as_bytes())
+            .context("failed to tell the supervisor that this node is ready")
     }
 }
 
 /// What a node is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// Started, not yet serving.
     Starting,
     /// Serving.
@@ -79,7 +81,7 @@ pub enum State {
 /// One node as the supervisor sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NodeStatus {
+pub(crate) struct NodeStatus {
     /// Rank 0 leads.
     pub rank: u32,
     /// The host name it runs under.
@@ -95,7 +97,7 @@ pub struct NodeStatus {
 /// The whole picture, kept in `run/supervisor.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// The supervisor's process.
     pub supervisor_pid: i32,
     /// One entry per rank, in order.
@@ -106,26 +108,27 @@ pub struct Picture {
 
 impl Picture {
     /// Reads what a supervisor wrote, and whether that supervisor still lives.
-    pub fn load(data: &DataDir) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn load(data: &DataDir) -> anyhow::Result<Option<Self>> {
         let file = data.supervisor_file();
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("failed to read {}", file.display())),
         };
-        let picture = serde_json::from_str(&text)
-            .with_context(|| format!("failed to read {}: it was written by another version of kiln", file.display()))?;
+        let picture = serde_json::from_str(&text).with_context(|| {
+            format!("failed to read {}: it was written by another version of kiln", file.display())
+        })?;
         Ok(is_running(data).then_some(picture))
     }
 
     /// Whether every node serves.
-    pub fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         self.listeners.is_some() && self.nodes.iter().all(|n| n.state == State::Ready)
     }
 }
 
 /// Whether a supervisor holds the instance's lock.
-pub fn is_running(data: &DataDir) -> bool {
+pub(crate) fn is_running(data: &DataDir) -> bool {
     let Ok(file) = File::open(data.lock()) else { return false };
     // A shared lock is refused exactly while a supervisor holds the exclusive one.
     Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
@@ -160,7 +163,7 @@ enum Phase {
 
 /// How an instance ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// On request.
     Stopped,
     /// A node died before everything was ready once.
@@ -173,7 +176,11 @@ pub enum Ended {
 }
 
 /// Runs an instance of `hosts` (rank = index) until it is told to stop. `announce` is called once, when everything is ready.
-pub async fn run(data: &DataDir, hosts: &[String], announce: impl FnOnce(&Picture)) -> anyhow::Result<Ended> {
+pub(crate) async fn run(
+    data: &DataDir,
+    hosts: &[String],
+    announce: impl FnOnce(&Picture),
+) -> anyhow::Result<Ended> {
     let _lock = lock(data)?;
     let (events, inbox) = mpsc::channel(64);
     let mut supervisor = Supervisor {
@@ -202,7 +209,8 @@ fn lock(data: &DataDir) -> anyhow::Result<Flock<File>> {
 
 impl Node {
     fn new(rank: u32, host: &str) -> Self {
-        let status = NodeStatus { rank, host: host.to_owned(), pid: None, state: State::Starting, restarts: 0 };
+        let status =
+            NodeStatus { rank, host: host.to_owned(), pid: None, state: State::Starting, restarts: 0 };
         Self { status, started: Instant::now(), pause: BACKOFF.0 }
     }
 
@@ -255,7 +263,7 @@ impl Supervisor {
                 self.nodes[rank as usize].status.state = State::Ready;
                 self.listeners = report.listeners.or(self.listeners.take());
             }
-            Event::Exited { rank, how } => return self.exited(rank, &how),
+            Event::Exited { rank, how } => return Ok(self.exited(rank, &how)),
             Event::Restart { rank } if self.phase == Phase::Serving => self.start(rank as usize)?,
             Event::Restart { .. } => {}
             Event::Stop => self.stop(),
@@ -264,7 +272,7 @@ impl Supervisor {
         Ok(None)
     }
 
-    fn exited(&mut self, rank: u32, how: &str) -> anyhow::Result<Option<Ended>> {
+    fn exited(&mut self, rank: u32, how: &str) -> Option<Ended> {
         let phase = self.phase;
         let node = &mut self.nodes[rank as usize];
         node.status.pid = None;
@@ -274,10 +282,14 @@ impl Supervisor {
                 let host = node.status.host.clone();
                 let why = format!("{how}\n{}", log_tail(&self.data, &host));
                 self.nodes.iter().for_each(|n| n.signal(Signal::SIGKILL));
-                return Ok(Some(Ended::StartFailed { host, why }));
+                return Some(Ended::StartFailed { host, why });
             }
             Phase::Serving => {
-                node.pause = if node.started.elapsed() < QUICK_DEATH { (node.pause * 2).min(BACKOFF.1) } else { BACKOFF.0 };
+                node.pause = if node.started.elapsed() < QUICK_DEATH {
+                    (node.pause * 2).min(BACKOFF.1)
+                } else {
+                    BACKOFF.0
+                };
                 node.status.state = State::Restarting;
                 node.status.restarts += 1;
                 tracing::warn!(host = node.status.host, how, pause = ?node.pause, "a node died; starting it again");
@@ -295,7 +307,7 @@ impl Supervisor {
             self.nodes[0].signal(Signal::SIGTERM);
         }
         let stopping = matches!(self.phase, Phase::StoppingMembers | Phase::StoppingLeader);
-        Ok((stopping && members_gone && self.nodes[0].status.pid.is_none()).then_some(Ended::Stopped))
+        (stopping && members_gone && self.nodes[0].status.pid.is_none()).then_some(Ended::Stopped)
     }
 
     fn stop(&mut self) {
@@ -400,13 +412,15 @@ async fn forward_reports(rank: u32, stdout: tokio::process::ChildStdout, events:
             Ok(report) => {
                 let _ = events.send(Event::Report { rank, report }).await;
             }
-            Err(error) => tracing::warn!(rank, %error, line, "a node said something on standard output that is no report"),
+            Err(error) => {
+                tracing::warn!(rank, %error, line, "a node said something on standard output that is no report")
+            }
         }
     }
 }
 
 /// Replaces a small file so that a reader sees the old or the new one, never half of it. Not synced: it describes processes, which do not outlive power either.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
     std::fs::write(&fresh, bytes)?;
     std::fs::rename(fresh, path)
@@ -414,7 +428,11 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 fn log_file(data: &DataDir, host: &str) -> anyhow::Result<File> {
     let path = data.logs().join(format!("{host}.log"));
-    File::options().create(true).append(true).open(&path).with_context(|| format!("failed to open {}", path.display()))
+    File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("failed to open {}", path.display()))
 }
 
 /// The last lines of a node's log: what a person would look at first.
@@ -422,6 +440,6 @@ fn log_tail(data: &DataDir, host: &str) -> String {
     let path = data.logs().join(format!("{host}.log"));
     let text = std::fs::read(&path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
-    let tail: String = lines[lines.len().saturating_sub(5)..].iter().map(|line| format!("{line}\n")).collect();
-    format!("{tail}(its log: {})", path.display())
+    let tail = lines[lines.len().saturating_sub(5)..].join("\n");
+    format!("{tail}\n(its log: {})", path.display())
 }

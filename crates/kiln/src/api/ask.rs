@@ -8,7 +8,7 @@ use super::server::Caller;
 
 /// A request as the routes see it.
 #[derive(Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Who asks.
     pub caller: Caller,
     /// The verb.
@@ -21,57 +21,70 @@ pub struct Ask {
 
 /// A refusal: the status, and a sentence for a person.
 #[derive(Debug)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// HTTP's word for it.
     pub status: StatusCode,
     /// What was wrong and what to do.
     pub error: String,
 }
 
+/// What a refusal says, made of anything that can be shown.
+#[derive(Debug)]
+pub(crate) struct Reason(String);
+
+impl<T: std::fmt::Display> From<T> for Reason {
+    fn from(shown: T) -> Self {
+        Self(shown.to_string())
+    }
+}
+
 impl Fault {
     /// The request itself is wrong.
-    pub fn bad(error: impl ToString) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, error: error.to_string() }
+    pub(crate) fn bad(error: impl Into<Reason>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, error: error.into().0 }
     }
 
     /// What it names is not there.
-    pub fn missing(error: impl ToString) -> Self {
-        Self { status: StatusCode::NOT_FOUND, error: error.to_string() }
+    pub(crate) fn missing(error: impl Into<Reason>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, error: error.into().0 }
     }
 
     /// It is right and could not be done.
-    pub fn failed(error: impl ToString) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, error: error.to_string() }
+    pub(crate) fn failed(error: impl Into<Reason>) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, error: error.into().0 }
     }
 }
 
 impl Ask {
     /// The path's segments, unescaped.
-    pub fn segments(&self) -> Result<Vec<String>, Fault> {
+    pub(crate) fn segments(&self) -> Result<Vec<String>, Fault> {
         self.uri.path().split('/').filter(|s| !s.is_empty()).map(unescape).collect()
     }
 
     /// A value of the query, unescaped.
-    pub fn query(&self, name: &str) -> Result<Option<String>, Fault> {
+    pub(crate) fn query(&self, name: &str) -> Result<Option<String>, Fault> {
         let pairs = self.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
         pairs.filter(|(key, _)| *key == name).map(|(_, value)| unescape(value)).next().transpose()
     }
 
     /// A value of the query that is a number or a word with a parser of its own.
-    pub fn parsed<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, Fault> {
+    pub(crate) fn parsed<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, Fault> {
         match self.query(name)? {
             None => Ok(default),
-            Some(text) => text.parse().map_err(|_| Fault::bad(format!("`{name}={text}` is not a value for {name}"))),
+            Some(text) => {
+                text.parse().map_err(|_| Fault::bad(format!("`{name}={text}` is not a value for {name}")))
+            }
         }
     }
 
     /// The body as JSON.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Fault> {
-        serde_json::from_slice(&self.body).map_err(|e| Fault::bad(format!("the body is not what {} takes: {e}", self.uri.path())))
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        serde_json::from_slice(&self.body)
+            .map_err(|e| Fault::bad(format!("the body is not what {} takes: {e}", self.uri.path())))
     }
 
     /// Only the owner may change things.
-    pub fn owner_only(&self) -> Result<(), Fault> {
+    pub(crate) fn owner_only(&self) -> Result<(), Fault> {
         if self.caller == Caller::Owner {
             return Ok(());
         }

@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// The instance is not there, or its leader is being started again.
 #[derive(Debug, thiserror::Error)]
 #[error("no instance runs on {data}: {source}; start one with `kiln up`, or name another with --data")]
-pub struct NotRunning {
+pub(crate) struct NotRunning {
     data: String,
     source: std::io::Error,
 }
@@ -26,16 +26,21 @@ pub struct NotRunning {
 /// What the instance refused, in its own words.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Refused(pub String);
+pub(crate) struct Refused(pub String);
 
 /// Asks a question: `path` with its query.
-pub async fn get<T: DeserializeOwned>(data: &DataDir, path: &str) -> anyhow::Result<T> {
+pub(crate) async fn get<T: DeserializeOwned>(data: &DataDir, path: &str) -> anyhow::Result<T> {
     let answer = send(data, Method::GET, path, Bytes::new()).await?;
     serde_json::from_slice(&answer).with_context(|| format!("failed to read the answer to {path}"))
 }
 
 /// Asks for a change.
-pub async fn change(data: &DataDir, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Bytes> {
+pub(crate) async fn change(
+    data: &DataDir,
+    method: Method,
+    path: &str,
+    body: &impl Serialize,
+) -> anyhow::Result<Bytes> {
     send(data, method, path, Bytes::from(serde_json::to_vec(body)?)).await
 }
 
@@ -67,6 +72,6 @@ fn refusal(status: StatusCode, body: &[u8]) -> Refused {
 }
 
 /// One path segment or query value, escaped.
-pub fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -4,7 +4,7 @@
 //! instance may also change things. `kiln` commands are clients of the latter, so whatever they can do, `curl --unix-socket` can.
 
 mod ask;
-pub mod client;
-pub mod model;
-pub mod routes;
-pub mod server;
+pub(crate) mod client;
+pub(crate) mod model;
+pub(crate) mod routes;
+pub(crate) mod server;

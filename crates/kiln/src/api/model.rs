@@ -6,14 +6,14 @@ use crate::supervisor::{Listeners, NodeStatus};
 
 /// Why a request was refused.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// A sentence for a person: what was wrong and what to do.
     pub error: String,
 }
 
 /// What the services hold; the leader's half of `kiln status`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Services {
+pub(crate) struct Services {
     /// Seconds since the leader's start.
     pub uptime_s: f64,
     /// The event log.
@@ -30,7 +30,7 @@ pub struct Services {
 
 /// Counts of the event log.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct KafkaStatus {
+pub(crate) struct KafkaStatus {
     /// Topics.
     pub topics: usize,
     /// Records held.
@@ -41,7 +41,7 @@ pub struct KafkaStatus {
 
 /// Counts of the broker, all virtual hosts together.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct AmqpStatus {
+pub(crate) struct AmqpStatus {
     /// Queues.
     pub queues: usize,
     /// Messages ready to be delivered.
@@ -54,7 +54,7 @@ pub struct AmqpStatus {
 
 /// Counts of the workload manager.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct JobsStatus {
+pub(crate) struct JobsStatus {
     /// Ranks that are connected.
     pub nodes_up: u32,
     /// Cores they offer.
@@ -69,7 +69,7 @@ pub struct JobsStatus {
 
 /// One flow and the counts at its hops.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct FlowStatus {
+pub(crate) struct FlowStatus {
     /// Its name.
     pub name: String,
     /// Where it reads.
@@ -88,7 +88,7 @@ pub struct FlowStatus {
 
 /// The recorder's totals.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TaskTotals {
+pub(crate) struct TaskTotals {
     /// Tasks seen in the log.
     pub issued: u64,
     /// Tasks put on a queue.
@@ -109,7 +109,7 @@ pub struct TaskTotals {
 
 /// `kiln status --json`.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// Whether every node serves.
     pub ready: bool,
     /// Kiln's version.
@@ -132,7 +132,7 @@ pub struct Status {
 
 /// One topic.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Topic {
+pub(crate) struct Topic {
     /// Its name.
     pub name: String,
     /// Its partitions, by number.
@@ -141,7 +141,8 @@ pub struct Topic {
 
 /// One partition of a topic.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Partition {
+#[expect(clippy::struct_field_names, reason = "the field's name is the JSON key that users know")]
+pub(crate) struct Partition {
     /// Its number.
     pub partition: i32,
     /// The oldest offset held.
@@ -155,7 +156,7 @@ pub struct Partition {
 /// `POST /api/topics`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewTopic {
+pub(crate) struct NewTopic {
     /// Its name.
     pub name: String,
     /// How many partitions.
@@ -167,7 +168,7 @@ pub struct NewTopic {
 
 /// One record. Bytes that are no UTF-8 are shown with replacement characters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// Its offset.
     pub offset: i64,
     /// Its timestamp, in milliseconds since the epoch.
@@ -182,7 +183,7 @@ pub struct Record {
 
 /// A page of records.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Records {
+pub(crate) struct Records {
     /// In order of offset.
     pub records: Vec<Record>,
     /// Where to read on.
@@ -192,17 +193,17 @@ pub struct Records {
 /// `POST /api/topics/NAME/records`: one record each.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewRecords {
+pub(crate) struct NewRecords {
     /// Their values.
     pub values: Vec<String>,
 }
 
 /// One consumer group.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Group {
+pub(crate) struct Group {
     /// Its name.
     pub name: String,
-    /// Kafka's word: Empty, PreparingRebalance, CompletingRebalance, Stable or Dead.
+    /// Kafka's word for it, such as `Stable`.
     pub state: String,
     /// How many members.
     pub members: usize,
@@ -212,7 +213,7 @@ pub struct Group {
 
 /// One committed offset.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct GroupOffset {
+pub(crate) struct GroupOffset {
     /// The topic.
     pub topic: String,
     /// The partition.
@@ -225,7 +226,7 @@ pub struct GroupOffset {
 
 /// A listing whose columns its kind decides: `kiln amqp list`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// The columns.
     pub columns: Vec<String>,
     /// The rows, in a stable order.
@@ -234,7 +235,8 @@ pub struct Listing {
 
 /// One row of the recorder. Times are milliseconds since the epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Task {
+#[expect(clippy::struct_field_names, reason = "the field's name is the JSON key that users know")]
+pub(crate) struct Task {
     /// The key that the line on the wire gave.
     pub key: String,
     /// The task's name in the catalogue.
@@ -263,7 +265,7 @@ pub struct Task {
 
 /// `GET /api/tasks`.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     /// Newest last.
     pub tasks: Vec<Task>,
     /// Counts over all rows, not only those listed.
@@ -273,7 +275,7 @@ pub struct Tasks {
 /// `PUT /api/users/NAME`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewUser {
+pub(crate) struct NewUser {
     /// The password, sent over the owner's socket only.
     pub password: String,
     /// Tags; `None` leaves those of an existing user.
@@ -283,7 +285,7 @@ pub struct NewUser {
 /// `PUT /api/permissions/USER`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NewPermission {
+pub(crate) struct NewPermission {
     /// What may be declared and deleted.
     pub configure: String,
     /// What may be published to or bound.

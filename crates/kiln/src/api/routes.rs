@@ -29,10 +29,10 @@ const TASKS_MAX: usize = 10_000;
 const JSON: &str = "application/json";
 
 /// An answer: its MIME type and its bytes.
-pub type Answer = Result<(&'static str, Bytes), Fault>;
+pub(crate) type Answer = Result<(&'static str, Bytes), Fault>;
 
 /// The services that the API speaks for.
-pub struct Routes {
+pub(crate) struct Routes {
     /// When the leader started.
     pub started: Instant,
     /// The event log.
@@ -53,7 +53,7 @@ pub struct Routes {
 
 impl Routes {
     /// Answers one request.
-    pub async fn answer(&self, ask: Ask) -> Answer {
+    pub(crate) async fn answer(&self, ask: Ask) -> Answer {
         let segments = ask.segments()?;
         let path: Vec<&str> = segments.iter().map(String::as_str).collect();
         if ask.method != Method::GET {
@@ -102,13 +102,11 @@ impl Routes {
     }
 
     async fn jobs_status(&self) -> Result<JobsStatus, Fault> {
-        let nodes = match self.jobs.ask(&Request::Resources).await.map_err(Fault::failed)? {
-            Reply::Nodes(nodes) => nodes,
-            _ => return Err(Fault::failed("the job manager answered another question")),
-        };
-        let stats = match self.jobs.ask(&Request::Stats).await.map_err(Fault::failed)? {
-            Reply::Stats(stats) => stats,
-            _ => return Err(Fault::failed("the job manager answered another question")),
+        let ask = |request| async move { self.jobs.ask(&request).await.map_err(Fault::failed) };
+        let (Reply::Nodes(nodes), Reply::Stats(stats)) =
+            (ask(Request::Resources).await?, ask(Request::Stats).await?)
+        else {
+            return Err(Fault::failed("the job manager answered another question"));
         };
         let mut status = JobsStatus {
             nodes_up: nodes.iter().filter(|n| n.online).count() as u32,
@@ -159,16 +157,29 @@ impl Routes {
         set("kiln_kafka_groups", "Consumer groups", services.kafka.groups as u64);
         set("kiln_amqp_queues", "Queues", services.amqp.queues as u64);
         set("kiln_amqp_messages_ready", "Messages that wait for a consumer", services.amqp.ready);
-        set("kiln_amqp_messages_unacknowledged", "Messages delivered and not acknowledged", services.amqp.unacked);
+        set(
+            "kiln_amqp_messages_unacknowledged",
+            "Messages delivered and not acknowledged",
+            services.amqp.unacked,
+        );
         set("kiln_amqp_connections", "Client connections", services.amqp.connections as u64);
         set("kiln_jobs_nodes_up", "Nodes that are connected", u64::from(services.jobs.nodes_up));
         set("kiln_jobs_pending", "Jobs that wait", services.jobs.pending);
         set("kiln_jobs_running", "Jobs that run", services.jobs.running);
         set("kiln_tasks_issued", "Tasks seen in the log", services.tasks.issued);
         set("kiln_tasks_completed", "Tasks that have ended", services.tasks.completed);
-        set("kiln_tasks_duplicated", "Tasks that ran to completion more than once", services.tasks.duplicated);
+        set(
+            "kiln_tasks_duplicated",
+            "Tasks that ran to completion more than once",
+            services.tasks.duplicated,
+        );
         for flow in &services.flows {
-            let hops = [("seen", flow.seen), ("matched", flow.matched), ("delivered", flow.delivered), ("dead", flow.dead)];
+            let hops = [
+                ("seen", flow.seen),
+                ("matched", flow.matched),
+                ("delivered", flow.delivered),
+                ("dead", flow.dead),
+            ];
             for (hop, count) in hops {
                 let labels = [("flow", flow.name.as_str()), ("hop", hop)];
                 metrics.counter("kiln_flow_events", "Events at each hop of a flow", &labels).inc_by(count);
@@ -225,5 +236,9 @@ fn done() -> Answer {
 }
 
 fn no_route(ask: &Ask) -> Fault {
-    Fault::missing(format!("there is no {} {}; see docs/api.md for what there is", ask.method, ask.uri.path()))
+    Fault::missing(format!(
+        "there is no {} {}; see docs/api.md for what there is",
+        ask.method,
+        ask.uri.path()
+    ))
 }

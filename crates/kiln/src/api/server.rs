@@ -12,8 +12,8 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kiln_net::{AcceptLimits, Listener, Shutdown, Stream, accept_loop};
 
-use super::model::Problem;
 use super::ask::{Ask, Fault};
+use super::model::Problem;
 use super::routes::Routes;
 
 /// Connections served at once on each listener; more wait in the kernel's backlog.
@@ -25,7 +25,7 @@ const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Who is asking, by the listener they came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Caller {
+pub(crate) enum Caller {
     /// Anybody who reaches the console's port: may look.
     Visitor,
     /// The owner of the data directory: may change.
@@ -33,8 +33,10 @@ pub enum Caller {
 }
 
 /// Serves one listener until `shutdown` fires; connections then in progress are cut.
-pub async fn serve(routes: Arc<Routes>, caller: Caller, listener: Listener, shutdown: Shutdown) {
-    let connections = accept_loop(listener, shutdown, LIMITS, move |stream, _| connection(stream, Arc::clone(&routes), caller));
+pub(crate) async fn serve(routes: Arc<Routes>, caller: Caller, listener: Listener, shutdown: Shutdown) {
+    let connections = accept_loop(listener, shutdown, LIMITS, move |stream, _| {
+        connection(stream, Arc::clone(&routes), caller)
+    });
     connections.await.drain(Duration::ZERO).await;
 }
 
@@ -50,10 +52,17 @@ async fn connection(stream: Stream, routes: Arc<Routes>, caller: Caller) {
     }
 }
 
-async fn answer(routes: Arc<Routes>, caller: Caller, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    routes: Arc<Routes>,
+    caller: Caller,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
-        return Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_BYTES_MAX} bytes")));
+        return Ok(problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than {BODY_BYTES_MAX} bytes"),
+        ));
     };
     let ask = Ask { caller, method: head.method, uri: head.uri, body: body.to_bytes() };
     Ok(match routes.answer(ask).await {

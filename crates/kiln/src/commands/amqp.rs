@@ -47,7 +47,14 @@ async fn list(data: &DataDir, path: &str, json: bool) -> anyhow::Result<()> {
         let objects: Vec<serde_json::Map<String, serde_json::Value>> = listing
             .rows
             .into_iter()
-            .map(|row| listing.columns.iter().map(|c| c.to_lowercase()).zip(row.into_iter().map(Into::into)).collect())
+            .map(|row| {
+                listing
+                    .columns
+                    .iter()
+                    .map(|c| c.to_lowercase())
+                    .zip(row.into_iter().map(Into::into))
+                    .collect()
+            })
             .collect();
         serde_json::to_writer_pretty(&mut out, &objects)?;
         writeln!(out)?;
@@ -85,7 +92,10 @@ fn password() -> anyhow::Result<String> {
     let mut line = String::new();
     stdin.read_line(&mut line).context("failed to read the password from standard input")?;
     let password = line.trim_end_matches(['\r', '\n']);
-    anyhow::ensure!(!password.is_empty(), "the password on standard input is empty; as in: echo secret | kiln amqp user add NAME");
+    anyhow::ensure!(
+        !password.is_empty(),
+        "the password on standard input is empty; as in: echo secret | kiln amqp user add NAME"
+    );
     Ok(password.to_owned())
 }
 

@@ -31,7 +31,12 @@ fn check(data: &DataDir, file: Option<&Path>) -> anyhow::Result<ExitCode> {
     match checked {
         Ok(loaded) => {
             let config = &loaded.config;
-            println!("{}: good; {} flows, {} tasks", file.path.display(), config.flow.len(), config.task.len());
+            println!(
+                "{}: good; {} flows, {} tasks",
+                file.path.display(),
+                config.flow.len(),
+                config.task.len()
+            );
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {

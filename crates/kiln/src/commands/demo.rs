@@ -119,7 +119,11 @@ async fn show(arguments: &Demo, data: &DataDir, lines: Vec<String>) -> anyhow::R
         }
     };
     say(&format!("{} nodes are ready: {}", ready.nodes.len(), hosts(&ready)));
-    say(&format!("replaying {} lines of syslog with {expected} tasks to {} (RELP)", lines.len(), ready.listeners.syslog));
+    say(&format!(
+        "replaying {} lines of syslog with {expected} tasks to {} (RELP)",
+        lines.len(),
+        ready.listeners.syslog
+    ));
     let started = Instant::now();
     let progress = Progress::new(arguments.json, expected);
     let sent = send(lines, ready.listeners.syslog.clone());
@@ -151,13 +155,18 @@ fn rounded(ms: f64) -> f64 {
 fn expected_tasks(lines: &[String]) -> anyhow::Result<u64> {
     let config = kiln_config::parse(Path::new("the demo's kiln.toml"), SETTINGS)?.config;
     let chain = flows::chain(&config)?;
-    let flow: &Flow = chain.flows.iter().find(|flow| flow.name() == "tasks").context("the demo has a flow `tasks`")?;
+    let flow: &Flow =
+        chain.flows.iter().find(|flow| flow.name() == "tasks").context("the demo has a flow `tasks`")?;
     let received = Received::at(RealClock::new().now());
     let mut batch = kiln_flow::core::Batch::default();
     for line in lines {
         flow.take_message(&kiln_flow::syslog::parse(line, received), &mut batch);
     }
-    let ids = batch.records.iter().filter_map(|r| serde_json::from_slice::<TaskRequest>(r.value).ok()).map(|r| r.id);
+    let ids = batch
+        .records
+        .iter()
+        .filter_map(|r| serde_json::from_slice::<TaskRequest>(r.value).ok())
+        .map(|r| r.id);
     Ok(ids.collect::<HashSet<_>>().len() as u64)
 }
 
@@ -187,8 +196,13 @@ fn hosts(status: &Status) -> String {
 
 /// Sends every line until the receiver has it on disk, also over a restart of the receiver.
 async fn send(lines: Vec<String>, address: String) -> anyhow::Result<u64> {
-    let settings =
-        replay::Settings { address, transport: Transport::Relp, rate: Some(RATE), window: WINDOW, restamp: true };
+    let settings = replay::Settings {
+        address,
+        transport: Transport::Relp,
+        rate: Some(RATE),
+        window: WINDOW,
+        restamp: true,
+    };
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let (_trigger, stop) = shutdown_pair();
     let progress = replay::replay(lines.into_iter(), &settings, &*clock, stop, &mut |_| {}).await?;
@@ -196,7 +210,12 @@ async fn send(lines: Vec<String>, address: String) -> anyhow::Result<u64> {
 }
 
 /// Follows the recorder until every task is completed, or patience ends. A leader that is being started again only costs time.
-async fn watch(data: &DataDir, expected: u64, patience: Duration, progress: &Progress) -> anyhow::Result<TaskTotals> {
+async fn watch(
+    data: &DataDir,
+    expected: u64,
+    patience: Duration,
+    progress: &Progress,
+) -> anyhow::Result<TaskTotals> {
     let started = Instant::now();
     let mut totals = TaskTotals::default();
     loop {
@@ -225,9 +244,13 @@ impl Progress {
     fn show(&self, totals: &TaskTotals) {
         const WIDTH: u64 = 40;
         if self.live {
-            let filled = (totals.completed * WIDTH).checked_div(self.expected).unwrap_or(WIDTH).min(WIDTH) as usize;
+            let filled =
+                (totals.completed * WIDTH).checked_div(self.expected).unwrap_or(WIDTH).min(WIDTH) as usize;
             let bar = format!("{:<width$}", "#".repeat(filled), width = WIDTH as usize);
-            eprint!("\r  [{bar}] {} issued, {} started, {} completed ", totals.issued, totals.started, totals.completed);
+            eprint!(
+                "\r  [{bar}] {} issued, {} started, {} completed ",
+                totals.issued, totals.started, totals.completed
+            );
         }
     }
 
@@ -280,7 +303,8 @@ struct Cluster {
 
 impl Cluster {
     async fn start(arguments: &Demo) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("kiln-demo-").tempdir().context("failed to make a directory")?;
+        let dir =
+            tempfile::Builder::new().prefix("kiln-demo-").tempdir().context("failed to make a directory")?;
         let data = DataDir::new(dir.path())?;
         let settings: PathBuf = data.root().join("kiln.toml");
         tokio::fs::write(&settings, SETTINGS).await?;

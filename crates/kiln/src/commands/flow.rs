@@ -77,12 +77,22 @@ fn find(rule: &str, config: &Config) -> anyhow::Result<Compiled> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if config.flow.iter().any(|flow| flow.name == rule) {
         let chain = flows::chain(config)?;
-        return chain.flows.into_iter().find(|flow| flow.name() == rule).context("the flow was there a moment ago");
+        return chain
+            .flows
+            .into_iter()
+            .find(|flow| flow.name() == rule)
+            .context("the flow was there a moment ago");
     }
     if rule.chars().all(is_word) {
         let known: Vec<&str> = config.flow.iter().map(|flow| flow.name.as_str()).collect();
-        let known = if known.is_empty() { "none are declared".to_owned() } else { format!("there are {}", known.join(", ")) };
-        anyhow::bail!("there is no flow `{rule}` ({known}); name one, give --config FILE, or write a filter such as 'message.contains(\"{rule}\")'");
+        let known = if known.is_empty() {
+            "none are declared".to_owned()
+        } else {
+            format!("there are {}", known.join(", "))
+        };
+        anyhow::bail!(
+            "there is no flow `{rule}` ({known}); name one, give --config FILE, or write a filter such as 'message.contains(\"{rule}\")'"
+        );
     }
     tester::of_expression(rule).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(|problem| problem.message.clone()).collect();
@@ -106,7 +116,8 @@ fn print_report(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     for clause in report.misses.iter().filter(|clause| clause.lines > 0) {
         writeln!(out, "{:>7} stopped at  {}", clause.lines, clause.clause)?;
         for example in &clause.examples {
-            let values: Vec<String> = example.values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+            let values: Vec<String> =
+                example.values.iter().map(|(name, value)| format!("{name} = {value}")).collect();
             writeln!(out, "          line {}: {}", example.line, values.join(", "))?;
         }
     }

@@ -18,7 +18,11 @@ pub(super) async fn run(data: &DataDir, verb: Group) -> anyhow::Result<ExitCode>
                 serde_json::to_writer_pretty(&mut out, &groups)?;
                 writeln!(out)?;
             } else {
-                table::write(&mut out, &["GROUP", "STATE", "MEMBERS", "LAG"], &groups.iter().map(summary).collect::<Vec<_>>())?;
+                table::write(
+                    &mut out,
+                    &["GROUP", "STATE", "MEMBERS", "LAG"],
+                    &groups.iter().map(summary).collect::<Vec<_>>(),
+                )?;
             }
         }
         Group::Describe { name, json } => {

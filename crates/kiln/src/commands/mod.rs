@@ -17,25 +17,25 @@ use crate::cli::{Cli, Command};
 use crate::paths;
 
 /// What the shell is told; docs/exit-codes.md lists these.
-pub mod exit {
+pub(crate) mod exit {
     /// Something failed.
-    pub const FAILED: u8 = 1;
+    pub(crate) const FAILED: u8 = 1;
     /// The command line or the settings are wrong.
-    pub const USAGE: u8 = 2;
+    pub(crate) const USAGE: u8 = 2;
     /// No instance runs there.
-    pub const NOT_RUNNING: u8 = 3;
+    pub(crate) const NOT_RUNNING: u8 = 3;
     /// It is there and not ready.
-    pub const NOT_READY: u8 = 4;
+    pub(crate) const NOT_READY: u8 = 4;
 }
 
 /// Runs one command.
-pub fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<ExitCode> {
     let data = paths::resolve(cli.data.as_deref())?;
     match cli.command {
         Command::Up(arguments) => up::up(&data, &arguments, flags),
         Command::Down { timeout } => up::down(&data, std::time::Duration::from_secs(timeout)),
         Command::Node { rank } => crate::node::run(&data, rank),
-        Command::Flux { arguments } => Ok(crate::flux_stub::main(arguments)),
+        Command::Flux { arguments } => Ok(crate::flux::main(arguments)),
         Command::Config(verb) => config::run(&data, verb),
         Command::Flow(crate::cli::Flow::Test { rule, file, config, json, samples }) => {
             flow::test(&data, &rule, &file, config.as_deref(), json, samples)
@@ -60,7 +60,7 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 }
 
 /// Turns an error into a line on standard error and an exit code. A reader that has gone away is no error.
-pub fn report(error: &anyhow::Error) -> ExitCode {
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let broken_pipe = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())

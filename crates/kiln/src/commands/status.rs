@@ -11,10 +11,11 @@ use crate::supervisor::{Picture, State};
 use crate::table;
 
 /// Puts together what the supervisor and the leader know; `None` when nothing runs.
-pub async fn gather(data: &DataDir) -> anyhow::Result<Option<Status>> {
+pub(crate) async fn gather(data: &DataDir) -> anyhow::Result<Option<Status>> {
     let Some(picture) = Picture::load(data)? else { return Ok(None) };
     let services = client::get::<Services>(data, "/api/services").await.ok();
-    let ready = picture.ready() && services.as_ref().is_some_and(|s| s.jobs.nodes_up as usize == picture.nodes.len());
+    let ready =
+        picture.ready() && services.as_ref().is_some_and(|s| s.jobs.nodes_up as usize == picture.nodes.len());
     Ok(Some(Status {
         ready,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -72,7 +73,11 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
         service("kafka", &listeners.kafka, services.map(kafka)),
         service("amqp", &listeners.amqp, services.map(amqp)),
         service("syslog", &listeners.syslog, services.map(flows)),
-        service("console", &format!("http://{}", listeners.console), Some("/health /metrics /api/status".to_owned())),
+        service(
+            "console",
+            &format!("http://{}", listeners.console),
+            Some("/health /metrics /api/status".to_owned()),
+        ),
         service("jobs", &status.flux_uri, services.map(jobs)),
         service("tasks", "", services.map(tasks)),
     ];
@@ -80,7 +85,11 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
 }
 
 fn service(name: &str, listens: &str, holds: Option<String>) -> Vec<String> {
-    vec![name.to_owned(), listens.to_owned(), holds.unwrap_or_else(|| "no answer: its node is being started again".to_owned())]
+    vec![
+        name.to_owned(),
+        listens.to_owned(),
+        holds.unwrap_or_else(|| "no answer: its node is being started again".to_owned()),
+    ]
 }
 
 fn kafka(s: &Services) -> String {
@@ -89,7 +98,10 @@ fn kafka(s: &Services) -> String {
 
 fn amqp(s: &Services) -> String {
     let a = &s.amqp;
-    format!("{} queues, {} ready, {} unacknowledged, {} connections", a.queues, a.ready, a.unacked, a.connections)
+    format!(
+        "{} queues, {} ready, {} unacknowledged, {} connections",
+        a.queues, a.ready, a.unacked, a.connections
+    )
 }
 
 fn flows(s: &Services) -> String {
@@ -100,7 +112,10 @@ fn flows(s: &Services) -> String {
 
 fn jobs(s: &Services) -> String {
     let j = &s.jobs;
-    format!("{} nodes, {} cores; {} pending, {} running, {} ended", j.nodes_up, j.cores, j.pending, j.running, j.inactive)
+    format!(
+        "{} nodes, {} cores; {} pending, {} running, {} ended",
+        j.nodes_up, j.cores, j.pending, j.running, j.inactive
+    )
 }
 
 fn tasks(s: &Services) -> String {

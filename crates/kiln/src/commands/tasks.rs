@@ -14,7 +14,8 @@ use crate::table;
 /// How often `--watch` asks.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 /// The columns of a row.
-const HEAD: [&str; 10] = ["TASK", "NAME", "ISSUED", "LOGGED", "QUEUED", "STARTED", "COMPLETED", "AGENT", "STATUS", "LATENCY"];
+const HEAD: [&str; 10] =
+    ["TASK", "NAME", "ISSUED", "LOGGED", "QUEUED", "STARTED", "COMPLETED", "AGENT", "STATUS", "LATENCY"];
 
 pub(super) async fn run(data: &DataDir, arguments: &Tasks) -> anyhow::Result<ExitCode> {
     if arguments.watch {
@@ -92,5 +93,8 @@ fn row(task: &Task) -> Vec<String> {
 /// Time of day in the local zone, to the millisecond.
 fn clock(ms: Option<i64>) -> String {
     let instant = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    instant.map_or_else(|| "-".to_owned(), |t| t.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string())
+    instant.map_or_else(
+        || "-".to_owned(),
+        |t| t.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string(),
+    )
 }

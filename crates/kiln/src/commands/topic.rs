@@ -38,7 +38,8 @@ pub(super) async fn run(data: &DataDir, verb: Topic) -> anyhow::Result<ExitCode>
 }
 
 fn key_value(pair: &str) -> anyhow::Result<(String, String)> {
-    let (key, value) = pair.split_once('=').with_context(|| format!("--config {pair}: write it as KEY=VALUE"))?;
+    let (key, value) =
+        pair.split_once('=').with_context(|| format!("--config {pair}: write it as KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -55,19 +56,40 @@ async fn list(data: &DataDir, json: bool) -> anyhow::Result<()> {
         .flat_map(|t| t.partitions.iter().map(move |p| (t, p)))
         .map(|(t, p)| {
             let records = p.end - p.start;
-            [t.name.clone(), p.partition.to_string(), p.start.to_string(), p.end.to_string(), records.to_string(), p.bytes.to_string()].into()
+            [
+                t.name.clone(),
+                p.partition.to_string(),
+                p.start.to_string(),
+                p.end.to_string(),
+                records.to_string(),
+                p.bytes.to_string(),
+            ]
+            .into()
         })
         .collect();
     table::write(&mut out, &["TOPIC", "PARTITION", "START", "END", "RECORDS", "BYTES"], &rows)?;
     Ok(())
 }
 
-async fn read(data: &DataDir, name: &str, partition: i32, from: String, count: u64, follow: bool, json: bool) -> anyhow::Result<()> {
+async fn read(
+    data: &DataDir,
+    name: &str,
+    partition: i32,
+    from: String,
+    count: u64,
+    follow: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     let mut from = from;
     let mut left = count;
     while left > 0 {
         let wait = if follow { FOLLOW_MS } else { 0 };
-        let path = format!("/api/topics/{}/records?partition={partition}&from={}&max={}&wait_ms={wait}", escape(name), escape(&from), left.min(PAGE));
+        let path = format!(
+            "/api/topics/{}/records?partition={partition}&from={}&max={}&wait_ms={wait}",
+            escape(name),
+            escape(&from),
+            left.min(PAGE)
+        );
         let page: Records = get(data, &path).await?;
         print_records(&page.records, json)?;
         left -= (page.records.len() as u64).min(left);
@@ -96,7 +118,11 @@ async fn write(data: &DataDir, name: &str) -> anyhow::Result<()> {
     let path = format!("/api/topics/{}/records", escape(name));
     let mut lines = std::io::stdin().lock().lines();
     loop {
-        let values = lines.by_ref().take(LINES_PER_REQUEST).collect::<Result<Vec<String>, _>>().context("failed to read standard input")?;
+        let values = lines
+            .by_ref()
+            .take(LINES_PER_REQUEST)
+            .collect::<Result<Vec<String>, _>>()
+            .context("failed to read standard input")?;
         if values.is_empty() {
             return Ok(());
         }

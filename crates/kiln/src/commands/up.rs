@@ -18,7 +18,7 @@ use crate::supervisor::{self, Ended, Picture};
 /// How often a waiting command looks again. Only people wait here.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long `--detach` waits for readiness before it says that something is wrong.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 
 pub(super) fn up(data: &DataDir, arguments: &Up, mut flags: Flags) -> anyhow::Result<ExitCode> {
     if let Some(nodes) = arguments.nodes {
@@ -58,7 +58,9 @@ fn summary(data: &DataDir, picture: &Picture) -> String {
     let listeners = picture.listeners.as_ref().unwrap_or(&nothing);
     let first = picture.nodes.first().map_or("", |n| n.host.as_str());
     let nodes = match picture.nodes.last() {
-        Some(last) if picture.nodes.len() > 1 => format!("{} nodes, {first} to {}", picture.nodes.len(), last.host),
+        Some(last) if picture.nodes.len() > 1 => {
+            format!("{} nodes, {first} to {}", picture.nodes.len(), last.host)
+        }
         _ => format!("1 node, {first}"),
     };
     format!(
@@ -77,7 +79,11 @@ fn summary(data: &DataDir, picture: &Picture) -> String {
 
 /// Starts this same command again in a session of its own, and returns when it is ready.
 fn detach(data: &DataDir) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(!supervisor::is_running(data), "an instance already runs on {0}; `kiln --data {0} down` stops it", data.root().display());
+    anyhow::ensure!(
+        !supervisor::is_running(data),
+        "an instance already runs on {0}; `kiln --data {0} down` stops it",
+        data.root().display()
+    );
     let log = data.logs().join("supervisor.log");
     let out = std::fs::File::create(&log).with_context(|| format!("failed to create {}", log.display()))?;
     let again = std::env::args_os().skip(1).filter(|a| a != "--detach");
@@ -100,7 +106,11 @@ fn detach(data: &DataDir) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         if started.elapsed() > READY_WITHIN {
-            eprintln!("kiln: not ready after {} s; it goes on in the background: see `kiln status` and {}", READY_WITHIN.as_secs(), log.display());
+            eprintln!(
+                "kiln: not ready after {} s; it goes on in the background: see `kiln status` and {}",
+                READY_WITHIN.as_secs(),
+                log.display()
+            );
             return Ok(ExitCode::from(exit::NOT_READY));
         }
         std::thread::sleep(LOOK_AGAIN);
@@ -113,7 +123,8 @@ pub(super) fn down(data: &DataDir, patience: Duration) -> anyhow::Result<ExitCod
         return Ok(ExitCode::from(exit::NOT_RUNNING));
     };
     let supervisor = Pid::from_raw(picture.supervisor_pid);
-    kill(supervisor, Signal::SIGTERM).with_context(|| format!("failed to signal the supervisor, process {supervisor}"))?;
+    kill(supervisor, Signal::SIGTERM)
+        .with_context(|| format!("failed to signal the supervisor, process {supervisor}"))?;
     let started = Instant::now();
     while supervisor::is_running(data) {
         if started.elapsed() > patience {

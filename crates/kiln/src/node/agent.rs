@@ -17,7 +17,11 @@ use crate::wiring::queue::AmqpQueue;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Starts the agent in the background; there is none on an excluded node, without a catalogue, or where agents are off.
-pub(super) fn start(node: &Node, catalogue: Arc<Catalogue>, clock: &Arc<dyn Clock>) -> JoinHandle<Option<Agent>> {
+pub(super) fn start(
+    node: &Node,
+    catalogue: Arc<Catalogue>,
+    clock: &Arc<dyn Clock>,
+) -> JoinHandle<Option<Agent>> {
     let (node, clock) = (node.clone(), Arc::clone(clock));
     tokio::spawn(async move {
         if node.excluded || catalogue.names().next().is_none() {
@@ -41,7 +45,8 @@ pub(super) fn start(node: &Node, catalogue: Arc<Catalogue>, clock: &Arc<dyn Cloc
             jobs: Arc::new(FluxJobs::new(node.data.broker_socket(node.rank.0), cwd)),
             clock,
         };
-        let settings = AgentSettings { host: node.host, cores: node.cores as usize, events_to: listeners.syslog };
+        let settings =
+            AgentSettings { host: node.host, cores: node.cores as usize, events_to: listeners.syslog };
         Some(Agent::start(settings, catalogue, ports))
     })
 }

@@ -1,13 +1,18 @@
 //! The job broker of a node, as its settings have it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use kiln_jobs::broker::NodeSettings;
+use kiln_jobs::broker::{Jobs, NodeSettings};
+use kiln_jobs::proto::{Reply, Request};
 use kiln_types::IdSet;
 use kiln_world::{Clock, Rng};
 
 use super::{Node, pmi};
+
+/// How often a starting node looks whether the leader has it.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Cores 0 to `count - 1`.
 pub(super) fn cores(count: u32) -> IdSet {
@@ -15,7 +20,11 @@ pub(super) fn cores(count: u32) -> IdSet {
 }
 
 /// What the broker of `node` must know.
-pub(super) fn settings(node: &Node, clock: &Arc<dyn Clock>, rng: &Arc<dyn Rng>) -> anyhow::Result<NodeSettings> {
+pub(super) fn settings(
+    node: &Node,
+    clock: &Arc<dyn Clock>,
+    rng: &Arc<dyn Rng>,
+) -> anyhow::Result<NodeSettings> {
     Ok(NodeSettings {
         rank: node.rank,
         host: node.host.clone(),
@@ -28,6 +37,18 @@ pub(super) fn settings(node: &Node, clock: &Arc<dyn Clock>, rng: &Arc<dyn Rng>) 
         clock: Arc::clone(clock),
         rng: Arc::clone(rng),
     })
+}
+
+/// Returns when the leader has this node's agent, so that a node which calls itself ready takes jobs.
+pub(super) async fn online(node: &Node) {
+    let jobs = Jobs::new(node.data.broker_socket(node.rank.0));
+    loop {
+        let reply = jobs.ask(&Request::Resources).await;
+        if matches!(reply, Ok(Reply::Nodes(nodes)) if nodes.iter().any(|n| n.rank == node.rank && n.online)) {
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// A directory with `flux` and `kiln` in it, so that a batch script finds them whatever the user's PATH is.

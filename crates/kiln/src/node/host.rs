@@ -23,7 +23,9 @@ pub(super) fn take_name(name: &str, how: Hostnames) -> anyhow::Result<()> {
     let taken = unshare(CloneFlags::CLONE_NEWUTS).and_then(|()| sethostname(name));
     match taken {
         Ok(()) => Ok(()),
-        Err(errno) if how == Hostnames::Require => Err(refused(errno)).context("cluster.hostnames = \"require\""),
+        Err(errno) if how == Hostnames::Require => {
+            Err(refused(errno)).context("cluster.hostnames = \"require\"")
+        }
         Err(errno) => {
             tracing::warn!(%errno, name, "this machine does not allow a host name per node; programs will see the machine's own");
             Ok(())
@@ -32,7 +34,9 @@ pub(super) fn take_name(name: &str, how: Hostnames) -> anyhow::Result<()> {
 }
 
 fn refused(errno: Errno) -> anyhow::Error {
-    anyhow::anyhow!("failed to make a UTS namespace: {errno}; run as root, or set cluster.hostnames = \"auto\"")
+    anyhow::anyhow!(
+        "failed to make a UTS namespace: {errno}; run as root, or set cluster.hostnames = \"auto\""
+    )
 }
 
 /// The cores that a node offers: `configured`, or as many as this process may use.

@@ -56,7 +56,10 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     let ports = ports(&node, &foundations, &services);
     let store = foundations.store.handle::<FlowMachine>();
     let recorder = Recorder::start(&ports.topics, &store, RecorderTopics::default());
-    let syslog_limits = SyslogLimits { frame_bytes_max: node.config.syslog.message_size_max.0 as usize, ..SyslogLimits::default() };
+    let syslog_limits = SyslogLimits {
+        frame_bytes_max: node.config.syslog.message_size_max.0 as usize,
+        ..SyslogLimits::default()
+    };
     let flow = Arc::new(Service::start(chain, sockets.syslog, syslog_limits, &ports, store.clone()));
 
     let (amqp_stop, amqp_stopped) = watch::channel(false);
@@ -75,6 +78,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     });
     let (api, api_stop) = start_api(&node, routes, sockets.console)?;
     let agent = agent::start(&node, catalogue, &foundations.clock);
+    broker::online(&node).await;
     Report { listeners: Some(sockets.shown) }.send()?;
     tracing::info!(host = node.host, took = ?started.elapsed(), "ready");
 
@@ -88,9 +92,9 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     for served in api {
         let _ = served.await; // it ends by itself, or with the process
     }
-    match Arc::try_unwrap(flow) {
-        Ok(flow) => flow.drain(DRAIN).await,
-        Err(_) => tracing::debug!("a request still holds the flows; they end with the process"),
+    // A request may still hold the flows; then they end with the process.
+    if let Ok(flow) = Arc::try_unwrap(flow) {
+        flow.drain(DRAIN).await;
     }
     recorder.drain(DRAIN).await;
     stop.fire();
@@ -119,7 +123,9 @@ impl Sockets {
             Some(tcp) => {
                 let address = tcp.local_addr()?;
                 let bound = UdpSocket::bind(address).await;
-                Some(bound.with_context(|| format!("failed to listen on UDP {address}; choose another syslog.listen"))?)
+                Some(bound.with_context(|| {
+                    format!("failed to listen on UDP {address}; choose another syslog.listen")
+                })?)
             }
             None => None,
         };
@@ -200,10 +206,15 @@ fn ports(node: &Node, on: &Foundations, services: &Services) -> Ports {
 
 type Served = Vec<tokio::task::JoinHandle<()>>;
 
-fn start_api(node: &Node, routes: Arc<Routes>, console: Option<TcpListener>) -> anyhow::Result<(Served, ShutdownTrigger)> {
+fn start_api(
+    node: &Node,
+    routes: Arc<Routes>,
+    console: Option<TcpListener>,
+) -> anyhow::Result<(Served, ShutdownTrigger)> {
     let (trigger, shutdown) = shutdown_pair();
     let control = node.data.control_socket();
-    let control = Listener::bind_unix(&control).with_context(|| format!("failed to listen on {}", control.display()))?;
+    let control = Listener::bind_unix(&control)
+        .with_context(|| format!("failed to listen on {}", control.display()))?;
     let mut served = vec![tokio::spawn(serve(Arc::clone(&routes), Caller::Owner, control, shutdown.clone()))];
     if let Some(console) = console {
         served.push(tokio::spawn(serve(routes, Caller::Visitor, Listener::Tcp(console), shutdown)));

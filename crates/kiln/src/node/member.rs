@@ -16,13 +16,21 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let rng: Arc<dyn Rng> = Arc::new(RealRng);
     let settings = broker::settings(&node, &clock, &rng)?;
-    let broker = start_member(settings, &node.data.broker_socket(0)).await.context("failed to start the job broker")?;
+    let broker = start_member(settings, &node.data.broker_socket(0))
+        .await
+        .context("failed to start the job broker")?;
     let catalogue = flows::chain(&node.config)?.catalogue;
     let agent = agent::start(&node, catalogue, &clock);
-    Report { listeners: None }.send()?;
-    tracing::info!(host = node.host, took = ?started.elapsed(), "ready");
-
-    let ended = stop_requested().await;
+    let stop = stop_requested();
+    tokio::pin!(stop);
+    let ended = tokio::select! {
+        ended = &mut stop => ended,
+        () = broker::online(&node) => {
+            Report { listeners: None }.send()?;
+            tracing::info!(host = node.host, took = ?started.elapsed(), "ready");
+            stop.await
+        }
+    };
     agent::stop(agent).await;
     broker.drain(DRAIN).await;
     ended

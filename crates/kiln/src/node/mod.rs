@@ -64,7 +64,8 @@ pub(crate) fn run(data: &DataDir, rank: u32) -> anyhow::Result<ExitCode> {
     // Two workers at least: a flush or a cold read in one must not hold up the heartbeats of all clients.
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
-    runtime.block_on(async move { if rank == 0 { leader::run(node).await } else { member::run(node).await } })?;
+    runtime
+        .block_on(async move { if rank == 0 { leader::run(node).await } else { member::run(node).await } })?;
     // Detached tasks hold nothing that is not on disk.
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(ExitCode::SUCCESS)

@@ -15,6 +15,7 @@ pub(super) fn unpack(data: &DataDir) -> anyhow::Result<PathBuf> {
     if std::fs::read(&path).is_ok_and(|there| there == LIBRARY) {
         return Ok(path);
     }
-    crate::supervisor::write_whole(&path, LIBRARY).with_context(|| format!("failed to write {}", path.display()))?;
+    crate::supervisor::write_whole(&path, LIBRARY)
+        .with_context(|| format!("failed to write {}", path.display()))?;
     Ok(path)
 }

@@ -14,7 +14,7 @@ use crate::paths::DataDir;
 /// The agents' user.
 const USER: &str = "kiln-agent";
 /// Random bytes in its password.
-const SECRET_BYTES: usize = 24;
+const SECRET_BYTES: usize = 16;
 
 /// Makes sure that the agents' user is there, may read the task queues and nothing else, and that agents know its password.
 pub(super) async fn provide(data: &DataDir, auth: &Auth, rng: &dyn Rng) -> anyhow::Result<()> {
@@ -24,7 +24,7 @@ pub(super) async fn provide(data: &DataDir, auth: &Auth, rng: &dyn Rng) -> anyho
     }
     let mut bytes = [0; SECRET_BYTES];
     rng.fill(&mut bytes);
-    let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = u128::from_be_bytes(bytes).to_string();
     write(data, &password)?;
     let known = auth.users()?.iter().any(|user| user.name == USER);
     if known {
@@ -41,7 +41,12 @@ pub(super) async fn provide(data: &DataDir, auth: &Auth, rng: &dyn Rng) -> anyho
 /// Where and as whom the agent of `node` connects.
 pub(super) fn endpoint(node: &Node, address: String) -> anyhow::Result<Endpoint> {
     let password = read(&node.data)?;
-    Ok(Endpoint { user: USER.to_owned(), password, name: format!("agent of {}", node.host), ..Endpoint::guest(address) })
+    Ok(Endpoint {
+        user: USER.to_owned(),
+        password,
+        name: format!("agent of {}", node.host),
+        ..Endpoint::guest(address)
+    })
 }
 
 fn read(data: &DataDir) -> anyhow::Result<String> {

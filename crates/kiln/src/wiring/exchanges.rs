@@ -7,33 +7,45 @@ use kiln_amqp::{Binding, Broker, BrokerError, Destination, ExchangeKind, Exchang
 use kiln_flow::ports::{Exchanges, Pending, PortError, Publish, Published};
 
 /// The virtual host that flows publish to.
-pub const VHOST: &str = "/";
+pub(crate) const VHOST: &str = "/";
 /// The exchange from which task requests reach the agents' queues.
-pub const TASKS: &str = "kiln.tasks";
+pub(crate) const TASKS: &str = "kiln.tasks";
 /// The queue that all agents share has this routing key.
 const ANY: &str = "any";
 
 /// The message broker as flows see it.
-pub struct AmqpExchanges(pub Broker);
+pub(crate) struct AmqpExchanges(pub Broker);
 
 impl AmqpExchanges {
-    async fn publish_all(&self, exchange: &str, messages: &[Publish<'_>]) -> Result<Vec<Published>, PortError> {
+    async fn publish_all(
+        &self,
+        exchange: &str,
+        messages: &[Publish<'_>],
+    ) -> Result<Vec<Published>, PortError> {
         // Each is handed over in order at its first poll; then all wait for the same flush.
         let routed = try_join_all(messages.iter().map(|message| self.publish_one(exchange, message))).await?;
-        Ok(routed.into_iter().map(|queues| if queues > 0 { Published::Routed } else { Published::Unroutable }).collect())
+        Ok(routed
+            .into_iter()
+            .map(|queues| if queues > 0 { Published::Routed } else { Published::Unroutable })
+            .collect())
     }
 
     async fn publish_one(&self, exchange: &str, message: &Publish<'_>) -> Result<usize, PortError> {
         let properties = properties(message).map_err(|e| PortError::Refused(e.to_string()))?;
         let body = Bytes::copy_from_slice(message.body);
-        self.0.publish(VHOST, exchange, message.routing_key, &properties, body).await.map_err(port_error)
+        self.0
+            .publish(VHOST, exchange, message.routing_key, &properties, body)
+            .await
+            .map_err(|e| port_error(&e))
     }
 }
 
 fn properties(message: &Publish<'_>) -> Result<Properties, kiln_amqp::wire::TooLong> {
     let mut headers = Table::new();
     for (name, value) in message.headers {
-        headers.0.push((ShortStr::try_from(*name)?, Value::LongStr(Bytes::copy_from_slice(value.as_bytes()))));
+        headers
+            .0
+            .push((ShortStr::try_from(*name)?, Value::LongStr(Bytes::copy_from_slice(value.as_bytes()))));
     }
     Ok(Properties {
         message_id: Some(ShortStr::try_from(message.message_id)?),
@@ -43,7 +55,7 @@ fn properties(message: &Publish<'_>) -> Result<Properties, kiln_amqp::wire::TooL
 }
 
 /// What a person must change is refused; what passes by itself is tried again.
-fn port_error(error: BrokerError) -> PortError {
+fn port_error(error: &BrokerError) -> PortError {
     match error {
         BrokerError::Refused(_) | BrokerError::Name(_) => PortError::Refused(error.to_string()),
         _ => PortError::Unavailable(error.to_string()),
@@ -61,12 +73,12 @@ impl Exchanges for AmqpExchanges {
 }
 
 /// The queue of one host's agent, or the one that all share.
-pub fn queue_name(key: &str) -> String {
+pub(crate) fn queue_name(key: &str) -> String {
     format!("{TASKS}.{key}")
 }
 
 /// Declares the exchange and the queues of the agents, so that tasks wait there from the first moment on.
-pub async fn declare_task_queues(broker: &Broker, hosts: &[String]) -> Result<(), BrokerError> {
+pub(crate) async fn declare_task_queues(broker: &Broker, hosts: &[String]) -> Result<(), BrokerError> {
     let exchange = ShortStr::try_from(TASKS)?;
     broker.declare_exchange(VHOST, ExchangeSpec::durable(exchange.clone(), ExchangeKind::Direct)).await?;
     for key in hosts.iter().map(String::as_str).chain([ANY]) {
@@ -80,6 +92,6 @@ pub async fn declare_task_queues(broker: &Broker, hosts: &[String]) -> Result<()
 }
 
 /// The queues that the agent of `host` consumes.
-pub fn queues_of(host: &str) -> [String; 2] {
+pub(crate) fn queues_of(host: &str) -> [String; 2] {
     [queue_name(host), queue_name(ANY)]
 }

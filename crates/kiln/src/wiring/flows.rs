@@ -9,10 +9,10 @@ use kiln_flow::core::{
 /// What is wrong with flows and tasks, one problem a line or more.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct BadChain(String);
+pub(crate) struct BadChain(String);
 
 /// Compiles the flows and tasks of `config`, or says everything that is wrong with them.
-pub fn chain(config: &Config) -> Result<Chain, BadChain> {
+pub(crate) fn chain(config: &Config) -> Result<Chain, BadChain> {
     let tasks: Vec<TaskDefinition> = config.task.iter().map(task).collect();
     let flows: Vec<Definition> = config.flow.iter().map(flow).collect();
     Chain::check(&flows, &tasks)
@@ -20,7 +20,7 @@ pub fn chain(config: &Config) -> Result<Chain, BadChain> {
 }
 
 /// Only checks.
-pub fn check(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     chain(config).map(|_| ()).map_err(Into::into)
 }
 

@@ -12,14 +12,14 @@ use kiln_types::{JobId, Timestamp};
 use serde_json::json;
 
 /// The workload manager as flows and agents see it.
-pub struct FluxJobs {
+pub(crate) struct FluxJobs {
     client: Client,
     cwd: String,
 }
 
 impl FluxJobs {
     /// Jobs of the broker at `socket`, run in `cwd`.
-    pub fn new(socket: PathBuf, cwd: String) -> Self {
+    pub(crate) fn new(socket: PathBuf, cwd: String) -> Self {
         Self { client: Client::new(socket), cwd }
     }
 
@@ -34,7 +34,9 @@ impl FluxJobs {
         loop {
             let request = Request::Events { id, log: LogName::Main, from, wait_ms: WAIT_MS_MAX };
             let reply = self.client.ask(&request).await.map_err(port_error)?;
-            let Reply::Events { entries, finished } = reply else { return Err(port_error(JobsError::Answer)) };
+            let Reply::Events { entries, finished } = reply else {
+                return Err(port_error(JobsError::Answer));
+            };
             from += entries.len() as u64;
             if let Some(start) = entries.iter().find(|entry| entry.name == "start") {
                 return Ok(Some(start.at));

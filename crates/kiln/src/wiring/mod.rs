@@ -2,9 +2,9 @@
 //!
 //! Each module implements a small trait that the user of a thing has defined, over the service that provides it.
 
-pub mod exchanges;
-pub mod flows;
-pub mod jobs;
-pub mod queue;
-pub mod settings;
-pub mod topics;
+pub(crate) mod exchanges;
+pub(crate) mod flows;
+pub(crate) mod jobs;
+pub(crate) mod queue;
+pub(crate) mod settings;
+pub(crate) mod topics;

@@ -14,7 +14,7 @@ use super::exchanges::queues_of;
 const TAG_BITS: u32 = 40;
 
 /// The queue of one host and the queue of all, under one prefetch.
-pub struct AmqpQueue {
+pub(crate) struct AmqpQueue {
     endpoint: Endpoint,
     queues: [String; 2],
     prefetch: u16,
@@ -31,7 +31,7 @@ struct Session {
 
 impl AmqpQueue {
     /// The queues of `host` at `endpoint`, at most `prefetch` messages unacknowledged. Connects when it is first asked.
-    pub fn new(endpoint: Endpoint, host: &str, prefetch: u16) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, host: &str, prefetch: u16) -> Self {
         Self {
             endpoint,
             queues: queues_of(host),
@@ -83,7 +83,11 @@ impl AmqpQueue {
     }
 
     /// Settles a delivery, unless its connection is gone: the broker gives such a message again by itself.
-    fn settle(&self, tag: DeliveryTag, how: impl FnOnce(&Channel, u64) -> Result<(), ClientError>) -> Result<(), PortError> {
+    fn settle(
+        &self,
+        tag: DeliveryTag,
+        how: impl FnOnce(&Channel, u64) -> Result<(), ClientError>,
+    ) -> Result<(), PortError> {
         let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (connection, tag) = (tag.0 >> TAG_BITS, tag.0 & ((1 << TAG_BITS) - 1));
         match session.filter(|session| session.connection == connection) {

@@ -4,7 +4,7 @@ use kiln_config::Config;
 use kiln_kafka::TopicDefaults;
 
 /// The event log's part.
-pub fn kafka(config: &Config) -> kiln_kafka::Settings {
+pub(crate) fn kafka(config: &Config) -> kiln_kafka::Settings {
     let kafka = &config.kafka;
     kiln_kafka::Settings {
         cluster_id: config.cluster.name.clone(),
@@ -23,7 +23,7 @@ pub fn kafka(config: &Config) -> kiln_kafka::Settings {
 }
 
 /// The message broker's part.
-pub fn amqp(config: &Config) -> kiln_amqp::Settings {
+pub(crate) fn amqp(config: &Config) -> kiln_amqp::Settings {
     let amqp = &config.amqp;
     kiln_amqp::Settings {
         connections_max: amqp.connections_max as usize,

@@ -14,14 +14,14 @@ use kiln_world::Clock;
 const BATCH_BYTES: usize = 256 << 10;
 
 /// The event log as flows see it.
-pub struct KafkaTopics {
+pub(crate) struct KafkaTopics {
     broker: Broker,
     clock: Arc<dyn Clock>,
 }
 
 impl KafkaTopics {
     /// Topics of `broker`, which are created when a flow first needs them.
-    pub fn new(broker: Broker, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(broker: Broker, clock: Arc<dyn Clock>) -> Self {
         Self { broker, clock }
     }
 
@@ -50,12 +50,12 @@ impl KafkaTopics {
                 .collect();
             for batch in batches(&here) {
                 let partition = partition as i32;
-                let at = self.broker.append_records(topic, partition, batch).map_err(append_error)?;
+                let at = self.broker.append_records(topic, partition, batch).map_err(|e| append_error(&e))?;
                 placed.push((partition, at.last));
             }
         }
         for (partition, last) in placed {
-            self.broker.durable(topic, partition, last).await.map_err(append_error)?;
+            self.broker.durable(topic, partition, last).await.map_err(|e| append_error(&e))?;
         }
         Ok(())
     }
@@ -70,7 +70,7 @@ impl KafkaTopics {
     ) -> Result<Fetched, PortError> {
         let partition = partition as i32;
         self.partition_count(topic).await?;
-        let mut marks = self.broker.watch(topic, partition).map_err(read_error)?;
+        let mut marks = self.broker.watch(topic, partition).map_err(|e| read_error(&e))?;
         let known = *marks.borrow_and_update();
         // What was deleted by retention is gone for flows too; they go on with what there is.
         let from = from.max(known.start);
@@ -78,8 +78,8 @@ impl KafkaTopics {
             // No record in time is no error, and neither is a broker that is going away: the next call tells.
             let _ = tokio::time::timeout(wait, marks.wait_for(|m| m.durable > from)).await;
         }
-        let bytes = self.broker.read(topic, partition, from, bytes_max).await.map_err(read_error)?;
-        decode(&bytes, from)
+        let bytes = self.broker.read(topic, partition, from, bytes_max).await.map_err(|e| read_error(&e))?;
+        Ok(decode(&bytes, from))
     }
 }
 
@@ -105,7 +105,7 @@ fn batches<'a, 'r>(mut records: &'a [Record<'r>]) -> impl Iterator<Item = &'a [R
 }
 
 /// The records of whole batches, from `from` on. A batch that a client compressed cannot be read by flows and is passed over, with a warning.
-pub fn decode(bytes: &[u8], from: Offset) -> Result<Fetched, PortError> {
+pub(crate) fn decode(bytes: &[u8], from: Offset) -> Fetched {
     let mut records = Vec::new();
     let mut next = from;
     for (header, batch) in batch::batches(bytes) {
@@ -126,27 +126,34 @@ pub fn decode(bytes: &[u8], from: Offset) -> Result<Fetched, PortError> {
                 time: Timestamp::from_millis(record.time_ms),
                 key: record.key.map(<[u8]>::to_vec),
                 value: record.value.map(<[u8]>::to_vec),
-                headers: record.headers.clone().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+                headers: record
+                    .headers
+                    .clone()
+                    .map(|(name, value)| (name.to_owned(), value.to_vec()))
+                    .collect(),
             });
         }
     }
-    Ok(Fetched { records, next })
+    Fetched { records, next }
 }
 
 /// Records of one key stay in order, so they go to one partition; FNV-1a, as any stable hash would do.
 fn partition_of(key: Option<&[u8]>, count: u32) -> u32 {
-    let hash = key.unwrap_or_default().iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let hash = key
+        .unwrap_or_default()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
     hash % count.max(1)
 }
 
-fn append_error(error: AppendError) -> PortError {
-    match &error {
+fn append_error(error: &AppendError) -> PortError {
+    match error {
         AppendError::Produce(ProduceError::TooLarge { .. }) => PortError::Refused(error.to_string()),
         _ => PortError::Unavailable(error.to_string()),
     }
 }
 
-fn read_error(error: ReadError) -> PortError {
+fn read_error(error: &ReadError) -> PortError {
     PortError::Unavailable(error.to_string())
 }
 

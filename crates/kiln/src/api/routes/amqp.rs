@@ -63,7 +63,8 @@ impl Routes {
 
     fn connections(&self) -> Listing {
         let rows = self.amqp.connections().into_iter().map(|c| {
-            let (channels, published, delivered) = (c.channels.to_string(), c.published.to_string(), c.delivered.to_string());
+            let (channels, published, delivered) =
+                (c.channels.to_string(), c.published.to_string(), c.delivered.to_string());
             vec![c.peer, c.user, c.vhost, c.client, channels, published, delivered]
         });
         listing(&["PEER", "USER", "VHOST", "CLIENT", "CHANNELS", "PUBLISHED", "DELIVERED"], rows)

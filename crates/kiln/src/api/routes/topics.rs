@@ -40,7 +40,8 @@ impl Routes {
         for (key, value) in &new.configs {
             config.set(key, Some(value)).map_err(Fault::bad)?;
         }
-        let partitions = u32::try_from(new.partitions).map_err(|_| Fault::bad("partitions must be 1 or more"))?;
+        let partitions =
+            u32::try_from(new.partitions).map_err(|_| Fault::bad("partitions must be 1 or more"))?;
         let new = NewTopic { name: new.name, partitions: Some(partitions), config };
         json(&topic(&self.kafka.create_topic(new).await.map_err(admin_fault)?))
     }
@@ -54,7 +55,9 @@ impl Routes {
         let from = match ask.query("from")?.as_deref() {
             None | Some("earliest") => now.start,
             Some("latest") => now.durable,
-            Some(offset) => Offset(offset.parse().map_err(|_| Fault::bad("from must be `earliest`, `latest` or an offset"))?),
+            Some(offset) => Offset(
+                offset.parse().map_err(|_| Fault::bad("from must be `earliest`, `latest` or an offset"))?,
+            ),
         };
         let from = from.max(now.start);
         if now.durable <= from {
@@ -67,7 +70,7 @@ impl Routes {
         } else {
             self.kafka.read(name, partition, from, PAGE_BYTES).await.map_err(Fault::failed)?
         };
-        let mut page = decode(&bytes, from).map_err(Fault::failed)?;
+        let mut page = decode(&bytes, from);
         if page.records.len() > max {
             page.next = page.records[max].offset;
             page.records.truncate(max);
@@ -78,15 +81,14 @@ impl Routes {
     async fn write_records(&self, ask: &Ask, name: &str) -> Answer {
         let new: model::NewRecords = ask.json()?;
         if self.kafka.watch(name, 0).is_err() {
-            return Err(Fault::missing(format!("there is no topic {name}; `kiln topic create {name}` makes it")));
+            return Err(Fault::missing(format!(
+                "there is no topic {name}; `kiln topic create {name}` makes it"
+            )));
         }
         let time_ms = self.clock.now().millis();
-        let record = |value: &'_ String| -> (String, i64) { (value.clone(), time_ms) };
-        let values: Vec<(String, i64)> = new.values.iter().map(record).collect();
-        let records: Vec<Record<'_>> = values
-            .iter()
-            .map(|(value, time_ms)| Record { key: None, value: Some(value.as_bytes()), headers: &[], time_ms: *time_ms })
-            .collect();
+        let record =
+            |value| Record { key: None, value: Some(String::as_bytes(value)), headers: &[], time_ms };
+        let records: Vec<Record<'_>> = new.values.iter().map(record).collect();
         if records.is_empty() {
             return done();
         }
