@@ -78,7 +78,7 @@ fn node(dir: &Path, size: &str, rank: &str) -> Result<ExitCode, Failure> {
             host,
             cores: IdSet::range(0..=CORES - 1),
             socket: socket(dir, rank),
-            tmp: dir.join("run"),
+            tmp: dir.join(format!("tmp-{rank}")),
             pmi_library: std::env::var_os("PMI_LIBRARY").map(PathBuf::from),
             bin_dir: None,
             jobid_path: String::new(),

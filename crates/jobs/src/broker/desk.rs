@@ -147,7 +147,7 @@ impl Service for MemberDesk {
     async fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         let uid = uid_of(call.peer)?;
         let request: Request = call.decode()?;
-        let answer = forward(self.connection.clone(), uid, call.body.clone()).await;
+        let answer = forward(self.connection.clone(), uid, call.body.clone(), may_repeat(&request)).await;
         match (answer, request) {
             (Ok(answer), Request::Attributes) => {
                 let answer = postcard::from_bytes::<Answer>(&answer)
@@ -157,6 +157,23 @@ impl Service for MemberDesk {
             (Ok(answer), _) => replies.last_raw(answer, Bytes::new()).await,
             (Err(failure), _) => replies.last(&Answer::Err(failure), Bytes::new()).await,
         }
+    }
+}
+
+/// Whether a request has the same effect when it is carried out twice.
+fn may_repeat(request: &Request) -> bool {
+    match request {
+        Request::List(_)
+        | Request::Last { .. }
+        | Request::Stats
+        | Request::Info { .. }
+        | Request::Events { .. }
+        | Request::Output { .. }
+        | Request::Resources
+        | Request::Attributes
+        | Request::SchedulingStatus => true,
+        Request::Submit(submit) => submit.key.is_some(),
+        _ => false,
     }
 }
 

@@ -20,7 +20,7 @@ use super::uplink::{Uplink, brokers_socket};
 use crate::core::NodeConfig;
 use crate::core::{BadRecord, Config, Manager};
 use crate::shell::environment::Surroundings;
-use crate::shell::launch;
+use crate::shell::{launch, leftovers};
 
 /// Messages between an agent and its uplink.
 const UPLINK_QUEUE: usize = 256;
@@ -39,7 +39,7 @@ pub struct NodeSettings {
     /// Its unix socket for clients; the directory must exist. The leader's socket for brokers is beside it, with
     /// `.brokers` at the end of its name.
     pub socket: PathBuf,
-    /// Where jobs get their directories.
+    /// Where jobs get their directories; no other broker's. What is left there from before is removed.
     pub tmp: PathBuf,
     /// The `libpmi.so` that tasks are told of; none: Open MPI 4 finds no launcher.
     pub pmi_library: Option<PathBuf>,
@@ -208,6 +208,9 @@ fn start_agent(
     node: &NodeSettings,
     leader: PathBuf,
 ) -> Result<(JoinHandle<()>, ShutdownTrigger, Connection), StartError> {
+    if let Err(error) = leftovers::sweep(&node.tmp) {
+        tracing::warn!(%error, tmp = %node.tmp.display(), "what an earlier broker left behind stays");
+    }
     let launcher = launch::start().map_err(StartError::Thread)?;
     let rng = Arc::clone(&node.rng);
     let random = move || {

@@ -37,7 +37,7 @@ fn node(dir: &Path, rank: u32) -> NodeSettings {
         host: format!("n{rank}"),
         cores: IdSet::range(0..=1),
         socket: dir.join(format!("local-{rank}")),
-        tmp: dir.join("tmp"),
+        tmp: dir.join(format!("tmp-{rank}")),
         pmi_library: Some("/lib/libpmi.so".into()),
         bin_dir: None,
         jobid_path: String::new(),
@@ -209,7 +209,7 @@ async fn a_task_runs_and_its_streams_and_exit_code_come_back() {
     let ends = done.output.iter().filter(|event| matches!(event, OutputEvent::Data { eof: true, .. }));
     assert_eq!(ends.count(), 2);
     assert!(
-        std::fs::read_dir(instance.path("tmp")).expect("a directory").next().is_none(),
+        std::fs::read_dir(instance.path("tmp-1")).expect("a directory").next().is_none(),
         "the job's directory is gone"
     );
 }
@@ -392,6 +392,23 @@ async fn a_file_that_cannot_be_opened_fails_the_job() {
         );
         assert!(!instance.path("ran").exists());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_to_a_member_is_answered_by_the_next_leader() {
+    let mut instance = Instance::start(2, true).await;
+    let id = instance.submit(sh("while [ ! -e go ]; do sleep 0.02; done")).await;
+    let client = kiln_net::Client::connect_unix(instance.socket(1)).await.expect("a connection");
+    let asking = tokio::spawn(async move {
+        let request = Request::Events { id, log: crate::proto::LogName::Exec, from: 1000, wait_ms: 30_000 };
+        client.call::<_, crate::proto::Answer>(&request).await
+    });
+    instance.ask(Request::Stats).await;
+    instance.stop_leader().await;
+    instance.start_leader().await;
+    std::fs::write(instance.path("go"), "").expect("a file");
+    let answer = asking.await.expect("joined").expect("the member stays");
+    assert!(matches!(answer, Ok(Reply::Events { finished: true, .. })), "{answer:?}");
 }
 
 /// This test program as a task: the test of this name, whose settings are in the environment.

@@ -189,29 +189,44 @@ async fn tell(
 }
 
 /// Passes a client's request on to the leader and gives back its encoded answer. While the leader is away the request
-/// waits; once it was sent it is not sent again, since nobody knows whether the leader acted on it.
+/// waits. When the leader goes away before it answers, only a request that may be `repeated` is sent again: of another one
+/// nobody knows whether the leader acted on it.
 pub(crate) async fn forward(
     mut connection: watch::Receiver<Option<Client>>,
     uid: u32,
     request: Bytes,
+    repeated: bool,
 ) -> Result<Bytes, Failure> {
-    let busy = |text: &str| Failure::new(FailureKind::Busy, text);
-    let found = tokio::time::timeout(FORWARD_PATIENCE, connected(&mut connection)).await;
-    let client = match found {
-        Ok(Some(client)) => client,
-        Ok(None) => return Err(busy("this broker is going down")),
-        Err(_) => return Err(busy("the leader of this instance does not answer; try again when it is back")),
-    };
-    let body = postcard::to_stdvec(&Upward::Forward { uid })
-        .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
-    let options = CallOptions { bulk: request, deadline: None };
-    let lost = |error: CallError| busy(&format!("the leader went away before it answered: {error}"));
-    let mut stream = client.stream_raw::<Answer>(body.into(), options).await.map_err(lost)?;
-    match stream.next_raw().await {
-        Some(Ok((answer, _))) => Ok(answer),
-        Some(Err(error)) => Err(lost(error)),
-        None => Err(busy("the leader gave no answer")),
+    loop {
+        let found = tokio::time::timeout(FORWARD_PATIENCE, connected(&mut connection)).await;
+        let client = match found {
+            Ok(Some(client)) => client,
+            Ok(None) => return Err(busy("this broker is going down")),
+            Err(_) => {
+                return Err(busy("the leader of this instance does not answer; try again when it is back"));
+            }
+        };
+        match forward_once(&client, uid, request.clone()).await {
+            Err(CallError::Closed) if repeated => {
+                // The uplink notices too; without this its old connection would be tried again and again.
+                let _ = connection.wait_for(|now| now.as_ref().is_none_or(|now| !now.is_closed())).await;
+            }
+            Err(error) => return Err(busy(&format!("the leader went away before it answered: {error}"))),
+            Ok(answer) => return Ok(answer),
+        }
     }
+}
+
+fn busy(text: &str) -> Failure {
+    Failure::new(FailureKind::Busy, text)
+}
+
+async fn forward_once(client: &Client, uid: u32, request: Bytes) -> Result<Bytes, CallError> {
+    let body = postcard::to_stdvec(&Upward::Forward { uid })
+        .map_err(|error| CallError::Encode(error.to_string()))?;
+    let options = CallOptions { bulk: request, deadline: None };
+    let mut stream = client.stream_raw::<Answer>(body.into(), options).await?;
+    stream.next_raw().await.ok_or(CallError::Empty)?.map(|(answer, _)| answer)
 }
 
 /// The connection, once there is one; none when there will be none.

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::environment::{self, Surroundings};
 use super::launch::{Plan, Sink, Source, StartError, TaskPlan};
+use super::leftovers::PREFIX;
 use super::options::{Affinity, Options};
 use super::outbox::Outbox;
 use super::streams::{Input, StdinRoom};
@@ -113,7 +114,7 @@ impl Shell {
             (None, _) => return Err(refusal(now, "the leader named no node".into())),
             (_, Err(note)) => return Err(refusal(now, note)),
         };
-        let tmpdir = tmp.join(format!("jobtmp-{}-{}", start.node, start.job));
+        let tmpdir = tmp.join(format!("{PREFIX}{}-{}", start.node, start.job));
         let names = JobNames {
             id: start.job,
             name: options.name.clone(),
