@@ -183,6 +183,26 @@ fn a_segment_that_was_durable_and_is_gone_is_reported() {
 }
 
 #[test]
+fn a_gap_where_segments_were_dropped_is_never_taken_for_a_lost_tail() {
+    let disk = SimDisk::new(1);
+    let volume = volume(&disk);
+    let log = open(&volume, tiny()).expect("open");
+    for fill in 0..4 {
+        append(&log, fill, 1200).expect("append");
+    }
+    // Three segments are sealed: each index is cut and written, then comes log.meta, which fails.
+    disk.fail_nth(Fault::Write, 6);
+    volume.flush_round();
+    assert!(disk.contents(&path("log.meta")).is_none_or(|bytes| bytes.is_empty()));
+    let dropped = log.drop_segments(&mut |segment| segment.base == Offset(1));
+    assert_eq!(dropped.expect("drop"), 1);
+    disk.crash();
+    let log = open(&common::volume(&disk), tiny()).expect("open");
+    let fills: Vec<u8> = everything(&log, Upto::Durable).iter().map(|record| record.value[0]).collect();
+    assert_eq!(fills, [0, 2, 3]);
+}
+
+#[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let disk = SimDisk::new(1);
     drop(filled(&disk, 20));
