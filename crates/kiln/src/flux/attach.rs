@@ -1,6 +1,12 @@
 //! Following a job: its events, its output, its end.
 
-use super::{connect::{Broker, unexpected}, fail::{Code, Fail}, ids, output::Printer, signals};
+use super::{
+    connect::{Broker, unexpected},
+    fail::{Code, Fail},
+    ids,
+    output::Printer,
+    signals,
+};
 use kiln_jobs::{
     core::exit_code,
     proto::{Entry, Failure, FailureKind, LogName, Reply, Request, WAIT_MS_MAX},
@@ -8,7 +14,11 @@ use kiln_jobs::{
 use kiln_types::{IdSet, JobId, Timestamp};
 use serde_json::Value;
 use std::io::{self, Read};
-use tokio::{signal::unix::{SignalKind, signal}, sync::{mpsc, watch}, time::{Duration, Instant}};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{Duration, Instant},
+};
 
 /// How long after the first ctrl-C a second one cancels.
 const INTERRUPT_WINDOW: Duration = Duration::from_secs(2);
@@ -83,7 +93,12 @@ struct Begun {
     running: bool,
 }
 
-async fn follow_main(broker: &Broker, id: JobId, view: &View, begin: watch::Sender<Option<Begun>>) -> Result<End, Failure> {
+async fn follow_main(
+    broker: &Broker,
+    id: JobId,
+    view: &View,
+    begin: watch::Sender<Option<Begun>>,
+) -> Result<End, Failure> {
     let (mut from, mut end) = (0, None);
     loop {
         let (entries, finished) = events(broker, id, LogName::Main, from).await?;
@@ -175,7 +190,12 @@ fn closed_output(error: &io::Error) -> Failure {
 }
 
 /// The events from number `from` on, and whether nothing comes after them; waits for at least one.
-pub(super) async fn events(broker: &Broker, id: JobId, log: LogName, from: u64) -> Result<(Vec<Entry>, bool), Failure> {
+pub(super) async fn events(
+    broker: &Broker,
+    id: JobId,
+    log: LogName,
+    from: u64,
+) -> Result<(Vec<Entry>, bool), Failure> {
     match broker.ask_again(&Request::Events { id, log, from, wait_ms: WAIT_MS_MAX }).await? {
         Reply::Events { entries, finished } => Ok((entries, finished)),
         other => Err(unexpected(&other)),
@@ -272,7 +292,8 @@ pub(super) async fn wait(broker: &Broker, id: JobId) -> Result<(Code, Option<i32
         let (entries, finished) = events(broker, id, LogName::Main, from).await?;
         from += entries.len() as u64;
         let finish = entries.iter().find(|entry| entry.name == "finish");
-        status = finish.and_then(|entry| context(entry)["status"].as_i64()).map(|status| status as i32).or(status);
+        status =
+            finish.and_then(|entry| context(entry)["status"].as_i64()).map(|status| status as i32).or(status);
         if finished {
             return Ok((status.map_or(1, |status| exit_code(status) as Code), status));
         }
@@ -294,7 +315,9 @@ mod tests {
 
     #[test]
     fn exit_codes() {
-        for (end, code) in [(End::Finished(0), 0), (End::Finished(9), 137), (End::Finished(127 << 8), 127), (End::Never, 1)] {
+        for (end, code) in
+            [(End::Finished(0), 0), (End::Finished(9), 137), (End::Finished(127 << 8), 127), (End::Never, 1)]
+        {
             assert_eq!(tell_end(end, true), code);
         }
     }

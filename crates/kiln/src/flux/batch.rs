@@ -22,7 +22,12 @@ const OUTPUT_DEFAULT: &str = "flux-{{id}}.out";
 
 /// Submits a script.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "flux-batch", about = "enqueue a batch script", no_binary_name = true, args_override_self = true)]
+#[command(
+    name = "flux-batch",
+    about = "enqueue a batch script",
+    no_binary_name = true,
+    args_override_self = true
+)]
 pub(super) struct Batch {
     #[command(flatten)]
     common: Common,
@@ -70,7 +75,8 @@ pub(super) async fn batch(words: Vec<String>, batch: Batch) -> Result<Code, Fail
     batch.common.output.get_or_insert_with(|| OUTPUT_DEFAULT.to_owned());
     batch.common.job_name.get_or_insert(name);
     let arguments = if batch.wrap { &[][..] } else { batch.script.get(1..).unwrap_or_default() };
-    let command = BATCH_COMMAND.iter().map(|&word| word.to_owned()).chain(arguments.iter().cloned()).collect();
+    let command =
+        BATCH_COMMAND.iter().map(|&word| word.to_owned()).chain(arguments.iter().cloned()).collect();
     let mut new = request::of_slots(PROGRAM, &batch.common, &batch.slots, command)?;
     new.script = Some(text);
     let jobspec = request::jobspec(PROGRAM, &new)?;
@@ -94,7 +100,8 @@ fn script(program: &str, batch: &Batch) -> Result<(String, String), Fail> {
             Ok((base(first), format!("#!/bin/sh\n{}\n", words.join(" "))))
         }
         Some(path) => {
-            let file = fs::File::open(path).map_err(|error| Fail::error(program, read_error(&error, path)))?;
+            let file =
+                fs::File::open(path).map_err(|error| Fail::error(program, read_error(&error, path)))?;
             Ok((base(path), read(program, file)?))
         }
         None => Ok(("batchscript".to_owned(), read(program, io::stdin())?)),
@@ -122,7 +129,11 @@ fn read(program: &str, from: impl Read) -> Result<String, Fail> {
 /// A word as a shell reads it back.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\"'\"'")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\"'\"'"))
+    }
 }
 
 /// The words of all `#flux:` lines (Flux RFC 36).
@@ -134,7 +145,9 @@ fn directives(script: &str) -> Result<Vec<String>, String> {
             continue;
         }
         if let Some(text) = comment.strip_prefix("flux:") {
-            words.extend(split_words(text).ok_or_else(|| format!("line {number}: a quote is not closed: {line}"))?);
+            words.extend(
+                split_words(text).ok_or_else(|| format!("line {number}: a quote is not closed: {line}"))?,
+            );
         }
     }
     Ok(words)
@@ -172,8 +185,10 @@ pub(super) async fn alloc(alloc: Alloc) -> Result<Code, Fail> {
         let text = "an interactive shell needs a terminal of its own, which is not supported yet; give a command to run";
         return Err(Fail::error(PROGRAM, text));
     }
-    let command = ["flux", "broker"].into_iter().map(str::to_owned).chain(alloc.command.iter().cloned()).collect();
-    let jobspec = request::jobspec(PROGRAM, &request::of_slots(PROGRAM, &alloc.common, &alloc.slots, command)?)?;
+    let command =
+        ["flux", "broker"].into_iter().map(str::to_owned).chain(alloc.command.iter().cloned()).collect();
+    let jobspec =
+        request::jobspec(PROGRAM, &request::of_slots(PROGRAM, &alloc.common, &alloc.slots, command)?)?;
     if alloc.common.dry_run {
         println!("{}", spaced(&jobspec));
         return Ok(0);

@@ -19,7 +19,8 @@ pub(super) async fn bulksubmit(template: SubmitJobs) -> Result<Code, Fail> {
         let lines: Result<Vec<String>, io::Error> = io::stdin().lines().collect();
         inputs.push(lines.map_err(|error| Fail::error(PROGRAM, error))?);
     }
-    let total = inputs.iter().map(Vec::len).try_fold(1usize, usize::checked_mul).filter(|&total| total <= JOBS_MAX);
+    let total =
+        inputs.iter().map(Vec::len).try_fold(1usize, usize::checked_mul).filter(|&total| total <= JOBS_MAX);
     total.ok_or_else(|| Fail::error(PROGRAM, format!("more than {JOBS_MAX} jobs at once")))?;
     let mut jobs = Vec::new();
     for (number, combination) in combinations(&inputs).into_iter().enumerate() {
@@ -49,7 +50,9 @@ fn split(words: &[String]) -> (Vec<String>, Vec<Vec<String>>) {
 /// Every choice of one element from each list, the last list changing fastest.
 fn combinations(lists: &[Vec<String>]) -> Vec<Vec<String>> {
     lists.iter().fold(vec![Vec::new()], |choices, list| {
-        let longer = |choice: &Vec<String>| list.iter().map(|next| [choice.as_slice(), &[next.clone()]].concat()).collect::<Vec<_>>();
+        let longer = |choice: &Vec<String>| {
+            list.iter().map(|next| [choice.as_slice(), &[next.clone()]].concat()).collect::<Vec<_>>()
+        };
         choices.iter().flat_map(longer).collect()
     })
 }
@@ -57,7 +60,8 @@ fn combinations(lists: &[Vec<String>]) -> Vec<Vec<String>> {
 fn fill_inputs(job: &mut SubmitJobs, number: usize, combination: &[String]) {
     let names: Vec<String> = (0..combination.len()).map(|at| at.to_string()).collect();
     let seq = number.to_string();
-    let mut values: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(combination.iter().map(String::as_str)).collect();
+    let mut values: Vec<(&str, &str)> =
+        names.iter().map(String::as_str).zip(combination.iter().map(String::as_str)).collect();
     values.extend([("", combination.first().map_or("", String::as_str)), ("seq", &seq), ("seq1", &seq)]);
     let next = (number + 1).to_string();
     if let Some((_, value)) = values.last_mut() {
@@ -69,8 +73,10 @@ fn fill_inputs(job: &mut SubmitJobs, number: usize, combination: &[String]) {
 /// Fills `{name}` in everything that is a template.
 pub(super) fn fill_all(job: &mut SubmitJobs, values: &[(&str, &str)]) {
     let common = &mut job.common;
-    let words = job.command.iter_mut().chain(&mut common.env).chain(&mut common.setattr).chain(&mut common.setopt);
-    let files = [&mut common.output, &mut common.error, &mut common.input, &mut common.job_name, &mut common.cwd];
+    let words =
+        job.command.iter_mut().chain(&mut common.env).chain(&mut common.setattr).chain(&mut common.setopt);
+    let files =
+        [&mut common.output, &mut common.error, &mut common.input, &mut common.job_name, &mut common.cwd];
     for text in words.chain(files.into_iter().flatten()) {
         *text = fill(text, values);
     }

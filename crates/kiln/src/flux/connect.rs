@@ -74,9 +74,11 @@ impl Broker {
         Ok(Self { address, client })
     }
 
-    /// Where it is, as `local://PATH`.
-    pub(super) fn uri(&self) -> String {
-        self.address.uri()
+    /// Connects to the broker with this socket.
+    pub(super) async fn at(socket: &std::path::Path) -> io::Result<Self> {
+        let client = Client::connect_unix(socket).await?;
+        let address = Address { socket: socket.to_owned(), given: true };
+        Ok(Self { address, client: std::sync::Arc::new(tokio::sync::Mutex::new(Some(client))) })
     }
 
     /// Asks once. A lost connection is a failure: whether the broker acted is not known then.
@@ -117,7 +119,11 @@ impl Broker {
 async fn call(client: &Client, request: &Request) -> Result<Answer, String> {
     let deadline = Some(Duration::from_millis(u64::from(WAIT_MS_MAX)) + ANSWER_SLACK);
     let options = CallOptions { deadline, ..CallOptions::default() };
-    client.call_with::<Request, Answer>(request, options).await.map(|(answer, _)| answer).map_err(|e| e.to_string())
+    client
+        .call_with::<Request, Answer>(request, options)
+        .await
+        .map(|(answer, _)| answer)
+        .map_err(|e| e.to_string())
 }
 
 fn lost(error: &str) -> Failure {
@@ -145,7 +151,10 @@ mod tests {
     #[test]
     fn who_has_no_instance_is_told_what_to_do() {
         let nobody = Address { socket: "/nope".into(), given: false }.absent();
-        assert!(nobody.starts_with("Unable to connect to Flux: broker socket /nope was not found"), "{nobody}");
+        assert!(
+            nobody.starts_with("Unable to connect to Flux: broker socket /nope was not found"),
+            "{nobody}"
+        );
         assert!(nobody.contains("`kiln up`"), "{nobody}");
     }
 }

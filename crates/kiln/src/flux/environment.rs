@@ -88,7 +88,8 @@ pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let middle: Vec<&str> = parts.collect();
     let Some((last, middle)) = middle.split_last() else { return rest.is_empty() };
     for part in middle {
-        let found = rest.char_indices().map(|(at, _)| at).chain([rest.len()]).find_map(|at| strip(&rest[at..], part));
+        let found =
+            rest.char_indices().map(|(at, _)| at).chain([rest.len()]).find_map(|at| strip(&rest[at..], part));
         let Some(behind) = found else { return false };
         rest = behind;
     }
@@ -114,11 +115,21 @@ mod tests {
     use super::*;
 
     fn applied(env: &[&str], remove: &[&str]) -> Vec<String> {
-        let own = [("HOME", "/root"), ("PATH", "/bin"), ("PMI_FD", "3"), ("FLUX_JOB_ID", "f1"), ("FLUX_URI", "local:///x")];
+        let own = [
+            ("HOME", "/root"),
+            ("PATH", "/bin"),
+            ("PMI_FD", "3"),
+            ("FLUX_JOB_ID", "f1"),
+            ("FLUX_URI", "local:///x"),
+        ];
         let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let rules = Rules { env: &owned(env), remove: &owned(remove), files: &[] };
-        apply(&rules, own.into_iter()).unwrap().into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        apply(&rules, own.into_iter())
+            .unwrap()
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     }
 
     #[test]

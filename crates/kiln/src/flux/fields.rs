@@ -1,6 +1,9 @@
 //! What `flux jobs` knows about a job, by the names of its format fields.
 
-use super::{format::{Value, local}, ids};
+use super::{
+    format::{Value, local},
+    ids,
+};
 use kiln_jobs::{
     core::{exit_code, signal_of},
     proto::{JobResult, JobRow, JobState},
@@ -104,7 +107,9 @@ pub(super) fn value(row: &JobRow, name: &str, now: Timestamp) -> Value {
         "ranks" => row.ranks.to_string().into(),
         "nodelist" => row.nodelist.as_str().into(),
         "dependencies" => row.dependencies.join(",").into(),
-        _ => result_value(row, name).or_else(|| time_value(row, name, now)).unwrap_or_else(|| context_value(row, name, now)),
+        _ => result_value(row, name)
+            .or_else(|| time_value(row, name, now))
+            .unwrap_or_else(|| context_value(row, name, now)),
     }
 }
 
@@ -174,7 +179,9 @@ fn context_value(row: &JobRow, name: &str, now: Timestamp) -> Value {
         "inactive_reason" => inactive_reason(row).into(),
         "annotations" if !row.resource_summary.is_empty() => annotations(row).to_string().into(),
         "sched" if !row.resource_summary.is_empty() => annotations(row)["sched"].to_string().into(),
-        "annotations.sched.resource_summary" | "sched.resource_summary" => row.resource_summary.as_str().into(),
+        "annotations.sched.resource_summary" | "sched.resource_summary" => {
+            row.resource_summary.as_str().into()
+        }
         _ => Value::Nothing,
     }
 }
@@ -182,7 +189,10 @@ fn context_value(row: &JobRow, name: &str, now: Timestamp) -> Value {
 /// What is worth knowing most in the job's state: what it waits for, or where it runs.
 fn contextual_info(row: &JobRow) -> String {
     match row.state {
-        JobState::New | JobState::Depend => format!("depends:{}", row.dependencies.iter().map(|one| dependency(one)).collect::<Vec<_>>().join(",")),
+        JobState::New | JobState::Depend => format!(
+            "depends:{}",
+            row.dependencies.iter().map(|one| dependency(one)).collect::<Vec<_>>().join(",")
+        ),
         JobState::Priority => "priority-wait".to_owned(),
         JobState::Sched if row.priority == Some(0) => "held".to_owned(),
         JobState::Sched => String::new(),
@@ -193,7 +203,10 @@ fn contextual_info(row: &JobRow) -> String {
 /// `begin-time=1795373244.087` is shown as `begin@18:47:24`.
 fn dependency(description: &str) -> String {
     let at = description.strip_prefix("begin-time=").and_then(|at| at.parse().ok());
-    at.map_or_else(|| description.to_owned(), |at| format!("begin@{}", local(Timestamp::from_seconds_f64(at), "%T")))
+    at.map_or_else(
+        || description.to_owned(),
+        |at| format!("begin@{}", local(Timestamp::from_seconds_f64(at), "%T")),
+    )
 }
 
 fn inactive_reason(row: &JobRow) -> String {
@@ -203,7 +216,9 @@ fn inactive_reason(row: &JobRow) -> String {
         (Some(JobResult::Canceled), Some(raised), _) if raised.note.is_empty() => "Canceled".to_owned(),
         (Some(JobResult::Canceled), Some(raised), _) => format!("Canceled: {}", raised.note),
         (Some(JobResult::Timeout), ..) => "Timeout".to_owned(),
-        (Some(JobResult::Failed), Some(raised), _) => format!("Exception: type={} note={}", raised.kind, raised.note),
+        (Some(JobResult::Failed), Some(raised), _) => {
+            format!("Exception: type={} note={}", raised.kind, raised.note)
+        }
         (_, _, Some(status)) => match super::attach::end_text(status) {
             Some(text) if text.starts_with("exited") => format!("Exit {}", exit_code(status)),
             Some(text) => text,
@@ -214,7 +229,11 @@ fn inactive_reason(row: &JobRow) -> String {
 }
 
 fn annotations(row: &JobRow) -> serde_json::Value {
-    if row.resource_summary.is_empty() { json!({}) } else { json!({"sched": {"resource_summary": row.resource_summary}}) }
+    if row.resource_summary.is_empty() {
+        json!({})
+    } else {
+        json!({"sched": {"resource_summary": row.resource_summary}})
+    }
 }
 
 /// Rows as `flux jobs --json` prints them.
@@ -272,10 +291,15 @@ fn job_json(row: &JobRow, now: Timestamp) -> serde_json::Value {
     put("dependencies", json!(row.dependencies));
     put("jobid", json!(row.id.to_string()));
     put("annotations", annotations(row));
-    put("exception", match &row.exception {
-        Some(raised) => json!({"occurred": true, "severity": raised.severity, "type": raised.kind, "note": raised.note}),
-        None => json!({"occurred": false}),
-    });
+    put(
+        "exception",
+        match &row.exception {
+            Some(raised) => {
+                json!({"occurred": true, "severity": raised.severity, "type": raised.kind, "note": raised.note})
+            }
+            None => json!({"occurred": false}),
+        },
+    );
     serde_json::Value::Object(job)
 }
 

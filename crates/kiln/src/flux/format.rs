@@ -34,11 +34,17 @@ impl From<String> for Value {
     }
 }
 
-impl<T: Into<i64>> From<T> for Value {
-    fn from(number: T) -> Self {
-        Self::Whole(number.into())
-    }
+macro_rules! from_whole {
+    ($($number:ty),*) => {
+        $(impl From<$number> for Value {
+            fn from(number: $number) -> Self {
+                Self::Whole(i64::from(number))
+            }
+        })*
+    };
 }
+
+from_whole!(u8, i32, u32, i64);
 
 impl Value {
     /// As Python's `str` shows it.
@@ -118,9 +124,15 @@ impl Format {
                 rest = &brace[2..];
                 continue;
             }
-            let inside = brace.strip_prefix('{').ok_or_else(|| BadFormat("Single '}' encountered in format string".into()))?;
-            let (field, behind) = inside.split_once('}').ok_or_else(|| BadFormat("expected '}' before end of string".into()))?;
-            let optional = ["?+:", "?:", "+:"].iter().find_map(|mark| literal.strip_suffix(mark).map(|rest| (mark, rest.to_owned())));
+            let inside = brace
+                .strip_prefix('{')
+                .ok_or_else(|| BadFormat("Single '}' encountered in format string".into()))?;
+            let (field, behind) = inside
+                .split_once('}')
+                .ok_or_else(|| BadFormat("expected '}' before end of string".into()))?;
+            let optional = ["?+:", "?:", "+:"]
+                .iter()
+                .find_map(|mark| literal.strip_suffix(mark).map(|rest| (mark, rest.to_owned())));
             let collapses = optional.as_ref().is_some_and(|(mark, _)| mark.starts_with('?'));
             if let Some((_, rest)) = optional {
                 literal = rest;
@@ -145,7 +157,8 @@ impl Format {
         let empty = |field: &Field| {
             field.optional && rows.clone().all(|row| is_nothing(&convert(field, &value(row, &field.name))))
         };
-        let keep: Vec<bool> = self.parts.iter().map(|part| !matches!(part, Part::Field(field) if empty(field))).collect();
+        let keep: Vec<bool> =
+            self.parts.iter().map(|part| !matches!(part, Part::Field(field) if empty(field))).collect();
         let mut keep = keep.into_iter();
         self.parts.retain(|_| keep.next().unwrap_or(true));
         self
@@ -154,7 +167,8 @@ impl Format {
     /// The line of headings.
     pub(super) fn header(&self, heading: impl Fn(&str) -> Option<&'static str>) -> String {
         self.line(|field| {
-            let spec = Spec { dash: false, mark_cut: false, kind: None, precision: None, ..field.spec.clone() };
+            let spec =
+                Spec { dash: false, mark_cut: false, kind: None, precision: None, ..field.spec.clone() };
             pad(heading(&field.name).unwrap_or_default(), &spec, '<')
         })
     }
@@ -163,7 +177,12 @@ impl Format {
     pub(super) fn row(&self, value: impl Fn(&str) -> Value) -> String {
         self.line(|field| {
             let value = value(&field.name);
-            let default = if field.conversion.is_none() && matches!(value, Value::Whole(_) | Value::Number(_)) { '>' } else { '<' };
+            let default = if field.conversion.is_none() && matches!(value, Value::Whole(_) | Value::Number(_))
+            {
+                '>'
+            } else {
+                '<'
+            };
             let text = match (&field.spec, field.conversion, &value) {
                 (Spec { kind: Some('f'), precision, .. }, None, Value::Number(_) | Value::Whole(_)) => {
                     format!("{:.*}", precision.unwrap_or(6), value.seconds())
@@ -196,7 +215,10 @@ fn parse_field(text: &str, optional: bool) -> Result<Field, BadFormat> {
     let mut conversion = conversion.chars();
     let (conversion, more) = (conversion.next(), conversion.next());
     if more.is_some() || conversion.is_some_and(|c| !"dDFHhsr".contains(c)) {
-        return Err(BadFormat(format!("Unknown conversion specifier '!{}'", head.split_once('!').map_or("", |(_, c)| c))));
+        return Err(BadFormat(format!(
+            "Unknown conversion specifier '!{}'",
+            head.split_once('!').map_or("", |(_, c)| c)
+        )));
     }
     let (time, spec) = match (conversion, spec.rsplit_once("::")) {
         (Some('d'), Some((time, spec))) => (time, spec),
@@ -365,14 +387,21 @@ mod tests {
 
     #[test]
     fn headings_are_as_wide_as_their_columns() {
-        assert_eq!(header("{x:>10} {x:<9.9+}|{x!F:>9h}|{x!d:%b%d %R::>12}|{x:.1f}"), "   HEADING HEADING  |  HEADING|     HEADING|HEADING");
+        assert_eq!(
+            header("{x:>10} {x:<9.9+}|{x!F:>9h}|{x!d:%b%d %R::>12}|{x:.1f}"),
+            "   HEADING HEADING  |  HEADING|     HEADING|HEADING"
+        );
     }
 
     #[test]
     fn optional_columns_go_when_empty() {
         let rows = ["a"];
         let format = Format::parse("{x} ?:{y:>3}", |_| Some("H")).unwrap();
-        let short = format.without_empty(rows.iter(), |row, name| if name == "x" { Value::from(*row) } else { Value::Nothing });
+        let short =
+            format.without_empty(
+                rows.iter(),
+                |row, name| if name == "x" { Value::from(*row) } else { Value::Nothing },
+            );
         assert_eq!(short.row(|_| Value::from("a")), "a ");
     }
 

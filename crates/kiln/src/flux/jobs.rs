@@ -48,7 +48,12 @@ const FORMATS: &[(&str, &str, &str)] = &[
 
 /// Lists jobs.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "flux-jobs", about = "list jobs submitted to Flux", no_binary_name = true, args_override_self = true)]
+#[command(
+    name = "flux-jobs",
+    about = "list jobs submitted to Flux",
+    no_binary_name = true,
+    args_override_self = true
+)]
 pub(super) struct Jobs {
     /// Jobs in all states
     #[arg(short)]
@@ -213,7 +218,9 @@ pub(super) fn phases(words: &str) -> Result<(Vec<JobState>, Vec<JobResult>), Str
         let state = JobState::ALL.into_iter().find(|state| state.name() == upper);
         let result = JobResult::ALL.into_iter().find(|result| result.name() == upper);
         match (upper.as_str(), state, result) {
-            ("PENDING", ..) => states.extend([JobState::New, JobState::Depend, JobState::Priority, JobState::Sched]),
+            ("PENDING", ..) => {
+                states.extend([JobState::New, JobState::Depend, JobState::Priority, JobState::Sched])
+            }
             ("RUNNING", ..) => states.extend([JobState::Run, JobState::Cleanup]),
             ("ACTIVE", ..) => states.extend(&JobState::ALL[..6]),
             (_, Some(state), _) => states.push(state),
@@ -230,7 +237,9 @@ fn moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     match (ago, text.parse::<f64>()) {
         (Some(ago), _) => Ok(now - ago),
         (None, Ok(seconds)) if seconds >= 0.0 => Ok(Timestamp::from_seconds_f64(seconds)),
-        _ => Err(format!("--since: invalid value '{text}', expected -DURATION like -15m, or seconds since the epoch")),
+        _ => Err(format!(
+            "--since: invalid value '{text}', expected -DURATION like -15m, or seconds since the epoch"
+        )),
     }
 }
 
@@ -272,7 +281,12 @@ fn stats_line(stats: &Stats) -> String {
 
 /// Finds jobs by name.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "flux-pgrep", about = "search for matching jobs", no_binary_name = true, args_override_self = true)]
+#[command(
+    name = "flux-pgrep",
+    about = "search for matching jobs",
+    no_binary_name = true,
+    args_override_self = true
+)]
 pub(super) struct Pgrep {
     /// Jobs in all states
     #[arg(short)]
@@ -301,7 +315,10 @@ pub(super) async fn pgrep(pgrep: Pgrep) -> Result<Code, Fail> {
 
 #[cfg(test)]
 mod tests {
-    use super::{fields::tests::{NOW, refused, running}, *};
+    use super::{
+        fields::tests::{NOW, refused, running},
+        *,
+    };
 
     fn listed(name: &str, rows: &[JobRow], header: bool) -> String {
         table(format(name).unwrap(), rows, header, NOW)
@@ -315,14 +332,20 @@ mod tests {
              ƒzYfp8HD root     two         R      2      1   11.12s vm\n   \
              ƒ21SL36p7 root     sleep       F     16      4        - \n"
         );
-        assert_eq!(listed("default", &[], true), "       JOBID USER     NAME       ST NTASKS NNODES     TIME INFO\n");
+        assert_eq!(
+            listed("default", &[], true),
+            "       JOBID USER     NAME       ST NTASKS NNODES     TIME INFO\n"
+        );
     }
 
     #[test]
     fn the_long_table() {
         let text = listed("long", &[running()], true);
         let (header, row) = text.split_once('\n').unwrap();
-        assert_eq!(header, "       JOBID USER     NAME          STATUS NTASKS NNODES     T_SUBMIT  T_REMAINING     TIME INFO");
+        assert_eq!(
+            header,
+            "       JOBID USER     NAME          STATUS NTASKS NNODES     T_SUBMIT  T_REMAINING     TIME INFO"
+        );
         assert!(row.starts_with("    ƒzYfp8HD root     two              RUN      2      1  Nov2"), "{row}");
         assert!(row.ends_with("       59.81m   11.12s vm\n"), "{row}");
     }
@@ -339,7 +362,8 @@ mod tests {
             "ƒzYfp8HD 2190701756416 two R 2 1 vm 11.12s 1795376869.0 16 root  \n\
              ƒ21SL36p7 2224608509952 sleep F 16 4  0s 0.0 16 root 1 FAILED\n"
         );
-        let aiida = "{id}|{status_abbrev}|{username}|{nnodes}|{ncores}|{nodelist}|{queue}|{duration}|{t_run}|{name}";
+        let aiida =
+            "{id}|{status_abbrev}|{username}|{nnodes}|{ncores}|{nodelist}|{queue}|{duration}|{t_run}|{name}";
         assert_eq!(listed(aiida, &[running()], false), "ƒzYfp8HD|R|root|1|2|vm||3600.0|1795373269.0|two\n");
         assert_eq!(
             listed("{id} {state} {exception.type} {exception.note}", &[refused()], false),
@@ -350,7 +374,10 @@ mod tests {
     #[test]
     fn errors() {
         let text = |fail: Fail| fail.to_string();
-        assert_eq!(format("nope").map_err(text).unwrap_err(), "flux-jobs: ERROR: --format: No such format nope (Did you mean '{nope}'?)");
+        assert_eq!(
+            format("nope").map_err(text).unwrap_err(),
+            "flux-jobs: ERROR: --format: No such format nope (Did you mean '{nope}'?)"
+        );
         assert_eq!(phases("badfilter").unwrap_err(), "Invalid filter specified: badfilter");
     }
 

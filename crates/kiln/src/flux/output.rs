@@ -114,7 +114,12 @@ mod tests {
         let log = |level, text: &str| OutputEvent::Log { level, node: 0, text: text.into() };
         let (out, err) = printed(
             false,
-            vec![redirect("0-1"), redirect("0"), log(LogLevel::Fatal, "task 0 (host vm): start failed"), log(LogLevel::Notice, "signal: soon")],
+            vec![
+                redirect("0-1"),
+                redirect("0"),
+                log(LogLevel::Fatal, "task 0 (host vm): start failed"),
+                log(LogLevel::Notice, "signal: soon"),
+            ],
         );
         assert_eq!(out, "");
         assert_eq!(

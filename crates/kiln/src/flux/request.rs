@@ -32,7 +32,12 @@ const URGENCY_DEFAULT: u8 = 16;
 const URGENCY_EXPEDITE: u8 = 31;
 
 /// A job for `run` and `submit`.
-pub(super) fn of_tasks(program: &str, common: &Common, tasks: &Tasks, command: &[String]) -> Result<NewJob, Fail> {
+pub(super) fn of_tasks(
+    program: &str,
+    common: &Common,
+    tasks: &Tasks,
+    command: &[String],
+) -> Result<NewJob, Fail> {
     if command.is_empty() {
         return Err(Fail::error(program, "job command and arguments are missing"));
     }
@@ -49,7 +54,12 @@ pub(super) fn of_tasks(program: &str, common: &Common, tasks: &Tasks, command: &
 }
 
 /// A job for `batch` and `alloc`: an instance of its own. With nodes and no slots it gets whole nodes.
-pub(super) fn of_slots(program: &str, common: &Common, slots: &Slots, command: Vec<String>) -> Result<NewJob, Fail> {
+pub(super) fn of_slots(
+    program: &str,
+    common: &Common,
+    slots: &Slots,
+    command: Vec<String>,
+) -> Result<NewJob, Fail> {
     let nslots = slots.nslots.or(slots.nodes);
     let Some(nslots) = nslots else {
         return Err(Fail::error(program, "Number of slots to allocate must be specified"));
@@ -89,7 +99,10 @@ pub(super) fn urgency(text: &str) -> Result<u8, String> {
         "hold" => Ok(0),
         "expedite" => Ok(URGENCY_EXPEDITE),
         number => match number.parse::<i64>() {
-            Ok(number) => u8::try_from(number).ok().filter(|&u| u <= URGENCY_EXPEDITE).ok_or("urgency range is [0:31]".to_owned()),
+            Ok(number) => u8::try_from(number)
+                .ok()
+                .filter(|&u| u <= URGENCY_EXPEDITE)
+                .ok_or("urgency range is [0:31]".to_owned()),
             Err(_) => Err(format!("invalid urgency value {text}")),
         },
     }
@@ -142,14 +155,17 @@ fn duration(limit: Option<&str>) -> Result<f64, String> {
 }
 
 fn cwd(given: Option<&str>) -> String {
-    let here = || std::env::current_dir().map_or_else(|_| "/".to_owned(), |dir| dir.to_string_lossy().into_owned());
+    let here =
+        || std::env::current_dir().map_or_else(|_| "/".to_owned(), |dir| dir.to_string_lossy().into_owned());
     given.map_or_else(here, str::to_owned)
 }
 
 fn dependencies(common: &Common) -> Result<Vec<(String, String)>, String> {
     let mut all = Vec::new();
     for text in &common.dependency {
-        let (scheme, value) = text.split_once(':').ok_or_else(|| format!("invalid dependency '{text}', expected SCHEME:VALUE"))?;
+        let (scheme, value) = text
+            .split_once(':')
+            .ok_or_else(|| format!("invalid dependency '{text}', expected SCHEME:VALUE"))?;
         all.push((scheme.to_owned(), value.to_owned()));
     }
     if let Some(text) = &common.begin_time {
@@ -195,7 +211,8 @@ fn shell_options(common: &Common) -> Vec<(String, Value)> {
     if let Some(signal) = &common.signal {
         let (signal, left) = signal.split_once('@').unwrap_or((signal, "60s"));
         let seconds = left.parse::<Fsd>().map_or(60.0, Fsd::seconds);
-        options.push(("signal".into(), json!({"signum": super::signals::number(signal), "timeleft": seconds})));
+        options
+            .push(("signal".into(), json!({"signum": super::signals::number(signal), "timeleft": seconds})));
     }
     if let Some(scheme) = &common.taskmap {
         let (scheme, value) = scheme.split_once(':').unwrap_or((scheme, ""));
@@ -268,9 +285,13 @@ mod tests {
             common
         };
         let tasks = Tasks { cores_per_task: 1, ..Tasks::default() };
-        let run = |common: &Common, command: &[String]| of_tasks("flux-run", common, &tasks, command).map_err(text);
+        let run =
+            |common: &Common, command: &[String]| of_tasks("flux-run", common, &tasks, command).map_err(text);
         let command = ["true".to_owned()];
-        assert_eq!(run(&common(|_| ()), &[]).unwrap_err(), "flux-run: ERROR: job command and arguments are missing");
+        assert_eq!(
+            run(&common(|_| ()), &[]).unwrap_err(),
+            "flux-run: ERROR: job command and arguments are missing"
+        );
         for (common, message) in [
             (common(|c| c.time_limit = Some("bogus".into())), "invalid Flux standard duration"),
             (common(|c| c.urgency = "32".into()), "urgency range is [0:31]"),
@@ -300,14 +321,32 @@ mod tests {
 
     #[test]
     fn attributes_count_from_system() {
-        let common = Common { setattr: vec!["foo.bar=1".into(), "system.queue=debug".into(), ".user.x={\"a\":2}".into(), "flag".into()], ..Common::default() };
-        let expected = [("system.foo.bar", json!(1)), ("system.queue", json!("debug")), ("user.x", json!({"a": 2})), ("system.flag", json!(1))];
+        let common = Common {
+            setattr: vec![
+                "foo.bar=1".into(),
+                "system.queue=debug".into(),
+                ".user.x={\"a\":2}".into(),
+                "flag".into(),
+            ],
+            ..Common::default()
+        };
+        let expected = [
+            ("system.foo.bar", json!(1)),
+            ("system.queue", json!("debug")),
+            ("user.x", json!({"a": 2})),
+            ("system.flag", json!(1)),
+        ];
         assert_eq!(attributes(&common), expected.map(|(key, value)| (key.to_owned(), value)));
     }
 
     #[test]
     fn files_and_labels_become_shell_options() {
-        let common = Common { output: Some("o.txt".into()), label_io: true, error: Some("none".into()), ..Common::default() };
+        let common = Common {
+            output: Some("o.txt".into()),
+            label_io: true,
+            error: Some("none".into()),
+            ..Common::default()
+        };
         let keys: Vec<String> = shell_options(&common).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["output.stdout.type", "output.stdout.path", "output.stdout.label"]);
     }

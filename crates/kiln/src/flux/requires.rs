@@ -89,7 +89,9 @@ mod tests {
         assert_eq!(one("-ranks:0"), Ok(Some(json!({"not": [{"ranks": ["0"]}]}))));
         assert_eq!(
             one("a (b|not c)"),
-            Ok(Some(json!({"and": [{"properties": ["a"]}, {"or": [{"properties": ["b"]}, {"not": [{"properties": ["c"]}]}]}]})))
+            Ok(Some(
+                json!({"and": [{"properties": ["a"]}, {"or": [{"properties": ["b"]}, {"not": [{"properties": ["c"]}]}]}]})
+            ))
         );
         assert_eq!(
             parse(&["a".into(), "b".into()]),

@@ -23,7 +23,12 @@ const FOLLOWED_MAX: usize = 64;
 
 /// Runs a job and shows its output.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "flux-run", about = "run a Flux job interactively", no_binary_name = true, args_override_self = true)]
+#[command(
+    name = "flux-run",
+    about = "run a Flux job interactively",
+    no_binary_name = true,
+    args_override_self = true
+)]
 pub(super) struct Run {
     #[command(flatten)]
     common: Common,
@@ -84,7 +89,8 @@ pub(super) struct Following {
 /// `flux run`.
 pub(super) async fn run(run: Run) -> Result<Code, Fail> {
     const PROGRAM: &str = "flux-run";
-    let jobspec = request::jobspec(PROGRAM, &request::of_tasks(PROGRAM, &run.common, &run.tasks, &run.command)?)?;
+    let jobspec =
+        request::jobspec(PROGRAM, &request::of_tasks(PROGRAM, &run.common, &run.tasks, &run.command)?)?;
     if run.common.dry_run {
         println!("{}", spaced(&jobspec));
         return Ok(0);
@@ -108,7 +114,9 @@ fn stdin(program: &str, ranks: Option<&str>, from_file: bool) -> Result<Option<S
     match ranks {
         None | Some("all") => Ok(Some(Stdin::All)),
         Some("none") => Ok(None),
-        Some(ranks) => ranks.parse().map(|tasks| Some(Stdin::Tasks(tasks))).map_err(|bad| Fail::error(program, bad)),
+        Some(ranks) => {
+            ranks.parse().map(|tasks| Some(Stdin::Tasks(tasks))).map_err(|bad| Fail::error(program, bad))
+        }
     }
 }
 
@@ -225,7 +233,10 @@ impl Followed {
                 if watch {
                     return attach::attach(&broker, id, &View { label, ..View::default() }).await;
                 }
-                attach::wait(&broker, id).await.map(|(code, _)| code).map_err(|failure| Fail::bare(failure.text))
+                attach::wait(&broker, id)
+                    .await
+                    .map(|(code, _)| code)
+                    .map_err(|failure| Fail::bare(failure.text))
             });
         }
     }
@@ -261,7 +272,9 @@ mod tests {
 
     #[test]
     fn everything_after_the_command_belongs_to_it() {
-        let run = Run::try_parse_from(["-n4", "-N2", "-vvv", "-t", "1h", "sh", "-c", "exit 3", "-n", "--help"]).unwrap();
+        let run =
+            Run::try_parse_from(["-n4", "-N2", "-vvv", "-t", "1h", "sh", "-c", "exit 3", "-n", "--help"])
+                .unwrap();
         assert_eq!((run.tasks.ntasks, run.tasks.nodes, run.verbose), (Some(4), Some(2), 3));
         assert_eq!(run.command, ["sh", "-c", "exit 3", "-n", "--help"]);
     }
@@ -273,7 +286,8 @@ mod tests {
 
     #[test]
     fn copies_are_numbered() {
-        let copies = copies("flux-submit", &parse(&["--cc=1-3", "--output=o.{cc}", "echo", "{cc}"])).ok().unwrap();
+        let copies =
+            copies("flux-submit", &parse(&["--cc=1-3", "--output=o.{cc}", "echo", "{cc}"])).ok().unwrap();
         let seen: Vec<_> = copies.iter().map(|copy| (copy.number, copy.submit.command[1].as_str())).collect();
         assert_eq!(seen, [(Some(1), "1"), (Some(2), "2"), (Some(3), "3")]);
         assert_eq!(copies[2].submit.common.output.as_deref(), Some("o.3"));
@@ -281,7 +295,11 @@ mod tests {
 
     #[test]
     fn refusals_carry_the_errno() {
-        let failure = Failure::new(FailureKind::Invalid, "dependency: afterok: job ƒjgPdqno failed or was canceled");
-        assert_eq!(refused_text(&failure), "[Errno 22] dependency: afterok: job ƒjgPdqno failed or was canceled");
+        let failure =
+            Failure::new(FailureKind::Invalid, "dependency: afterok: job ƒjgPdqno failed or was canceled");
+        assert_eq!(
+            refused_text(&failure),
+            "[Errno 22] dependency: afterok: job ƒjgPdqno failed or was canceled"
+        );
     }
 }

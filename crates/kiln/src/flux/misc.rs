@@ -1,0 +1,169 @@
+//! Small commands: `version`, `getattr`, `lsattr`, `uptime`, `queue`, `uri`.
+
+use super::{
+    connect::{Address, Broker, unexpected},
+    fail::{Code, Fail},
+    fields::username,
+    format::local,
+    jobs::now,
+    resource,
+};
+use kiln_jobs::proto::{Failure, Reply, Request};
+use kiln_types::{Fsd, Timestamp};
+use std::{collections::BTreeMap, fs, time::UNIX_EPOCH};
+
+/// The version of flux-core whose command line this is; programs that call `flux` look at it.
+const FLUX_VERSION: &str = "0.88.0";
+
+/// `flux version`.
+pub(super) fn version() -> Code {
+    for (what, blanks) in [("commands:", "    \t\t"), ("libflux-core:", "\t\t"), ("broker:", "  \t\t")] {
+        println!("{what}{blanks}{FLUX_VERSION}");
+    }
+    if let Ok(address) = Address::from_environment() {
+        println!("FLUX_URI:\t\t{}", address.uri());
+    }
+    println!("build-options:\t\t+kiln=={}", env!("CARGO_PKG_VERSION"));
+    0
+}
+
+async fn attributes(broker: &Broker) -> Result<BTreeMap<String, String>, Failure> {
+    match broker.ask_again(&Request::Attributes).await? {
+        Reply::Attributes(pairs) => Ok(pairs.into_iter().collect()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `flux getattr NAME`.
+pub(super) async fn getattr(words: &[String]) -> Result<Code, Fail> {
+    const PROGRAM: &str = "flux-getattr";
+    let [name] = words else { return Err(Fail::bare("Usage: flux-getattr name")) };
+    let broker = Broker::open(PROGRAM).await?;
+    let attributes = attributes(&broker).await.map_err(|failure| Fail::plain(PROGRAM, failure))?;
+    let value = attributes
+        .get(name)
+        .ok_or_else(|| Fail::plain(PROGRAM, format!("{name}: No such file or directory")))?;
+    println!("{value}");
+    Ok(0)
+}
+
+/// `flux lsattr [-v]`.
+pub(super) async fn lsattr(words: &[String]) -> Result<Code, Fail> {
+    const PROGRAM: &str = "flux-lsattr";
+    let values = words.iter().any(|word| word == "-v" || word == "--values");
+    let broker = Broker::open(PROGRAM).await?;
+    for (name, value) in attributes(&broker).await.map_err(|failure| Fail::plain(PROGRAM, failure))? {
+        if values { println!("{name:<40}{value}") } else { println!("{name}") }
+    }
+    Ok(0)
+}
+
+/// `flux uptime`.
+pub(super) async fn uptime() -> Result<Code, Fail> {
+    const PROGRAM: &str = "flux-uptime";
+    let broker = Broker::open(PROGRAM).await?;
+    let error = |failure: Failure| Fail::error(PROGRAM, failure);
+    let attributes = attributes(&broker).await.map_err(error)?;
+    let nodes = resource::rows(&broker).await.map_err(error)?;
+    let get = |name: &str| attributes.get(name).map(String::as_str);
+    let now = now();
+    let started = started(get("broker.starttime"), get("broker.pid")).unwrap_or(now);
+    let owner = get("security.owner").and_then(|owner| owner.parse().ok()).unwrap_or(0);
+    let drained = nodes.iter().filter(|node| node.drained.is_some()).count();
+    let offline = nodes.iter().filter(|node| !node.online).count();
+    println!(
+        "{}",
+        uptime_line(
+            now,
+            started,
+            &username(owner),
+            get("instance-level").unwrap_or("0"),
+            nodes.len(),
+            [drained, offline]
+        )
+    );
+    Ok(0)
+}
+
+/// From the attribute, else from when the broker's process began.
+fn started(starttime: Option<&str>, pid: Option<&str>) -> Option<Timestamp> {
+    if let Some(seconds) = starttime.and_then(|time| time.parse().ok()) {
+        return Some(Timestamp::from_seconds_f64(seconds));
+    }
+    let began = fs::metadata(format!("/proc/{}", pid?)).and_then(|process| process.modified()).ok()?;
+    Some(Timestamp::EPOCH + began.duration_since(UNIX_EPOCH).ok()?)
+}
+
+fn uptime_line(
+    now: Timestamp,
+    started: Timestamp,
+    owner: &str,
+    depth: &str,
+    size: usize,
+    away: [usize; 2],
+) -> String {
+    let time = local(now, "%T");
+    let run = Fsd::from_seconds(now.since(started).as_secs_f64()).rounded(2);
+    let mut line = format!(" {time} run {run},  owner {owner},  depth {depth},  size {size}");
+    for (count, what) in away.into_iter().zip(["drained", "offline"]).filter(|(count, _)| *count > 0) {
+        line.push_str(&format!(",  {count} {what}"));
+    }
+    line
+}
+
+/// `flux queue status|start|stop`.
+pub(super) async fn queue(words: &[String]) -> Result<Code, Fail> {
+    const PROGRAM: &str = "flux-queue";
+    let error = |failure: Failure| Fail::error(PROGRAM, failure);
+    let (command, verbose) =
+        (words.first().map_or("", String::as_str), words.iter().any(|word| word == "-v"));
+    let on = match command {
+        "status" => None,
+        "start" => Some(true),
+        "stop" => Some(false),
+        other => {
+            let text = format!("'{other}' is not supported here; status, start and stop are");
+            return Err(Fail::error(PROGRAM, text));
+        }
+    };
+    let broker = Broker::open(PROGRAM).await?;
+    if let Some(on) = on {
+        broker.ask(&Request::Scheduling { on }).await.map_err(error)?;
+        println!("{}", scheduling_line(on));
+        return Ok(0);
+    }
+    let (on, pending, running) = match broker.ask_again(&Request::SchedulingStatus).await.map_err(error)? {
+        Reply::Scheduling { on, pending, running } => (on, pending, running),
+        other => return Err(error(unexpected(&other))),
+    };
+    println!("Job submission is enabled\n{}", scheduling_line(on));
+    if verbose {
+        println!(
+            "{pending} alloc requests queued\n0 alloc requests pending to scheduler\n{running} running jobs"
+        );
+    }
+    Ok(0)
+}
+
+fn scheduling_line(on: bool) -> &'static str {
+    if on { "Scheduling is started" } else { "Scheduling is stopped" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_three_numbers_and_new_enough() {
+        let numbers: Vec<u32> = FLUX_VERSION.split('.').map(|part| part.parse().unwrap()).collect();
+        assert!(numbers.len() == 3 && (numbers[0], numbers[1]) >= (0, 48));
+    }
+
+    #[test]
+    fn uptime_counts_those_away() {
+        let (now, started) = (Timestamp(1_795_373_345_000_000), Timestamp(1_795_373_135_000_000));
+        let line = uptime_line(now, started, "root", "0", 4, [0, 0]);
+        assert!(line.ends_with(" run 3.5m,  owner root,  depth 0,  size 4"), "{line}");
+        assert!(uptime_line(now, started, "root", "0", 4, [1, 0]).ends_with("size 4,  1 drained"));
+    }
+}
