@@ -25,7 +25,7 @@ fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
 }
 
 /// A body of the request in this version that the broker can work on.
-pub fn simplest_body(api: Api, version: i16) -> Vec<u8> {
+pub(crate) fn simplest_body(api: Api, version: i16) -> Vec<u8> {
     let v = version;
     match api {
         // No transaction (from version 3 on), acks 1, no time, no topics; then no tags.
@@ -137,7 +137,7 @@ pub fn simplest_body(api: Api, version: i16) -> Vec<u8> {
 }
 
 /// Reads the answer behind its correlation id with an independent decoder; how many bytes it leaves.
-pub fn decode_response(api: Api, version: i16, answer: &[u8]) -> Option<usize> {
+pub(crate) fn decode_response(api: Api, version: i16, answer: &[u8]) -> Option<usize> {
     fn read<T: Decodable>(bytes: &mut Bytes, version: i16) -> Option<usize> {
         T::decode(bytes, version).ok()?;
         Some(bytes.len())

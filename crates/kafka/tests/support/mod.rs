@@ -2,7 +2,7 @@
 
 mod messages;
 
-pub use messages::{decode_response, simplest_body};
+pub(crate) use messages::{decode_response, simplest_body};
 
 use kiln_kafka::{Broker, Handle, KafkaMachine, Parts, Settings};
 use kiln_log::Volume;
@@ -17,18 +17,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A machine with a disk, a store and a broker.
-pub struct Machine {
-    pub broker: Broker,
-    pub handle: Handle,
-    pub address: SocketAddr,
-    pub volume: Volume,
+pub(crate) struct Machine {
+    pub(crate) broker: Broker,
+    pub(crate) handle: Handle,
+    pub(crate) address: SocketAddr,
+    pub(crate) volume: Volume,
     disk: Arc<SimDisk>,
     store: Store,
     _trigger: ShutdownTrigger,
 }
 
 impl Machine {
-    pub async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         Self::on(Arc::new(SimDisk::new(7)), settings).await
     }
 
@@ -45,7 +45,7 @@ impl Machine {
     }
 
     /// Pulls the plug: what was not synced may be lost. Then starts again.
-    pub async fn crash_and_restart(self, settings: Settings) -> Self {
+    pub(crate) async fn crash_and_restart(self, settings: Settings) -> Self {
         self.disk.crash_after_syncs(0);
         self.handle.drain(Duration::ZERO).await;
         drop((self.broker, self.store));
@@ -56,16 +56,16 @@ impl Machine {
 }
 
 /// A connection that speaks requests of any kind.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self { stream: TcpStream::connect(address).await.unwrap() }
     }
 
-    pub async fn send(&mut self, key: i16, version: i16, flexible: bool, body: &[u8]) {
+    pub(crate) async fn send(&mut self, key: i16, version: i16, flexible: bool, body: &[u8]) {
         let mut request = Vec::new();
         request.extend(key.to_be_bytes());
         request.extend(version.to_be_bytes());
@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// The response behind its correlation id; none if the connection is closed instead.
-    pub async fn receive(&mut self) -> Option<Vec<u8>> {
+    pub(crate) async fn receive(&mut self) -> Option<Vec<u8>> {
         let mut len = [0; 4];
         self.stream.read_exact(&mut len).await.ok()?;
         let mut answer = vec![0; i32::from_be_bytes(len) as usize];
@@ -89,19 +89,25 @@ impl Client {
         Some(answer.split_off(4))
     }
 
-    pub async fn ask(&mut self, key: i16, version: i16, flexible: bool, body: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) async fn ask(
+        &mut self,
+        key: i16,
+        version: i16,
+        flexible: bool,
+        body: &[u8],
+    ) -> Option<Vec<u8>> {
         self.send(key, version, flexible, body).await;
         self.receive().await
     }
 }
 
 /// A batch of these values.
-pub fn batch(values: &[&str]) -> Vec<u8> {
+pub(crate) fn batch(values: &[&str]) -> Vec<u8> {
     batch_of(values, None)
 }
 
 /// A batch of an idempotent producer: id, epoch, number of the first record.
-pub fn batch_of(values: &[&str], producer: Option<(i64, i16, i32)>) -> Vec<u8> {
+pub(crate) fn batch_of(values: &[&str], producer: Option<(i64, i16, i32)>) -> Vec<u8> {
     let mut builder = Builder::new(1_700_000_000_000);
     if let Some((id, epoch, sequence)) = producer {
         builder.producer(id, epoch, sequence);
@@ -119,7 +125,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// `Produce` 7 to partition 0 of a topic.
-pub fn produce_body(acks: i16, topic: &str, batch: &[u8]) -> Vec<u8> {
+pub(crate) fn produce_body(acks: i16, topic: &str, batch: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend((-1_i16).to_be_bytes());
     body.extend(acks.to_be_bytes());
@@ -134,14 +140,14 @@ pub fn produce_body(acks: i16, topic: &str, batch: &[u8]) -> Vec<u8> {
 }
 
 /// Error and base offset of the answer to [`produce_body`].
-pub fn produce_outcome(answer: &[u8], topic: &str) -> (i16, i64) {
+pub(crate) fn produce_outcome(answer: &[u8], topic: &str) -> (i16, i64) {
     let at = 4 + 2 + topic.len() + 4 + 4;
     let error = i16::from_be_bytes(answer[at..at + 2].try_into().unwrap());
     (error, i64::from_be_bytes(answer[at + 2..at + 10].try_into().unwrap()))
 }
 
 /// `Fetch` 11 of partition 0 of a topic.
-pub fn fetch_body(topic: &str, offset: i64, wait_ms: i32, bytes_min: i32) -> Vec<u8> {
+pub(crate) fn fetch_body(topic: &str, offset: i64, wait_ms: i32, bytes_min: i32) -> Vec<u8> {
     let mut body = Vec::new();
     for number in [-1, wait_ms, bytes_min, 1 << 20] {
         body.extend(number.to_be_bytes());
@@ -163,7 +169,7 @@ pub fn fetch_body(topic: &str, offset: i64, wait_ms: i32, bytes_min: i32) -> Vec
 }
 
 /// Error, high watermark and records of the answer to [`fetch_body`].
-pub fn fetch_outcome(answer: &[u8], topic: &str) -> (i16, i64, Vec<u8>) {
+pub(crate) fn fetch_outcome(answer: &[u8], topic: &str) -> (i16, i64, Vec<u8>) {
     let at = 4 + 2 + 4 + 4 + 2 + topic.len() + 4 + 4;
     let error = i16::from_be_bytes(answer[at..at + 2].try_into().unwrap());
     let high_watermark = i64::from_be_bytes(answer[at + 2..at + 10].try_into().unwrap());
