@@ -31,8 +31,8 @@ pub use load::{Effective, Loaded, Sources, TomlFile, load, parse};
 pub use problem::{Origin, Problem, Problems};
 pub use render::{commented, reference, shipped};
 pub use settings::{
-    AmqpConfig, ClusterConfig, Config, ConsoleConfig, DiagnosticsConfig, JobsConfig, KafkaConfig, LogConfig,
-    NodeConfig, Section, Setting, SyslogConfig, sections, setting,
+    AmqpConfig, ClusterConfig, Config, ConsoleConfig, DiagnosticsConfig, KafkaConfig, LogConfig, NodeConfig,
+    Section, Setting, SyslogConfig, sections, setting,
 };
 pub use value::{Hostnames, Limit, Listen, LogFormat};
 

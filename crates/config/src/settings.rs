@@ -166,8 +166,6 @@ sections! {
     log: LogConfig {
         /// A log goes on in a new file when the current one has reached this size.
         segment_size: ByteSize = bytes(64 * MIB), from bytes(64 * KIB) => bytes(2 * GIB);
-        /// Bytes between two entries of a file's offset index.
-        index_interval: ByteSize = bytes(4 * KIB), from bytes(512) => bytes(MIB);
     }
 
     /// The event log, for Kafka's clients.
@@ -218,12 +216,6 @@ sections! {
     console: ConsoleConfig {
         /// Where it listens: "ADDRESS:PORT", or "off"; port 0 picks a free one.
         listen: Listen = Listen::loopback(8080);
-    }
-
-    /// The workload manager.
-    jobs: JobsConfig {
-        /// How long a cancelled job may take between SIGTERM and SIGKILL.
-        kill_grace: Duration = Duration::from_secs(5), from Duration::ZERO => Duration::from_hours(1);
     }
 
     /// What Kiln says about itself.

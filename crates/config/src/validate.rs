@@ -133,7 +133,6 @@ impl Check<'_> {
                 "log.segment_size",
                 config.log.segment_size,
             ),
-            ("log.index_interval", config.log.index_interval, "log.segment_size", config.log.segment_size),
         ];
         for (small, small_size, large, large_size) in ordered {
             if small_size > large_size {
