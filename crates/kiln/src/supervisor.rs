@@ -22,6 +22,8 @@ use crate::paths::{self, DataDir};
 
 /// A node that dies sooner than this after its start is started again more slowly each time.
 const QUICK_DEATH: Duration = Duration::from_secs(2);
+/// So often a node is started again that a signal ended before everything was ready once.
+const STARTS_MAX: u32 = 5;
 /// The shortest and the longest pause before a restart.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// Members may take this share of the time to stop; the leader has the rest.
@@ -136,10 +138,19 @@ pub(crate) fn is_running(data: &DataDir) -> bool {
 
 enum Event {
     Report { rank: u32, report: Report },
-    Exited { rank: u32, how: String },
+    Exited { rank: u32, death: Death },
     Restart { rank: u32 },
     Stop,
     DrainOver,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+struct Death {
+    /// In words.
+    how: String,
+    /// By itself, with a status; otherwise a signal ended it, which says nothing about its settings.
+    by_itself: bool,
 }
 
 struct Node {
@@ -151,7 +162,7 @@ struct Node {
 /// Whether the instance is coming up, serving or going away.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// A node that dies before everything was ready once is a mistake in the settings: give up and say so.
+    /// A node that ends by itself before everything was ready once has a mistake in its settings: give up and say so.
     Starting,
     /// A node that dies is started again.
     Serving,
@@ -263,8 +274,8 @@ impl Supervisor {
                 self.nodes[rank as usize].status.state = State::Ready;
                 self.listeners = report.listeners.or(self.listeners.take());
             }
-            Event::Exited { rank, how } => return Ok(self.exited(rank, &how)),
-            Event::Restart { rank } if self.phase == Phase::Serving => self.start(rank as usize)?,
+            Event::Exited { rank, death } => return Ok(self.exited(rank, &death)),
+            Event::Restart { rank } if !self.stopping() => self.start(rank as usize)?,
             Event::Restart { .. } => {}
             Event::Stop => self.stop(),
             Event::DrainOver => self.nodes.iter().for_each(|n| n.signal(Signal::SIGKILL)),
@@ -272,19 +283,19 @@ impl Supervisor {
         Ok(None)
     }
 
-    fn exited(&mut self, rank: u32, how: &str) -> Option<Ended> {
+    fn exited(&mut self, rank: u32, death: &Death) -> Option<Ended> {
         let phase = self.phase;
         let node = &mut self.nodes[rank as usize];
         node.status.pid = None;
         node.status.state = State::Stopped;
         match phase {
-            Phase::Starting => {
+            Phase::Starting if death.by_itself || node.status.restarts >= STARTS_MAX => {
                 let host = node.status.host.clone();
-                let why = format!("{how}\n{}", log_tail(&self.data, &host));
+                let why = format!("{}\n{}", death.how, log_tail(&self.data, &host));
                 self.nodes.iter().for_each(|n| n.signal(Signal::SIGKILL));
                 return Some(Ended::StartFailed { host, why });
             }
-            Phase::Serving => {
+            Phase::Starting | Phase::Serving => {
                 node.pause = if node.started.elapsed() < QUICK_DEATH {
                     (node.pause * 2).min(BACKOFF.1)
                 } else {
@@ -292,7 +303,7 @@ impl Supervisor {
                 };
                 node.status.state = State::Restarting;
                 node.status.restarts += 1;
-                tracing::warn!(host = node.status.host, how, pause = ?node.pause, "a node died; starting it again");
+                tracing::warn!(host = node.status.host, how = death.how, pause = ?node.pause, "a node died; starting it again");
                 let (pause, events) = (node.pause, self.events.clone());
                 tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
@@ -306,12 +317,15 @@ impl Supervisor {
             self.phase = Phase::StoppingLeader;
             self.nodes[0].signal(Signal::SIGTERM);
         }
-        let stopping = matches!(self.phase, Phase::StoppingMembers | Phase::StoppingLeader);
-        (stopping && members_gone && self.nodes[0].status.pid.is_none()).then_some(Ended::Stopped)
+        (self.stopping() && members_gone && self.nodes[0].status.pid.is_none()).then_some(Ended::Stopped)
+    }
+
+    fn stopping(&self) -> bool {
+        matches!(self.phase, Phase::StoppingMembers | Phase::StoppingLeader)
     }
 
     fn stop(&mut self) {
-        if matches!(self.phase, Phase::StoppingMembers | Phase::StoppingLeader) {
+        if self.stopping() {
             // A second request: no more waiting.
             self.nodes.iter().for_each(|n| n.signal(Signal::SIGKILL));
             return;
@@ -340,7 +354,8 @@ impl Supervisor {
             // Between a death and a restart nothing is there to wait for.
             let events = self.events.clone();
             tokio::spawn(async move {
-                let _ = events.send(Event::Exited { rank: 0, how: String::new() }).await;
+                let death = Death { how: "it was not running".to_owned(), by_itself: true };
+                let _ = events.send(Event::Exited { rank: 0, death }).await;
             });
         }
     }
@@ -366,11 +381,11 @@ impl Supervisor {
             if let Some(stdout) = child.stdout.take() {
                 forward_reports(rank, stdout, &events).await;
             }
-            let how = match child.wait().await {
-                Ok(status) => status.to_string(),
-                Err(e) => format!("lost: {e}"),
+            let death = match child.wait().await {
+                Ok(status) => Death { how: status.to_string(), by_itself: status.code().is_some() },
+                Err(error) => Death { how: format!("lost: {error}"), by_itself: false },
             };
-            let _ = events.send(Event::Exited { rank, how }).await;
+            let _ = events.send(Event::Exited { rank, death }).await;
         });
         Ok(())
     }

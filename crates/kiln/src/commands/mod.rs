@@ -71,7 +71,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     eprintln!("kiln: {error:#}");
     if error.is::<NotRunning>() {
         ExitCode::from(exit::NOT_RUNNING)
-    } else if error.is::<kiln_config::Problems>() {
+    } else if error.is::<kiln_config::Problems>() || error.is::<crate::wiring::flows::BadChain>() {
         ExitCode::from(exit::USAGE)
     } else {
         ExitCode::from(exit::FAILED)
