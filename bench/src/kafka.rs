@@ -5,7 +5,7 @@
 //! a directory that is removed afterwards.
 
 use anyhow::{Context, Result, bail, ensure};
-use kiln_log::batch::{Builder, Record, batches};
+use kiln_log::batch::{Builder, Record, batches, records};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -56,6 +56,10 @@ struct Load {
 
 const KIB: usize = 1 << 10;
 
+/// Messages per second, and in all, of the measurement of delays.
+const PACE_PER_SECOND: u32 = 1_000;
+const PACED_MESSAGES: u32 = 5_000;
+
 fn loads(in_flight: usize) -> Vec<Load> {
     let load = |name, record_bytes, records_per_batch, acks, in_flight, share| Load {
         name,
@@ -102,7 +106,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             })?);
         }
     }
-    report(&rows, args.json);
+    let topic = format!("bench-{}-latency", std::process::id());
+    let delays = end_to_end(&address, &topic)?;
+    report(&rows, &delays, args.json);
     Ok(())
 }
 
@@ -142,7 +148,7 @@ fn measure(
     Ok(Row { what: what.to_owned(), messages, bytes, elapsed, broker_cpu })
 }
 
-fn report(rows: &[Row], as_json: bool) {
+fn report(rows: &[Row], delays: &[Duration], as_json: bool) {
     let figures = |row: &Row| {
         let seconds = row.elapsed.as_secs_f64();
         let cpu = row.broker_cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / row.messages as f64);
@@ -153,7 +159,9 @@ fn report(rows: &[Row], as_json: bool) {
             let (mb, messages, cpu) = figures(row);
             json!({"what": row.what, "mb_per_s": mb, "messages_per_s": messages, "broker_us_per_message": cpu})
         };
-        println!("{}", Value::Array(rows.iter().map(object).collect()));
+        let (p50, p99) = (millis(delays, 0.5), millis(delays, 0.99));
+        let runs: Vec<Value> = rows.iter().map(object).collect();
+        println!("{}", json!({"runs": runs, "end_to_end_ms_p50": p50, "end_to_end_ms_p99": p99}));
         return;
     }
     println!("{:<46} {:>9} {:>12} {:>16}", "", "MB/s", "messages/s", "broker us/msg");
@@ -162,6 +170,64 @@ fn report(rows: &[Row], as_json: bool) {
         let cpu = cpu.map_or("-".into(), |cpu| format!("{cpu:.2}"));
         println!("{:<46} {mb:>9.1} {messages:>12.0} {cpu:>16}", row.what);
     }
+    let (p50, p99) = (millis(delays, 0.5), millis(delays, 0.99));
+    println!("end to end, 100 B at {PACE_PER_SECOND}/s, acks=all: p50 {p50:.2} ms, p99 {p99:.2} ms");
+}
+
+/// The delay that this share of all do not exceed, in milliseconds; `delays` is sorted.
+fn millis(delays: &[Duration], share: f64) -> f64 {
+    let at = (delays.len() as f64 * share) as usize;
+    delays.get(at.min(delays.len().saturating_sub(1))).map_or(0.0, |delay| delay.as_secs_f64() * 1e3)
+}
+
+/// From a producer's send to a consumer's receipt, at a steady pace; sorted.
+fn end_to_end(address: &str, topic: &str) -> Result<Vec<Duration>> {
+    let mut stream = connect(address)?;
+    create(&mut stream, topic)?;
+    let epoch = Instant::now();
+    thread::scope(|scope| {
+        let consumer = scope.spawn(|| receive_stamps(address, topic, epoch));
+        let mut answers = stream.try_clone()?;
+        let drain = scope.spawn(move || {
+            let mut buffer = Vec::new();
+            (0..PACED_MESSAGES).try_for_each(|_| response(&mut answers, &mut buffer).map(drop))
+        });
+        for n in 0..PACED_MESSAGES {
+            let due = Duration::from_secs_f64(n as f64 / PACE_PER_SECOND as f64);
+            thread::sleep(due.saturating_sub(epoch.elapsed()));
+            let mut value = [0_u8; 100];
+            value[..8].copy_from_slice(&(epoch.elapsed().as_nanos() as u64).to_be_bytes());
+            let mut builder = Builder::new(now_ms());
+            builder.push(&Record { value: Some(&value), time_ms: now_ms(), ..Record::default() });
+            stream.write_all(&produce_request(topic, -1, &builder.finish()))?;
+        }
+        drain.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
+        consumer.join().unwrap_or_else(|_| bail!("a thread panicked"))
+    })
+}
+
+fn receive_stamps(address: &str, topic: &str, epoch: Instant) -> Result<Vec<Duration>> {
+    let mut stream = connect(address)?;
+    let mut delays = Vec::with_capacity(PACED_MESSAGES as usize);
+    let mut buffer = Vec::new();
+    while delays.len() < PACED_MESSAGES as usize {
+        stream.write_all(&fetch_request(topic, delays.len() as i64))?;
+        let answer = response(&mut stream, &mut buffer)?;
+        let arrived = epoch.elapsed();
+        for (_, batch) in batches(&answer[fetched_records_at(topic)..]) {
+            for record in records(batch) {
+                let value = record?.value.unwrap_or_default();
+                let sent = u64::from_be_bytes(*value.first_chunk().context("a stamp of 8 bytes")?);
+                delays.push(arrived.saturating_sub(Duration::from_nanos(sent)));
+            }
+        }
+    }
+    delays.sort_unstable();
+    Ok(delays)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
 }
 
 /// User and system time of a process (proc(5), `stat` fields 14 and 15, in ticks of 10 ms).
@@ -183,8 +249,7 @@ fn batch(load: &Load) -> Vec<u8> {
     .take(load.record_bytes)
     .collect();
     // Of now, so that retention leaves the records alone while they are measured.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time_ms = now.as_millis() as i64;
+    let time_ms = now_ms();
     let mut builder = Builder::new(time_ms);
     for _ in 0..load.records_per_batch {
         builder.push(&Record { value: Some(&value), time_ms, ..Record::default() });
@@ -236,19 +301,7 @@ fn create(stream: &mut TcpStream, topic: &str) -> Result<()> {
 fn produce(address: &str, topic: &str, load: &Load, bytes: usize) -> Result<(u64, u64)> {
     let mut stream = connect(address)?;
     create(&mut stream, topic)?;
-    let batch = batch(load);
-    let mut body = Vec::new();
-    header(&mut body, 0, 7);
-    body.extend((-1_i16).to_be_bytes());
-    body.extend(load.acks.to_be_bytes());
-    body.extend(30_000_i32.to_be_bytes());
-    body.extend(1_i32.to_be_bytes());
-    string(&mut body, topic);
-    body.extend(1_i32.to_be_bytes());
-    body.extend(0_i32.to_be_bytes());
-    body.extend((batch.len() as i32).to_be_bytes());
-    body.extend(&batch);
-    let request = framed(&body);
+    let request = produce_request(topic, load.acks, &batch(load));
     let requests = bytes.div_ceil(load.record_bytes * load.records_per_batch).max(1);
     let (mut sent, mut answered) = (0, 0);
     let mut buffer = Vec::new();
@@ -268,6 +321,30 @@ fn produce(address: &str, topic: &str, load: &Load, bytes: usize) -> Result<(u64
     Ok((messages, messages * load.record_bytes as u64))
 }
 
+fn produce_request(topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(batch.len() + 100);
+    header(&mut body, 0, 7);
+    body.extend((-1_i16).to_be_bytes());
+    body.extend(acks.to_be_bytes());
+    body.extend(30_000_i32.to_be_bytes());
+    body.extend(1_i32.to_be_bytes());
+    string(&mut body, topic);
+    body.extend(1_i32.to_be_bytes());
+    body.extend(0_i32.to_be_bytes());
+    body.extend((batch.len() as i32).to_be_bytes());
+    body.extend(batch);
+    framed(&body)
+}
+
+/// From a partition's error to its records: error, three offsets, no aborted transactions, preferred replica, length.
+const FETCHED_FIXED_BYTES: usize = 2 + 24 + 4 + 4 + 4;
+
+/// Where the records begin in the answer to [`fetch_request`]: behind throttle, error, session, one topic, its name, one
+/// partition and its number.
+fn fetched_records_at(topic: &str) -> usize {
+    4 + 2 + 4 + 4 + 2 + topic.len() + 4 + 4 + FETCHED_FIXED_BYTES
+}
+
 fn consume(address: &str, topic: &str, count: u64) -> Result<(u64, u64)> {
     let mut stream = connect(address)?;
     let (mut offset, mut bytes) = (0_i64, 0);
@@ -275,13 +352,10 @@ fn consume(address: &str, topic: &str, count: u64) -> Result<(u64, u64)> {
     while (offset as u64) < count {
         stream.write_all(&fetch_request(topic, offset))?;
         let answer = response(&mut stream, &mut buffer)?;
-        // Throttle, error, session, one topic, its name, one partition, its number; then its error. The records
-        // follow high watermark, stable offset, start, no aborted transactions, preferred replica and their length.
-        let at = 4 + 2 + 4 + 4 + 2 + topic.len() + 4 + 4;
+        let at = fetched_records_at(topic) - FETCHED_FIXED_BYTES;
         let error = i16::from_be_bytes([answer[at], answer[at + 1]]);
         ensure!(error == 0, "the broker answers with error {error}");
-        let records = &answer[at + 2 + 24 + 4 + 4 + 4..];
-        for (header, batch) in batches(records) {
+        for (header, batch) in batches(&answer[fetched_records_at(topic)..]) {
             offset = header.last().0 + 1;
             bytes += batch.len() as u64;
         }

@@ -137,7 +137,7 @@ pub(super) fn find_coordinator(
 ) -> FindCoordinatorResponse {
     let (host, port) = session.advertised();
     let is_group = request.key_type == GROUP_KEY;
-    let error = if is_group { ErrorCode::None } else { ErrorCode::InvalidRequest };
+    let error = if is_group { ErrorCode::None } else { ErrorCode::TransactionalIdAuthorizationFailed };
     let message = (!is_group).then(|| text("transactions are not served"));
     let answer = FindCoordinatorResponse::default();
     if version < 4 {

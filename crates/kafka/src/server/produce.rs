@@ -85,7 +85,8 @@ fn append(
         return Err((ErrorCode::InvalidRequiredAcks, None));
     }
     if request.transactional {
-        return Err((ErrorCode::InvalidRequest, Some("transactions are not served".into())));
+        let message = Some("transactions are not served".into());
+        return Err((ErrorCode::TransactionalIdAuthorizationFailed, message));
     }
     let found = broker.partition(topic, wanted.index);
     let partition = found.ok_or((ErrorCode::UnknownTopicOrPartition, None))?;
@@ -114,7 +115,7 @@ pub(super) async fn init_producer_id(
 ) -> InitProducerIdResponse {
     let answer = InitProducerIdResponse::default().with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
     if request.transactional_id.is_some() {
-        return answer.with_error_code(ErrorCode::InvalidRequest.code());
+        return answer.with_error_code(ErrorCode::TransactionalIdAuthorizationFailed.code());
     }
     // A new id serves as well as a higher epoch of the old one (KIP-360).
     match broker.producer_id().await {

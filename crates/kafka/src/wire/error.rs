@@ -73,6 +73,8 @@ pub enum ErrorCode {
     DuplicateSequenceNumber = 46,
     /// A newer instance of the producer has written.
     InvalidProducerEpoch = 47,
+    /// Transactions are not served. Clients give up at this code, and retry at most others.
+    TransactionalIdAuthorizationFailed = 53,
     /// The disk failed or is full.
     KafkaStorageError = 56,
     /// User or password are wrong.
