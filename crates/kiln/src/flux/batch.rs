@@ -37,7 +37,7 @@ pub(super) struct Batch {
     #[arg(long)]
     wrap: bool,
     /// Script and its arguments; without them the script is read from standard input
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT")]
+    #[arg(trailing_var_arg = true, value_name = "SCRIPT")]
     script: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Alloc {
     #[arg(short, long, action = clap::ArgAction::Count, hide = true)]
     verbose: u8,
     /// Command and arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "NAME", hide = true)]
     wait_event: Option<String>,
     /// Command and arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct SubmitJobs {
     #[command(flatten)]
     pub(super) following: Following,
     /// Command and arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     pub(super) command: Vec<String>,
 }
 
