@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use kiln_config::Hostnames;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::{getppid, sethostname};
 
@@ -13,6 +14,15 @@ pub(super) fn follow_supervisor() -> anyhow::Result<()> {
     // It may have died before the line above.
     anyhow::ensure!(getppid().as_raw() != 1, "the supervisor is gone; `kiln up` starts nodes");
     Ok(())
+}
+
+/// Allows as many open files as this user may have: each partition, queue and connection keeps one open. Tasks get the limits that their jobspec names.
+pub(super) fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        tracing::warn!(%errno, "the limit on open files cannot be raised; many topics, queues or clients may not fit");
+    }
 }
 
 /// Takes `name` as host name in a UTS namespace of its own. Must be called before any thread is started, since a namespace belongs to a thread.

@@ -49,6 +49,7 @@ pub(crate) fn run(data: &DataDir, rank: u32) -> anyhow::Result<ExitCode> {
     host::follow_supervisor()?;
     let config = settings::take_over(data)?.config;
     crate::log_to_stderr(&config);
+    host::raise_file_limit();
     let name = format!("{}{}", config.cluster.host_prefix, rank + 1);
     host::take_name(&name, config.cluster.hostnames)?;
     let excluded: kiln_types::Hostlist =
