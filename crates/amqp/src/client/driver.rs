@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use crate::client::state::Shared;
 use crate::client::{ClientError, Endpoint, Message};
 use crate::wire::{
-    BasicDeliver, ChannelCloseOk, ConnectionCloseOk, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Frame,
-    FrameBatch, FrameKind, Method, PROTOCOL_HEADER, ShortStr, Table, Wire, complete_frames, encode_heartbeat,
-    encode_method,
+    BasicDeliver, ChannelCloseOk, ConnectionCloseOk, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
+    Frame, FrameBatch, FrameKind, Method, PROTOCOL_HEADER, ShortStr, Table, Wire, complete_frames,
+    encode_heartbeat, encode_method,
 };
 
 const READ_BYTES: usize = 128 * 1024;
@@ -29,16 +29,22 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Arc<Shared>, ClientEr
     let stream = TcpStream::connect(&endpoint.address).await?;
     stream.set_nodelay(true)?;
     let mut link = Link { stream, input: BytesMut::new(), out: BytesMut::from(&PROTOCOL_HEADER[..]) };
-    let Method::ConnectionStart(_) = link.next_method().await? else { return Err(not_due("connection.start")) };
-    encode_method(&mut link.out, 0, &start_ok(endpoint)?.into());
-    let Method::ConnectionTune(tune) = link.next_method().await? else { return Err(not_due("connection.tune")) };
+    let Method::ConnectionStart(_) = link.next_method().await? else {
+        return Err(not_due("connection.start"));
+    };
+    encode_method(&mut link.out, 0, &start_ok(endpoint).into());
+    let Method::ConnectionTune(tune) = link.next_method().await? else {
+        return Err(not_due("connection.tune"));
+    };
     let frame_max = if tune.frame_max == 0 { FRAME_MAX } else { tune.frame_max.min(FRAME_MAX) };
     let heartbeat = if tune.heartbeat == 0 { 0 } else { endpoint.heartbeat.min(tune.heartbeat) };
     let tune_ok = ConnectionTuneOk { channel_max: tune.channel_max, frame_max, heartbeat };
     encode_method(&mut link.out, 0, &tune_ok.into());
     let vhost = ShortStr::try_from(endpoint.vhost.as_str())?;
     encode_method(&mut link.out, 0, &ConnectionOpen { vhost, ..ConnectionOpen::default() }.into());
-    let Method::ConnectionOpenOk(_) = link.next_method().await? else { return Err(not_due("connection.open-ok")) };
+    let Method::ConnectionOpenOk(_) = link.next_method().await? else {
+        return Err(not_due("connection.open-ok"));
+    };
     let shared = Arc::new(Shared::new(frame_max, tune.channel_max));
     let mut task = Task {
         link,
@@ -56,7 +62,7 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Arc<Shared>, ClientEr
     Ok(shared)
 }
 
-fn start_ok(endpoint: &Endpoint) -> Result<ConnectionStartOk, ClientError> {
+fn start_ok(endpoint: &Endpoint) -> ConnectionStartOk {
     let capabilities = Table::new()
         .with("authentication_failure_close", true)
         .with("consumer_cancel_notify", true)
@@ -67,12 +73,12 @@ fn start_ok(endpoint: &Endpoint) -> Result<ConnectionStartOk, ClientError> {
         .with("connection_name", endpoint.name.as_str())
         .with("capabilities", capabilities);
     let response = format!("\0{}\0{}", endpoint.user, endpoint.password);
-    Ok(ConnectionStartOk {
+    ConnectionStartOk {
         client_properties,
         mechanism: ShortStr::from_static("PLAIN"),
         response: Bytes::from(response),
         locale: ShortStr::from_static("en_US"),
-    })
+    }
 }
 
 fn not_due(what: &str) -> ClientError {
@@ -123,8 +129,11 @@ impl Link {
     async fn next_method(&mut self) -> Result<Method, ClientError> {
         loop {
             self.write()?;
-            let interest =
-                if self.out.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+            let interest = if self.out.is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
             if !self.stream.ready(interest).await?.is_readable() {
                 continue;
             }
@@ -193,7 +202,7 @@ impl Task {
             (false, _) => Interest::WRITABLE,
         };
         let socket = reading || !self.link.out.is_empty();
-        let pause = if self.heartbeat.is_zero() { Duration::from_secs(3600) } else { self.heartbeat / 2 };
+        let pause = if self.heartbeat.is_zero() { Duration::from_hours(1) } else { self.heartbeat / 2 };
         let shared = Arc::clone(&self.shared);
         tokio::select! {
             ready = self.link.stream.ready(interest), if socket => {
@@ -239,7 +248,9 @@ impl Task {
                 self.contents.push(Content { channel, deliver, header: None, body: BytesMut::new() });
             }
             Method::BasicAck(ack) => self.shared.confirmed(channel, ack.delivery_tag, ack.multiple, true),
-            Method::BasicNack(nack) => self.shared.confirmed(channel, nack.delivery_tag, nack.multiple, false),
+            Method::BasicNack(nack) => {
+                self.shared.confirmed(channel, nack.delivery_tag, nack.multiple, false);
+            }
             Method::BasicCancel(cancel) => {
                 self.last = None;
                 self.shared.remove_consumer(channel, &cancel.consumer_tag);
@@ -275,7 +286,8 @@ impl Task {
         let size = match &content.header {
             None => {
                 let mut from = frame.reader();
-                let read = (|| Ok::<_, crate::wire::DecodeError>((u32::get(&mut from)?, u64::get(&mut from)?)))();
+                let read =
+                    (|| Ok::<_, crate::wire::DecodeError>((u32::get(&mut from)?, u64::get(&mut from)?)))();
                 let (_, size) = read.map_err(|error| ClientError::Protocol(error.to_string().into()))?;
                 if size > BODY_BYTES_MAX {
                     return Err(ClientError::Protocol("a message is too large".into()));
@@ -288,7 +300,8 @@ impl Task {
             }
             Some((size, _)) => *size,
         };
-        let whole = frame.kind == FrameKind::Body && content.body.is_empty() && frame.octets().len() as u64 == size;
+        let whole =
+            frame.kind == FrameKind::Body && content.body.is_empty() && frame.octets().len() as u64 == size;
         if frame.kind == FrameKind::Body && !whole {
             content.body.extend_from_slice(frame.octets());
             if (content.body.len() as u64) < size {
@@ -302,7 +315,8 @@ impl Task {
     }
 
     fn hand_over(&mut self, channel: u16, deliver: BasicDeliver, header: Option<(u64, Bytes)>, body: Bytes) {
-        let is_last = |(number, tag, _): &(u16, ShortStr, _)| *number == channel && *tag == deliver.consumer_tag;
+        let is_last =
+            |(number, tag, _): &(u16, ShortStr, _)| *number == channel && *tag == deliver.consumer_tag;
         if !self.last.as_ref().is_some_and(is_last) {
             let found = self.shared.consumer(channel, &deliver.consumer_tag);
             self.last = found.map(|to| (channel, deliver.consumer_tag.detached(), to));
@@ -318,8 +332,9 @@ impl Task {
         };
         let size = message.body.len();
         // A consumer that was dropped leaves its messages to the channel's end.
-        if to.send(message).is_ok() {
-            self.shared.lag().came(size);
+        self.shared.lag().came(size);
+        if to.send(message).is_err() {
+            self.shared.lag().took(1, size);
         }
     }
 }

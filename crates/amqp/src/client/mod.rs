@@ -15,9 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::client::state::{Lag, Shared};
 use crate::core::{Binding, ExchangeSpec, Target};
 use crate::wire::{
-    BasicAck, BasicCancel, BasicConsume, BasicNack, BasicPublish, BasicQos, ChannelClose, ChannelOpen, ConfirmSelect,
-    ConnectionClose, DecodeError, ExchangeBind, ExchangeDeclare, Method, Properties, QueueBind, QueueDeclare,
-    QueueDelete, ShortStr, Table, TooLong, encode_body, encode_header, encode_method,
+    BasicAck, BasicCancel, BasicConsume, BasicNack, BasicPublish, BasicQos, ChannelClose, ChannelOpen,
+    ConfirmSelect, ConnectionClose, DecodeError, ExchangeBind, ExchangeDeclare, Method, Properties,
+    QueueBind, QueueDeclare, QueueDelete, ShortStr, Table, TooLong, encode_body, encode_header,
+    encode_method,
 };
 
 /// Where and as whom to connect.
@@ -119,7 +120,9 @@ impl Client {
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, ClientError> {
         let connecting = driver::connect(endpoint);
         let shared = tokio::time::timeout(endpoint.timeout, connecting).await.map_err(|_| {
-            ClientError::Lost(format!("no answer from {} within {:?}", endpoint.address, endpoint.timeout).into())
+            ClientError::Lost(
+                format!("no answer from {} within {:?}", endpoint.address, endpoint.timeout).into(),
+            )
         })??;
         let (alive, dropped) = mpsc::channel(1);
         let closing = Arc::clone(&shared);
@@ -294,7 +297,12 @@ impl Channel {
         self.client.shared.add_consumer(self.number, tag.clone(), deliveries);
         let consume = BasicConsume { queue, consumer_tag: tag.clone(), no_ack, ..BasicConsume::default() };
         self.call(&consume.into()).await?;
-        Ok(Consumer { tag, receive, lag: Arc::clone(self.client.shared.lag()), shared: Arc::clone(&self.client.shared) })
+        Ok(Consumer {
+            tag,
+            receive,
+            lag: Arc::clone(self.client.shared.lag()),
+            shared: Arc::clone(&self.client.shared),
+        })
     }
 
     /// Ends a consumer. What was delivered to it and not acknowledged stays with the channel.
@@ -380,7 +388,7 @@ impl Consumer {
     pub async fn next(&mut self) -> Result<Message, ClientError> {
         match self.receive.recv().await {
             Some(message) => {
-                self.lag.took(message.body.len());
+                self.lag.took(1, message.body.len());
                 Ok(message)
             }
             None => Err(self.shared.reason()),
@@ -390,10 +398,11 @@ impl Consumer {
     /// Waits for at least one message and takes all that are there, up to `max`.
     pub async fn next_many(&mut self, into: &mut Vec<Message>, max: usize) -> Result<usize, ClientError> {
         let before = into.len();
-        if self.receive.recv_many(into, max).await == 0 {
+        let count = self.receive.recv_many(into, max).await;
+        if count == 0 {
             return Err(self.shared.reason());
         }
-        self.lag.took(into[before..].iter().map(|message| message.body.len()).sum());
-        Ok(into.len() - before)
+        self.lag.took(count, into[before..].iter().map(|message| message.body.len()).sum());
+        Ok(count)
     }
 }

@@ -1,5 +1,6 @@
 //! What the callers of a connection and its one task share.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,8 +34,9 @@ impl Lag {
         self.bytes.fetch_add(bytes + DELIVERY_OVERHEAD, Ordering::AcqRel);
     }
 
-    pub(super) fn took(&self, bytes: usize) {
-        let before = self.bytes.fetch_sub((bytes + DELIVERY_OVERHEAD).min(self.now()), Ordering::AcqRel);
+    /// A consumer took `count` deliveries with bodies of `bytes`.
+    pub(super) fn took(&self, count: usize, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes + count * DELIVERY_OVERHEAD, Ordering::AcqRel);
         if before > LAG_BYTES_MAX {
             self.eased.notify_one();
         }
@@ -204,7 +206,8 @@ impl Shared {
 
     /// The last handle is gone: says goodbye without waiting.
     pub(super) fn say_goodbye(&self) {
-        let close = ConnectionClose { code: 200, text: ShortStr::from_static("goodbye"), class: 0, method: 0 };
+        let close =
+            ConnectionClose { code: 200, text: ShortStr::from_static("goodbye"), class: 0, method: 0 };
         // A connection that is over needs no goodbye.
         drop(self.write(|out| encode_method(out, 0, &close.into())));
     }
@@ -217,8 +220,8 @@ impl Shared {
         for _ in 0..highest {
             let number = inner.next_channel;
             inner.next_channel = if number >= highest { 1 } else { number + 1 };
-            if !inner.channels.contains_key(&number) {
-                inner.channels.insert(number, ChannelState::default());
+            if let Entry::Vacant(free) = inner.channels.entry(number) {
+                free.insert(ChannelState::default());
                 return Ok(number);
             }
         }

@@ -132,7 +132,11 @@ impl Checked<'_> {
     fn text(&self, name: &str) -> Result<Option<ShortStr>, Refusal> {
         let Some(value) = self.table.get(name) else { return Ok(None) };
         value.as_text().and_then(|text| ShortStr::try_from(text).ok()).map(Some).ok_or_else(|| {
-            Refusal::precondition(format!("invalid type '{}' for arg '{name}' in {}", value.type_name(), self.what))
+            Refusal::precondition(format!(
+                "invalid type '{}' for arg '{name}' in {}",
+                value.type_name(),
+                self.what
+            ))
         })
     }
 
@@ -149,9 +153,7 @@ impl Checked<'_> {
         match self.table.get("x-queue-type").map(|value| value.as_text().unwrap_or(value.type_name())) {
             None | Some("classic") => Ok(false),
             Some("quorum") => Ok(true),
-            Some(other) => {
-                Err(self.invalid("x-queue-type", format!("\"unsupported queue type '{other}'\"")))
-            }
+            Some(other) => Err(self.invalid("x-queue-type", format!("\"unsupported queue type '{other}'\""))),
         }
     }
 }

@@ -77,7 +77,9 @@ impl<D> Channel<D> {
             Assembly::Header(_) => {
                 Err(unexpected("expected content header for class 60, got non content header frame instead"))
             }
-            Assembly::Body { .. } => Err(unexpected("expected content body, got non content body frame instead")),
+            Assembly::Body { .. } => {
+                Err(unexpected("expected content body, got non content body frame instead"))
+            }
         }
     }
 
@@ -102,7 +104,12 @@ impl<D> Channel<D> {
         }
     }
 
-    fn header(&mut self, publish: BasicPublish, frame: &Frame<'_>, body_max: u64) -> Result<Option<Content>, Refusal> {
+    fn header(
+        &mut self,
+        publish: BasicPublish,
+        frame: &Frame<'_>,
+        body_max: u64,
+    ) -> Result<Option<Content>, Refusal> {
         let mut from = frame.reader();
         let (size, properties) = read_header(&mut from)?;
         // RabbitMQ takes the body first and refuses it after; here its size is enough to know.

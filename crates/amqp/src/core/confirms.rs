@@ -43,7 +43,7 @@ pub struct Confirms {
 
 impl Confirms {
     /// Counts one published message and gives its sequence number, from 1.
-    pub fn next(&mut self) -> u64 {
+    pub fn count(&mut self) -> u64 {
         self.published += 1;
         self.published
     }
@@ -113,9 +113,9 @@ mod tests {
     #[test]
     fn batches_confirm_in_order_and_together() {
         let mut confirms = Confirms::default();
-        (0..3).for_each(|_| drop(confirms.next()));
+        assert_eq!([confirms.count(), confirms.count(), confirms.count()], [1, 2, 3]);
         let first = confirms.close_batch(1, vec![]);
-        confirms.next();
+        confirms.count();
         let second = confirms.close_batch(1, vec![]);
         confirms.flushed(second, true);
         assert_eq!(confirms.outcomes(), []);
@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn refused_messages_are_nacked_between_the_others() {
         let mut confirms = Confirms::default();
-        (0..4).for_each(|_| drop(confirms.next()));
+        for tag in 1..5 {
+            assert_eq!(confirms.count(), tag);
+        }
         confirms.close_batch(0, vec![2]);
         let expected = [
             Outcome::Ack { tag: 1, multiple: false },
@@ -139,7 +141,7 @@ mod tests {
     #[test]
     fn a_failed_flush_nacks_its_batch() {
         let mut confirms = Confirms::default();
-        confirms.next();
+        confirms.count();
         let id = confirms.close_batch(1, vec![]);
         confirms.flushed(id, false);
         assert_eq!(confirms.outcomes(), [Outcome::Nack { tag: 1 }]);

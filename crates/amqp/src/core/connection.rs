@@ -8,9 +8,10 @@ use bytes::{Bytes, BytesMut};
 use crate::core::channel::{Channel, Content};
 use crate::core::{Refusal, ReplyCode, Scope};
 use crate::wire::{
-    BasicPublish, ChannelClose, ChannelCloseOk, ChannelOpen, ChannelOpenOk, ConnectionClose, ConnectionCloseOk,
-    ConnectionOpenOk, ConnectionStart, ConnectionStartOk, ConnectionTune, DecodeError, FRAME_MIN_SIZE, Frame,
-    FrameError, FrameKind, Method, MethodId, ShortStr, Table, Value, encode_method, erlang_binary,
+    BasicPublish, ChannelClose, ChannelCloseOk, ChannelOpen, ChannelOpenOk, ConnectionClose,
+    ConnectionCloseOk, ConnectionOpenOk, ConnectionStart, ConnectionStartOk, ConnectionTune, DecodeError,
+    FRAME_MIN_SIZE, Frame, FrameError, FrameKind, Method, MethodId, ShortStr, Table, Value, encode_method,
+    erlang_binary,
 };
 
 /// What the broker offers in `connection.tune`, and other bounds.
@@ -184,20 +185,19 @@ impl<D> Connection<D> {
 
     /// The numbers of all open channels.
     pub fn open_channels(&self) -> impl Iterator<Item = u16> + '_ {
-        let open = self.channels.iter().enumerate().filter(|(_, slot)| slot.as_ref().is_some_and(|c| !c.closing));
+        let open =
+            self.channels.iter().enumerate().filter(|(_, slot)| slot.as_ref().is_some_and(|c| !c.closing));
         open.map(|(number, _)| number as u16)
     }
 
     /// Takes one frame.
     pub fn on_frame(&mut self, frame: &Frame<'_>, out: &mut BytesMut) -> Result<Event, Refusal> {
         if self.phase == Phase::Closing {
-            return Ok(self.while_closing(frame));
+            return Ok(while_closing(frame));
         }
         match (frame.kind, frame.channel) {
             (FrameKind::Heartbeat, 0) => Ok(Event::None),
-            (FrameKind::Heartbeat, _) => {
-                Err(unexpected("heartbeat frame on a channel other than 0"))
-            }
+            (FrameKind::Heartbeat, _) => Err(unexpected("heartbeat frame on a channel other than 0")),
             (FrameKind::Method, 0) => self.on_connection_method(frame, out),
             (_, 0) => Err(unexpected("content frame on channel 0")),
             _ if self.phase != Phase::Running => {
@@ -209,16 +209,6 @@ impl<D> Connection<D> {
         }
     }
 
-    fn while_closing(&mut self, frame: &Frame<'_>) -> Event {
-        if frame.kind != FrameKind::Method || frame.channel != 0 {
-            return Event::None;
-        }
-        match Method::get(&mut frame.reader()) {
-            Ok(Method::ConnectionCloseOk(_) | Method::ConnectionClose(_)) => Event::Closed,
-            _ => Event::None,
-        }
-    }
-
     fn decode(&mut self, frame: &Frame<'_>) -> Result<Method, Refusal> {
         self.current = MethodId::NONE;
         let octets = frame.octets();
@@ -226,16 +216,14 @@ impl<D> Connection<D> {
             let (class, method) = (u16::from_be_bytes([c0, c1]), u16::from_be_bytes([m0, m1]));
             self.current = MethodId { class, method };
         }
-        Method::get(&mut frame.reader()).map_err(|error| match error {
-            // RabbitMQ resets the TCP connection here; a close with a reason is kinder.
-            DecodeError::UnknownMethod { class, method } => {
-                Refusal::new(ReplyCode::CommandInvalid, format!("unknown method ({class},{method})"))
+        Method::get(&mut frame.reader()).map_err(|error| {
+            if let DecodeError::UnknownMethod { class, method } = error {
+                // RabbitMQ resets the TCP connection here; a close with a reason is kinder.
+                return Refusal::new(ReplyCode::CommandInvalid, format!("unknown method ({class},{method})"));
             }
-            _ => {
-                let arguments = octets.get(4..).unwrap_or_default();
-                let shown = erlang_binary(&arguments[..arguments.len().min(32)]);
-                Refusal::new(ReplyCode::FrameError, format!("cannot decode {shown}"))
-            }
+            let arguments = octets.get(4..).unwrap_or_default();
+            let shown = erlang_binary(&arguments[..arguments.len().min(32)]);
+            Refusal::new(ReplyCode::FrameError, format!("cannot decode {shown}"))
         })
     }
 
@@ -291,12 +279,15 @@ impl<D> Connection<D> {
         let offered = self.limits.frame_max;
         let frame_max = if frame_max == 0 { offered } else { frame_max };
         if !(FRAME_MIN_SIZE..=offered).contains(&frame_max) {
-            let detail = format!("negotiated frame_max = {frame_max} is not within {FRAME_MIN_SIZE} and {offered}");
+            let detail =
+                format!("negotiated frame_max = {frame_max} is not within {FRAME_MIN_SIZE} and {offered}");
             return Err(Refusal::new(ReplyCode::NotAllowed, detail));
         }
         if channel_max > self.limits.channel_max {
             let highest = self.limits.channel_max;
-            let detail = format!("negotiated channel_max = {channel_max} is higher than the maximum allowed {highest}");
+            let detail = format!(
+                "negotiated channel_max = {channel_max} is higher than the maximum allowed {highest}"
+            );
             return Err(Refusal::new(ReplyCode::NotAllowed, detail));
         }
         self.frame_max = frame_max;
@@ -311,7 +302,12 @@ impl<D> Connection<D> {
         self.phase = Phase::Running;
     }
 
-    fn on_channel_method(&mut self, number: u16, frame: &Frame<'_>, out: &mut BytesMut) -> Result<Event, Refusal> {
+    fn on_channel_method(
+        &mut self,
+        number: u16,
+        frame: &Frame<'_>,
+        out: &mut BytesMut,
+    ) -> Result<Event, Refusal> {
         let limit = self.limits.channel_max;
         let Some(channel) = self.channels.get_mut(usize::from(number)).and_then(Option::as_deref_mut) else {
             return self.on_unopened(number, frame, out);
@@ -326,7 +322,9 @@ impl<D> Connection<D> {
                 self.on_publish(number, publish)?;
                 Ok(Event::None)
             }
-            Method::ChannelOpen(_) => Err(Refusal::new(ReplyCode::ChannelError, "second 'channel.open' seen")),
+            Method::ChannelOpen(_) => {
+                Err(Refusal::new(ReplyCode::ChannelError, "second 'channel.open' seen"))
+            }
             Method::ChannelClose(_) => Ok(Event::ChannelClose { channel: number }),
             Method::ChannelCloseOk(_) => Ok(Event::None),
             method if method.id().class == 10 => {
@@ -362,7 +360,8 @@ impl<D> Connection<D> {
                 Ok(Event::None)
             }
             Method::ChannelOpen(_) => {
-                let detail = format!("channel {number} is above the highest channel {}", self.limits.channel_max);
+                let detail =
+                    format!("channel {number} is above the highest channel {}", self.limits.channel_max);
                 Err(Refusal::new(ReplyCode::NotAllowed, detail).blaming(ChannelOpen::ID))
             }
             // The answer to a close that we sent may cross the client's own close.
@@ -446,6 +445,17 @@ pub fn login_refused(mechanism: &str) -> Refusal {
         "Login was refused using authentication mechanism {mechanism}. For details see the broker logfile."
     );
     Refusal::access(detail).of_connection().blaming(MethodId::NONE)
+}
+
+/// After our `connection.close` only the end is looked at.
+fn while_closing(frame: &Frame<'_>) -> Event {
+    if frame.kind != FrameKind::Method || frame.channel != 0 {
+        return Event::None;
+    }
+    match Method::get(&mut frame.reader()) {
+        Ok(Method::ConnectionCloseOk(_) | Method::ConnectionClose(_)) => Event::Closed,
+        _ => Event::None,
+    }
 }
 
 fn unexpected(detail: &str) -> Refusal {

@@ -63,7 +63,8 @@ const X_DEATH: ShortStr = ShortStr::from_static("x-death");
 
 fn deaths(headers: &Table) -> Vec<Table> {
     let Some(Value::Array(items)) = headers.get("x-death") else { return Vec::new() };
-    let tables = items.iter().filter_map(|item| if let Value::Table(table) = item { Some(table) } else { None });
+    let tables =
+        items.iter().filter_map(|item| if let Value::Table(table) = item { Some(table) } else { None });
     tables.cloned().collect()
 }
 

@@ -136,7 +136,12 @@ impl Exchange {
     }
 
     /// Adds a binding; `false` when it was there.
-    pub fn bind(&mut self, destination: &Destination, key: &ShortStr, arguments: &Table) -> Result<bool, Refusal> {
+    pub fn bind(
+        &mut self,
+        destination: &Destination,
+        key: &ShortStr,
+        arguments: &Table,
+    ) -> Result<bool, Refusal> {
         let rule = match self.spec.kind {
             ExchangeKind::Headers => Some(HeadersRule::parse(arguments)?),
             _ => None,

@@ -30,4 +30,4 @@ pub use message::{Entry, Message, NEVER, UNLOGGED};
 pub use queue::{ConsumerKey, Drained, Offer, Queue};
 pub use refusal::{Refusal, ReplyCode, Scope};
 pub use topology::{Change, Changes, ConnectionId, Origin, QueueSpec, QueueView, Routed, Topology};
-pub use unacked::{UnknownTag, Unacked};
+pub use unacked::{Unacked, UnknownTag};

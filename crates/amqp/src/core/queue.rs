@@ -246,7 +246,7 @@ impl<C> Queue<C> {
             {
                 return Drained::NeedsBody { offset: head.offset };
             }
-            let entry = self.ready.pop().expect("the head was just seen");
+            let Some(entry) = self.ready.pop() else { return Drained::Idle };
             let slot = &mut self.consumers[at];
             match offer(&slot.consumer, slot.key, entry) {
                 Offer::Taken => {
@@ -305,3 +305,6 @@ impl<C> Queue<C> {
         self.ready.pop()
     }
 }
+
+#[cfg(test)]
+mod tests;

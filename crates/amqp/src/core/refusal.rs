@@ -60,7 +60,9 @@ impl ReplyCode {
 
     fn scope(self) -> Scope {
         match self {
-            Self::AccessRefused | Self::NotFound | Self::ResourceLocked | Self::PreconditionFailed => Scope::Channel,
+            Self::AccessRefused | Self::NotFound | Self::ResourceLocked | Self::PreconditionFailed => {
+                Scope::Channel
+            }
             _ => Scope::Connection,
         }
     }
@@ -139,7 +141,12 @@ impl Refusal {
     }
 
     /// 406 for a redeclaration that differs.
-    pub fn inequivalent(arg: &str, what: &str, received: impl fmt::Display, current: impl fmt::Display) -> Self {
+    pub fn inequivalent(
+        arg: &str,
+        what: &str,
+        received: impl fmt::Display,
+        current: impl fmt::Display,
+    ) -> Self {
         Self::precondition(format!(
             "inequivalent arg '{arg}' for {what}: received {received} but current is {current}"
         ))

@@ -170,7 +170,12 @@ impl<Q: Clone> Topology<Q> {
     }
 
     /// Finds the queues of a message. `exchange` is empty for the default exchange.
-    pub fn route(&self, exchange: &ShortStr, keys: &[&ShortStr], properties: &Bytes) -> Result<Routed<Q>, Refusal> {
+    pub fn route(
+        &self,
+        exchange: &ShortStr,
+        keys: &[&ShortStr],
+        properties: &Bytes,
+    ) -> Result<Routed<Q>, Refusal> {
         if exchange.is_empty() {
             let queues = keys.iter().filter_map(|&key| self.queues.get(key)).map(|view| view.handle.clone());
             return Ok(Routed { queues: queues.collect(), by_key_alone: true });
@@ -326,7 +331,9 @@ impl<Q: Clone> Topology<Q> {
 
     /// Binds; binding twice is no error.
     pub fn bind(&mut self, binding: &Binding) -> Result<Changes, Refusal> {
-        if binding.source.is_empty() || (binding.destination.target == Target::Exchange && binding.destination.name.is_empty()) {
+        if binding.source.is_empty()
+            || (binding.destination.target == Target::Exchange && binding.destination.name.is_empty())
+        {
             return Err(default_exchange());
         }
         self.check_destination(&binding.destination)?;
@@ -390,7 +397,9 @@ impl<Q: Clone> Topology<Q> {
     fn is_durable(&self, destination: &Destination) -> bool {
         match destination.target {
             Target::Queue => self.queues.get(&destination.name).is_some_and(|view| view.spec.is_stored()),
-            Target::Exchange => self.exchanges.get(&destination.name).is_some_and(|exchange| exchange.spec.durable),
+            Target::Exchange => {
+                self.exchanges.get(&destination.name).is_some_and(|exchange| exchange.spec.durable)
+            }
         }
     }
 

@@ -7,7 +7,9 @@ use kiln_types::Offset;
 
 use crate::core::{Entry, Message};
 use crate::server::live::Live;
-use crate::server::record::{Mark, Recovered, StoredMessage, decode_messages, encode_messages, marks, ranges};
+use crate::server::record::{
+    Mark, Recovered, StoredMessage, decode_messages, encode_messages, marks, ranges,
+};
 
 /// Small segments, so that a queue that is consumed gives its space back soon.
 const SEGMENT_BYTES_MAX: u64 = 16 << 20;
@@ -102,14 +104,15 @@ impl Backing {
     ) -> Result<(Self, Vec<(StoredMessage, bool)>), BackingError> {
         let (messages_dir, marks_dir) = directories(dir);
         let messages = volume.open(&messages_dir, settings())?;
-        let mut backing =
-            Self { messages, marks: None, live: Live::default(), settled_since_reclaim: 0 };
+        let mut backing = Self { messages, marks: None, live: Live::default(), settled_since_reclaim: 0 };
         if !durable {
             return Ok((backing, Vec::new()));
         }
-        let log = volume.open(&marks_dir, Settings { segment_bytes_max: MARKS_SEGMENT_BYTES_MAX, ..settings() })?;
+        let log =
+            volume.open(&marks_dir, Settings { segment_bytes_max: MARKS_SEGMENT_BYTES_MAX, ..settings() })?;
         let recovered = read_marks(&log)?;
-        backing.marks = Some(Marks { log, delivered: recovered.delivered, snapshot_bytes: 0, next_snapshot: 0 });
+        backing.marks =
+            Some(Marks { log, delivered: recovered.delivered, snapshot_bytes: 0, next_snapshot: 0 });
         let entries = backing.recover(&recovered)?;
         Ok((backing, entries))
     }
@@ -120,7 +123,9 @@ impl Backing {
         let mut at = self.messages.watermarks().start;
         while at < end {
             let bytes = self.messages.read(at, Upto::End, READ_BYTES)?;
-            let Some(last) = kiln_log::batch::batches(&bytes).last().map(|(header, _)| header.last()) else { break };
+            let Some(last) = kiln_log::batch::batches(&bytes).last().map(|(header, _)| header.last()) else {
+                break;
+            };
             for stored in decode_messages(bytes) {
                 if stored.offset >= at.0 && !stored.transient && recovered.is_live(stored.offset) {
                     let delivered = stored.offset < recovered.delivered;
@@ -248,7 +253,9 @@ fn read_marks(log: &Log) -> Result<Recovered, ReadError> {
     let mut at = log.watermarks().start;
     while at < end {
         let bytes = log.read(at, Upto::End, READ_BYTES)?;
-        let Some(last) = kiln_log::batch::batches(&bytes).last().map(|(header, _)| header.last()) else { break };
+        let Some(last) = kiln_log::batch::batches(&bytes).last().map(|(header, _)| header.last()) else {
+            break;
+        };
         marks(&bytes).for_each(|mark| recovered.apply(mark));
         at = last.next();
     }

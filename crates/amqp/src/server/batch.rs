@@ -13,7 +13,7 @@ const LINEAR_MAX: usize = 8;
 /// Something gathered for each of several queues, in the order in which they first came.
 #[derive(Debug)]
 pub(super) struct Groups<T> {
-    groups: Vec<(Arc<Queue>, T)>,
+    list: Vec<(Arc<Queue>, T)>,
     /// Indexes by queue, once there are many.
     index: HashMap<u64, usize>,
     last: usize,
@@ -21,22 +21,22 @@ pub(super) struct Groups<T> {
 
 impl<T> Default for Groups<T> {
     fn default() -> Self {
-        Self { groups: Vec::new(), index: HashMap::new(), last: 0 }
+        Self { list: Vec::new(), index: HashMap::new(), last: 0 }
     }
 }
 
 impl<T: Default> Groups<T> {
     /// The group of `queue`.
     pub(super) fn of(&mut self, queue: &Arc<Queue>) -> &mut T {
-        if self.groups.get(self.last).is_none_or(|(other, _)| other.id != queue.id) {
+        if self.list.get(self.last).is_none_or(|(other, _)| other.id != queue.id) {
             self.last = self.find(queue);
         }
-        &mut self.groups[self.last].1
+        &mut self.list[self.last].1
     }
 
     fn find(&mut self, queue: &Arc<Queue>) -> usize {
-        let found = if self.groups.len() <= LINEAR_MAX {
-            self.groups.iter().position(|(other, _)| other.id == queue.id)
+        let found = if self.list.len() <= LINEAR_MAX {
+            self.list.iter().position(|(other, _)| other.id == queue.id)
         } else {
             self.index.get(&queue.id).copied()
         };
@@ -44,26 +44,26 @@ impl<T: Default> Groups<T> {
     }
 
     fn add(&mut self, queue: &Arc<Queue>) -> usize {
-        let at = self.groups.len();
+        let at = self.list.len();
         if at == LINEAR_MAX {
-            self.index = self.groups.iter().enumerate().map(|(at, (queue, _))| (queue.id, at)).collect();
+            self.index = self.list.iter().enumerate().map(|(at, (queue, _))| (queue.id, at)).collect();
         }
         if at >= LINEAR_MAX {
             self.index.insert(queue.id, at);
         }
-        self.groups.push((Arc::clone(queue), T::default()));
+        self.list.push((Arc::clone(queue), T::default()));
         at
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.list.is_empty()
     }
 
     /// Takes everything.
     pub(super) fn take(&mut self) -> Vec<(Arc<Queue>, T)> {
         self.index.clear();
         self.last = 0;
-        std::mem::take(&mut self.groups)
+        std::mem::take(&mut self.list)
     }
 }
 

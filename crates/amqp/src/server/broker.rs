@@ -12,8 +12,8 @@ use kiln_store::Handle;
 use kiln_world::Rng;
 
 use crate::core::{
-    Binding, Changes, ConnectionId, Death, Entry, ExchangeSpec, Limits, Message, Origin, QueueSpec, Reason, Refusal,
-    dead_letter_properties, is_cycle,
+    Binding, Changes, ConnectionId, Death, Entry, ExchangeSpec, Limits, Message, Origin, QueueSpec, Reason,
+    Refusal, dead_letter_properties, is_cycle,
 };
 use crate::server::backing::BackingError;
 use crate::server::listing::Peer;
@@ -295,7 +295,9 @@ impl Broker {
         let (exchange, key) = queue.with_arguments(|arguments| {
             (arguments.dead_letter_exchange.clone(), arguments.dead_letter_routing_key.clone())
         });
-        let (Some(exchange), Some(vhost)) = (exchange, self.running_vhost(&queue.vhost)) else { return Vec::new() };
+        let (Some(exchange), Some(vhost)) = (exchange, self.running_vhost(&queue.vhost)) else {
+            return Vec::new();
+        };
         let time = (self.now() / 1_000_000).unsigned_abs();
         let mut groups: Vec<(Arc<Queue>, Vec<Arc<Message>>)> = Vec::new();
         for (entry, reason) in dead {
@@ -425,7 +427,7 @@ impl Broker {
     /// Deletes a queue with its messages, and gives their number; 0 when there is none.
     pub async fn delete(&self, vhost: &str, queue: &str, conditions: Conditions) -> Result<u32, BrokerError> {
         let vhost = self.known_vhost(vhost)?;
-        let Ok(queue) = self.find(&vhost, queue) else { return Ok(0) };
+        let Ok(queue) = find(&vhost, queue) else { return Ok(0) };
         self.delete_queue(&vhost, &queue, conditions).await
     }
 
@@ -433,23 +435,19 @@ impl Broker {
     pub async fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<(), BrokerError> {
         let vhost = self.known_vhost(vhost)?;
         let name = ShortStr::try_from(name)?;
-        let ((), recorded) = vhost.change(self, |topology| Ok(((), topology.delete_exchange(&name, if_unused)?)))?;
+        let ((), recorded) =
+            vhost.change(self, |topology| Ok(((), topology.delete_exchange(&name, if_unused)?)))?;
         recorded.wait().await.map_err(BrokerError::Store)
     }
 
     /// Drops the ready messages of a queue and gives their number.
     pub fn purge(&self, vhost: &str, queue: &str) -> Result<usize, BrokerError> {
         let vhost = self.known_vhost(vhost)?;
-        let (count, chore) = self.find(&vhost, queue)?.purge(self.now());
+        let (count, chore) = find(&vhost, queue)?.purge(self.now());
         if let Some(chore) = chore {
             tokio::spawn(chore.run());
         }
         Ok(count)
-    }
-
-    fn find(&self, vhost: &Vhost, queue: &str) -> Result<Arc<Queue>, BrokerError> {
-        let name = ShortStr::try_from(queue)?;
-        Ok(Arc::clone(&vhost.read().queue(&name, Origin::Kiln)?.handle))
     }
 
     /// Publishes a message; `exchange` is empty for the default exchange. Resolves with the number of queues it was
@@ -465,7 +463,8 @@ impl Broker {
         let vhost = self.known_vhost(vhost)?;
         let names = (ShortStr::try_from(exchange)?, ShortStr::try_from(routing_key)?);
         let raw = properties.encode();
-        let traits = Traits::scan(&raw).expect("properties that were just encoded decode");
+        // Properties that were just encoded always decode.
+        let traits = Traits::scan(&raw).unwrap_or_default();
         let message = Arc::new(Message::new(names, raw, body, &traits)?);
         let keys = [&message.routing_key];
         let queues = vhost.read().route(&message.exchange, &keys, &message.properties)?.queues;
@@ -484,6 +483,11 @@ impl Broker {
         }
         Ok(queues.len())
     }
+}
+
+fn find(vhost: &Vhost, queue: &str) -> Result<Arc<Queue>, BrokerError> {
+    let name = ShortStr::try_from(queue)?;
+    Ok(Arc::clone(&vhost.read().queue(&name, Origin::Kiln)?.handle))
 }
 
 /// When a queue may be deleted.

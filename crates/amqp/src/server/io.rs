@@ -323,7 +323,12 @@ impl Driver {
         self.session.method(channel, method).await
     }
 
-    async fn login(&mut self, mechanism: &ShortStr, response: &bytes::Bytes, properties: &Table) -> Result<(), Refusal> {
+    async fn login(
+        &mut self,
+        mechanism: &ShortStr,
+        response: &bytes::Bytes,
+        properties: &Table,
+    ) -> Result<(), Refusal> {
         let (user, password) = credentials(mechanism, response).ok_or_else(|| login_refused(mechanism))?;
         let address = self.session.peer.address.ip();
         let login = self.session.broker.auth().login(&user, &password, Some(address)).await;
@@ -339,7 +344,8 @@ impl Driver {
                 return Err(login_refused(mechanism));
             }
         };
-        let client = ["connection_name", "product"].into_iter().find_map(|name| properties.get(name)?.as_text());
+        let client =
+            ["connection_name", "product"].into_iter().find_map(|name| properties.get(name)?.as_text());
         let login = Login { user: identity.user, client: client.unwrap_or_default().to_owned() };
         // The state machine lets nobody log in twice.
         drop(self.session.peer.login.set(login));
@@ -382,7 +388,7 @@ impl Driver {
     }
 
     fn arm_heartbeat(&mut self) {
-        let pause = self.half_heartbeat().unwrap_or(Duration::from_secs(3600));
+        let pause = self.half_heartbeat().unwrap_or(Duration::from_hours(1));
         self.timer.as_mut().reset(Instant::now() + pause);
     }
 
@@ -417,4 +423,3 @@ fn credentials(mechanism: &ShortStr, response: &bytes::Bytes) -> Option<(String,
     let text = |name| table.get(name).and_then(Value::as_text).map(str::to_owned);
     Some((text("LOGIN")?, text("PASSWORD")?))
 }
-

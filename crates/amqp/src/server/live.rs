@@ -60,7 +60,9 @@ impl Live {
             let first = stretch << STRETCH_BITS;
             let bits = words.iter().enumerate().filter(|(_, word)| **word != 0);
             bits.flat_map(move |(at, &word)| {
-                (0..64i64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + at as i64 * 64 + bit)
+                (0..64i64)
+                    .filter(move |bit| word >> bit & 1 == 1)
+                    .map(move |bit| first + at as i64 * 64 + bit)
             })
         })
     }

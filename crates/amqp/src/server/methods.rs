@@ -20,10 +20,10 @@ use crate::server::session::{REPLY_TO, Session};
 use crate::server::vhost::{Running, Vhost};
 use crate::wire::{
     BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicGetEmpty, BasicQos, BasicQosOk,
-    BasicRecoverOk, ChannelFlow, ChannelFlowOk, ConfirmSelectOk, ExchangeBindOk, ExchangeDeclare, ExchangeDeclareOk,
-    ExchangeDelete, ExchangeDeleteOk, ExchangeUnbindOk, Method, QueueBindOk, QueueDeclare, QueueDeclareOk,
-    QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk, QueueUnbindOk, ShortStr, encode_body, encode_get_ok,
-    encode_header,
+    BasicRecoverOk, ChannelFlow, ChannelFlowOk, ConfirmSelectOk, ExchangeBindOk, ExchangeDeclare,
+    ExchangeDeclareOk, ExchangeDelete, ExchangeDeleteOk, ExchangeUnbindOk, Method, QueueBindOk, QueueDeclare,
+    QueueDeclareOk, QueueDelete, QueueDeleteOk, QueuePurge, QueuePurgeOk, QueueUnbindOk, ShortStr,
+    encode_body, encode_get_ok, encode_header,
 };
 
 impl From<BrokerError> for Refusal {
@@ -71,35 +71,45 @@ impl Session {
             Method::ExchangeDelete(m) => self.exchange_delete(number, m).await,
             Method::ExchangeBind(m) => {
                 let destination = Destination { target: Target::Exchange, name: m.destination };
-                let binding =
-                    Binding { source: m.source, destination, routing_key: m.routing_key, arguments: m.arguments };
+                let binding = Binding {
+                    source: m.source,
+                    destination,
+                    routing_key: m.routing_key,
+                    arguments: m.arguments,
+                };
                 self.bind(number, binding, true, (!m.no_wait).then(|| ExchangeBindOk {}.into())).await
             }
             Method::ExchangeUnbind(m) => {
                 let destination = Destination { target: Target::Exchange, name: m.destination };
-                let binding =
-                    Binding { source: m.source, destination, routing_key: m.routing_key, arguments: m.arguments };
+                let binding = Binding {
+                    source: m.source,
+                    destination,
+                    routing_key: m.routing_key,
+                    arguments: m.arguments,
+                };
                 self.bind(number, binding, false, (!m.no_wait).then(|| ExchangeUnbindOk {}.into())).await
             }
             Method::QueueDeclare(m) => self.queue_declare(number, m).await,
             Method::QueueBind(m) => {
-                let (queue, routing_key) = self.bound_queue(number, m.queue, m.routing_key)?;
+                let (queue, routing_key) = self.bound_queue(number, &m.queue, &m.routing_key)?;
                 let destination = Destination { target: Target::Queue, name: queue };
-                let binding = Binding { source: m.exchange, destination, routing_key, arguments: m.arguments };
+                let binding =
+                    Binding { source: m.exchange, destination, routing_key, arguments: m.arguments };
                 self.bind(number, binding, true, (!m.no_wait).then(|| QueueBindOk {}.into())).await
             }
             Method::QueueUnbind(m) => {
-                let (queue, routing_key) = self.bound_queue(number, m.queue, m.routing_key)?;
+                let (queue, routing_key) = self.bound_queue(number, &m.queue, &m.routing_key)?;
                 let destination = Destination { target: Target::Queue, name: queue };
-                let binding = Binding { source: m.exchange, destination, routing_key, arguments: m.arguments };
+                let binding =
+                    Binding { source: m.exchange, destination, routing_key, arguments: m.arguments };
                 self.bind(number, binding, false, Some(QueueUnbindOk {}.into())).await
             }
-            Method::QueuePurge(m) => self.queue_purge(number, m),
+            Method::QueuePurge(m) => self.queue_purge(number, &m),
             Method::QueueDelete(m) => self.queue_delete(number, m).await,
             Method::BasicQos(m) => self.qos(number, &m),
-            Method::BasicConsume(m) => self.consume(number, m),
+            Method::BasicConsume(m) => self.consume(number, &m),
             Method::BasicCancel(m) => self.cancel(number, m).await,
-            Method::BasicGet(m) => self.get(number, m),
+            Method::BasicGet(m) => self.get(number, &m),
             Method::BasicRecover(m) => {
                 self.recover(number, m.requeue)?;
                 self.put(number, BasicRecoverOk {});
@@ -152,7 +162,7 @@ impl Session {
     }
 
     /// An empty name means the queue last declared on the channel.
-    fn named(&mut self, number: u16, name: ShortStr) -> Result<ShortStr, Refusal> {
+    fn named(&mut self, number: u16, name: &ShortStr) -> Result<ShortStr, Refusal> {
         if !name.is_empty() {
             return Ok(name.detached());
         }
@@ -165,8 +175,8 @@ impl Session {
     fn bound_queue(
         &mut self,
         number: u16,
-        queue: ShortStr,
-        routing_key: ShortStr,
+        queue: &ShortStr,
+        routing_key: &ShortStr,
     ) -> Result<(ShortStr, ShortStr), Refusal> {
         let both_empty = queue.is_empty() && routing_key.is_empty();
         let queue = self.named(number, queue)?;
@@ -262,10 +272,11 @@ impl Session {
     async fn queue_declare(&mut self, number: u16, m: QueueDeclare) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
         if m.queue.as_str() == REPLY_TO {
-            return self.declared(number, m.queue, (0, 1), m.no_wait);
+            self.declared(number, m.queue, (0, 1), m.no_wait);
+            return Ok(());
         }
         let queue = if m.passive {
-            let name = self.named(number, m.queue)?;
+            let name = self.named(number, &m.queue)?;
             self.queue(&vhost, &name)?
         } else {
             self.declare(&vhost, &m).await?
@@ -274,7 +285,8 @@ impl Session {
         if let Some(channel) = self.conn.channel(number) {
             channel.last_queue = Some(name.clone());
         }
-        self.declared(number, name, queue.declared(self.broker.now()), m.no_wait)
+        self.declared(number, name, queue.declared(self.broker.now()), m.no_wait);
+        Ok(())
     }
 
     fn declared(
@@ -283,11 +295,10 @@ impl Session {
         queue: ShortStr,
         (message_count, consumer_count): (u32, u32),
         no_wait: bool,
-    ) -> Result<(), Refusal> {
+    ) {
         if !no_wait {
             self.put(number, QueueDeclareOk { queue, message_count, consumer_count });
         }
-        Ok(())
     }
 
     async fn declare(&self, vhost: &Arc<Vhost>, m: &QueueDeclare) -> Result<Arc<Queue>, Refusal> {
@@ -318,9 +329,9 @@ impl Session {
         self.check(Access::Write, Resource::Exchange, &exchange)
     }
 
-    fn queue_purge(&mut self, number: u16, m: QueuePurge) -> Result<(), Refusal> {
+    fn queue_purge(&mut self, number: u16, m: &QueuePurge) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
-        let name = self.named(number, m.queue)?;
+        let name = self.named(number, &m.queue)?;
         self.check(Access::Read, Resource::Queue, &name)?;
         let (count, chore) = self.queue(&vhost, &name)?.purge(self.broker.now());
         if let Some(chore) = chore {
@@ -334,7 +345,7 @@ impl Session {
 
     async fn queue_delete(&mut self, number: u16, m: QueueDelete) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
-        let name = self.named(number, m.queue)?;
+        let name = self.named(number, &m.queue)?;
         self.check(Access::Configure, Resource::Queue, &name)?;
         let message_count = match self.queue(&vhost, &name) {
             Ok(queue) => {
@@ -381,15 +392,15 @@ impl Session {
         }
     }
 
-    fn consume(&mut self, number: u16, m: BasicConsume) -> Result<(), Refusal> {
+    fn consume(&mut self, number: u16, m: &BasicConsume) -> Result<(), Refusal> {
         if m.queue.as_str() == REPLY_TO {
             return self.consume_replies(number, m);
         }
         let vhost = self.vhost()?;
-        let name = self.named(number, m.queue)?;
+        let name = self.named(number, &m.queue)?;
         self.check(Access::Read, Resource::Queue, &name)?;
         let queue = self.queue(&vhost, &name)?;
-        let tag = self.consumer_tag(number, m.consumer_tag)?;
+        let tag = self.consumer_tag(number, &m.consumer_tag)?;
         let Some(channel) = self.conn.channel(number) else { return Ok(()) };
         let consumer = Arc::new(Consumer {
             tag: tag.clone(),
@@ -413,7 +424,7 @@ impl Session {
     }
 
     /// The tag that the client chose, or one of ours; 530 when it is taken.
-    fn consumer_tag(&self, number: u16, tag: ShortStr) -> Result<ShortStr, Refusal> {
+    fn consumer_tag(&self, number: u16, tag: &ShortStr) -> Result<ShortStr, Refusal> {
         if tag.is_empty() {
             return Ok(random_name(self.broker.rng(), "amq.ctag-"));
         }
@@ -424,14 +435,14 @@ impl Session {
         Ok(tag.detached())
     }
 
-    fn consume_replies(&mut self, number: u16, m: BasicConsume) -> Result<(), Refusal> {
+    fn consume_replies(&mut self, number: u16, m: &BasicConsume) -> Result<(), Refusal> {
         if !m.no_ack {
             return Err(Refusal::precondition("reply consumer cannot acknowledge"));
         }
         if self.reply_tokens.contains_key(&number) {
             return Err(Refusal::precondition("reply consumer already set"));
         }
-        let tag = self.consumer_tag(number, m.consumer_tag)?;
+        let tag = self.consumer_tag(number, &m.consumer_tag)?;
         let token = random_name(self.broker.rng(), "amq.rabbitmq.reply-to.");
         let consumer = Arc::new(Consumer {
             tag: tag.clone(),
@@ -474,9 +485,9 @@ impl Session {
         Ok(())
     }
 
-    fn get(&mut self, number: u16, m: BasicGet) -> Result<(), Refusal> {
+    fn get(&mut self, number: u16, m: &BasicGet) -> Result<(), Refusal> {
         let vhost = self.vhost()?;
-        let name = self.named(number, m.queue)?;
+        let name = self.named(number, &m.queue)?;
         self.check(Access::Read, Resource::Queue, &name)?;
         let queue = self.queue(&vhost, &name)?;
         let (got, followup) = queue.get(m.no_ack, self.broker.now());

@@ -17,7 +17,7 @@ pub(super) fn file_name(name: &ShortStr) -> String {
         match octet {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(char::from(octet)),
             b'.' if at > 0 => escaped.push('.'),
-            _ => escaped.push_str(&format!("%{octet:02X}")),
+            _ => escaped.extend([b'%', hex(octet >> 4), hex(octet & 15)].map(char::from)),
         }
     }
     if escaped.is_empty() {
@@ -25,14 +25,21 @@ pub(super) fn file_name(name: &ShortStr) -> String {
     }
     if escaped.len() > FILE_NAME_MAX {
         escaped.truncate(FILE_NAME_MAX);
-        escaped.push_str(&format!("~{:016x}", fnv64(name.as_bytes())));
+        let cut = format!("~{:016x}", fnv64(name.as_bytes()));
+        escaped.push_str(&cut);
     }
     escaped
 }
 
+fn hex(digit: u8) -> u8 {
+    b"0123456789ABCDEF"[usize::from(digit)]
+}
+
 /// FNV-1a, 64 bits: fixed for ever, because names on disk depend on it.
 pub(super) fn fnv64(octets: &[u8]) -> u64 {
-    octets.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3))
+    octets
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &octet| (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A name that nobody can guess: `prefix` and 22 characters.

@@ -11,8 +11,8 @@ use kiln_log::{AppendError, Log, Volume};
 use kiln_types::Offset;
 
 use crate::core::{
-    ConsumerKey, Drained, Entry, Message, NEVER, Offer, Overflow, Queue as Core, QueueArguments, QueueSpec, Reason,
-    Refusal, ReplyCode, UNLOGGED,
+    ConsumerKey, Drained, Entry, Message, NEVER, Offer, Overflow, Queue as Core, QueueArguments, QueueSpec,
+    Reason, Refusal, ReplyCode, UNLOGGED,
 };
 use crate::server::backing::{Backing, BackingError, Chore, logged_offset};
 use crate::server::mailbox::{Consumer, Letter};
@@ -171,11 +171,7 @@ impl Queue {
     // ---- publishing
 
     /// Takes messages, delivers what can be delivered. All or, from an index on, none.
-    pub(super) fn publish(
-        &self,
-        messages: &[Arc<Message>],
-        now: i64,
-    ) -> (Result<Published, Full>, Followup) {
+    pub(super) fn publish(&self, messages: &[Arc<Message>], now: i64) -> (Result<Published, Full>, Followup) {
         let mut state = self.lock();
         if state.deleted {
             return (Ok(Published::default()), Followup::default());
@@ -186,7 +182,7 @@ impl Queue {
         let mut published = Published::default();
         for (nth, chunk) in messages.chunks(step).enumerate() {
             let from = nth * step;
-            if one_by_one && self.refuse(&mut state, &chunk[0], &mut dead) {
+            if one_by_one && refuse(&mut state, &chunk[0], &mut dead) {
                 published.refused.push(from);
                 continue;
             }
@@ -205,28 +201,6 @@ impl Queue {
         }
         dead.extend(expired(state.core.expire(now)));
         (Ok(published), self.finish(state, dead, now))
-    }
-
-    /// Whether a full queue refuses the message; it may be dead-lettered instead.
-    fn refuse(&self, state: &mut State, message: &Arc<Message>, dead: &mut Vec<(Entry, Reason)>) -> bool {
-        if state.core.has_taker() || !state.core.refuses(message.body.len() as u64) {
-            return false;
-        }
-        if state.core.arguments().overflow == Overflow::RejectPublishDeadLetter {
-            let entry = Entry {
-                position: 0,
-                offset: UNLOGGED,
-                expires_at: NEVER,
-                size: message.body.len() as u32,
-                priority: 0,
-                redelivered: false,
-                message: Some(Arc::clone(message)),
-            };
-            // It was never counted here; settling it later must not count it off.
-            state.resident += message.footprint();
-            dead.push((entry, Reason::MaxLength));
-        }
-        true
     }
 
     /// Puts messages into the log where they belong there, and into the queue.
@@ -250,10 +224,11 @@ impl Queue {
         let mut target = None;
         if !logged.is_empty() {
             let backing = self.backing(state).map_err(|error| Untaken::Failed(error.to_string()))?;
-            let (base, last) = backing.append(logged.into_iter(), now / 1000).map_err(|error| match error {
-                AppendError::Full => Untaken::Full,
-                error => Untaken::Failed(error.to_string()),
-            })?;
+            let (base, last) =
+                backing.append(logged.into_iter(), now / 1000).map_err(|error| match error {
+                    AppendError::Full => Untaken::Full,
+                    error => Untaken::Failed(error.to_string()),
+                })?;
             next_offset = base;
             target = wait.then(|| (backing.log().clone(), last));
         }
@@ -285,7 +260,8 @@ impl Queue {
         let more: usize = messages.iter().map(|message| message.footprint()).sum();
         // A few messages are always kept, so that a queue that is consumed needs no reading back.
         (state.core.has_taker() && state.core.ready_count() == 0)
-            || (state.resident + more <= QUEUE_MEMORY_BYTES_MAX && self.memory.used() + more <= self.memory.max)
+            || (state.resident + more <= QUEUE_MEMORY_BYTES_MAX
+                && self.memory.used() + more <= self.memory.max)
     }
 
     fn backing<'s>(&self, state: &'s mut State) -> Result<&'s mut Backing, BackingError> {
@@ -410,22 +386,26 @@ impl Queue {
     /// Deliveries are done with; `resumed` have room again.
     pub(super) fn settle(&self, entries: &[Entry], resumed: &[ConsumerKey], now: i64) -> Followup {
         let mut state = self.lock();
-        entries.iter().for_each(|_| state.core.settle());
-        self.forget(&mut state, entries, now);
+        for _ in entries {
+            state.core.settle();
+        }
+        forget(&mut state, entries, now);
         self.go_on(state, resumed, now)
     }
 
     /// Messages that died and were passed on, or dropped, are done with.
     pub(super) fn bury(&self, entries: &[Entry], now: i64) -> Option<Chore> {
         let mut state = self.lock();
-        self.forget(&mut state, entries, now);
+        forget(&mut state, entries, now);
         self.finish(state, Vec::new(), now).chore
     }
 
     /// Rejected deliveries leave the queue's count, and die outside.
     pub(super) fn reject(&self, entries: Vec<Entry>, resumed: &[ConsumerKey], now: i64) -> Followup {
         let mut state = self.lock();
-        entries.iter().for_each(|_| state.core.settle());
+        for _ in &entries {
+            state.core.settle();
+        }
         let mut followup = self.go_on(state, resumed, now);
         followup.dead.extend(entries.into_iter().map(|entry| (entry, Reason::Rejected)));
         followup
@@ -455,18 +435,12 @@ impl Queue {
     }
 
     fn go_on(&self, mut state: MutexGuard<'_, State>, resumed: &[ConsumerKey], now: i64) -> Followup {
-        resumed.iter().for_each(|&key| state.core.resume(key));
+        for &key in resumed {
+            state.core.resume(key);
+        }
         let dead = expired(state.core.expire(now));
         self.drain(&mut state, now);
         self.finish(state, dead, now)
-    }
-
-    fn forget(&self, state: &mut State, entries: &[Entry], now: i64) {
-        let freed: usize = entries.iter().map(super::mailbox::weight).sum();
-        state.resident = state.resident.saturating_sub(freed);
-        if let Some(backing) = &mut state.backing {
-            backing.settle(entries.iter().filter_map(logged_offset).collect(), now / 1000);
-        }
     }
 
     /// Looks at what time alone brings; whether the queue itself has expired.
@@ -566,7 +540,7 @@ impl Queue {
     pub(super) fn purge(&self, now: i64) -> (usize, Option<Chore>) {
         let mut state = self.lock();
         let entries = state.core.purge();
-        self.forget(&mut state, &entries, now);
+        forget(&mut state, &entries, now);
         (entries.len(), self.finish(state, Vec::new(), now).chore)
     }
 
@@ -598,10 +572,41 @@ impl Queue {
         let Some(backing) = backing else { return };
         let removed = backing.remove().map_err(|error| error.to_string());
         let disk = self.volume.disk();
-        let removed = removed.and_then(|()| disk.remove_dir_all(&self.dir).map_err(|error| error.to_string()));
+        let removed =
+            removed.and_then(|()| disk.remove_dir_all(&self.dir).map_err(|error| error.to_string()));
         if let Err(error) = removed {
             tracing::warn!(%error, queue = %self.spec.name, "failed to remove a deleted queue's files");
         }
+    }
+}
+
+/// Whether a full queue refuses the message; it may be dead-lettered instead.
+fn refuse(state: &mut State, message: &Arc<Message>, dead: &mut Vec<(Entry, Reason)>) -> bool {
+    if state.core.has_taker() || !state.core.refuses(message.body.len() as u64) {
+        return false;
+    }
+    if state.core.arguments().overflow == Overflow::RejectPublishDeadLetter {
+        let entry = Entry {
+            position: 0,
+            offset: UNLOGGED,
+            expires_at: NEVER,
+            size: message.body.len() as u32,
+            priority: 0,
+            redelivered: false,
+            message: Some(Arc::clone(message)),
+        };
+        // It was never counted here; settling it later must not count it off.
+        state.resident += message.footprint();
+        dead.push((entry, Reason::MaxLength));
+    }
+    true
+}
+
+fn forget(state: &mut State, entries: &[Entry], now: i64) {
+    let freed: usize = entries.iter().map(super::mailbox::weight).sum();
+    state.resident = state.resident.saturating_sub(freed);
+    if let Some(backing) = &mut state.backing {
+        backing.settle(entries.iter().filter_map(logged_offset).collect(), now / 1000);
     }
 }
 

@@ -79,7 +79,12 @@ pub(super) fn decode_messages(bytes: Vec<u8>) -> Vec<StoredMessage> {
                 .and_then(|traits| Message::new(names, properties, body, &traits).ok());
             if let Some(message) = message {
                 let transient = record.headers.get(TRANSIENT).is_some();
-                out.push(StoredMessage { offset: record.offset.0, time_ms: record.time_ms, transient, message });
+                out.push(StoredMessage {
+                    offset: record.offset.0,
+                    time_ms: record.time_ms,
+                    transient,
+                    message,
+                });
             }
         }
     }

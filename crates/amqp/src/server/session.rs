@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::core::{
-    Connection, ConnectionId, Content, Message, Outcome, Refusal, Release, ReplyCode,
-};
+use crate::core::{Connection, ConnectionId, Content, Message, Outcome, Refusal, Release, ReplyCode};
 use crate::server::batch::{Delivered, Fate, Groups, PublishBatch, Settled};
 use crate::server::broker::Broker;
 use crate::server::listing::Peer;
@@ -58,7 +56,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(broker: Broker, id: ConnectionId, peer: Arc<Peer>, conn: Connection<Delivered>) -> Self {
+    pub(super) fn new(
+        broker: Broker,
+        id: ConnectionId,
+        peer: Arc<Peer>,
+        conn: Connection<Delivered>,
+    ) -> Self {
         Self {
             broker,
             id,
@@ -141,7 +144,8 @@ impl Session {
         let keys: Vec<&ShortStr> = [key].into_iter().chain(extra).collect();
         let topology = place.vhost.read();
         if !exchange.is_empty() && topology.exchange(exchange)?.spec.internal {
-            let detail = format!("cannot publish to internal exchange '{exchange}' in vhost '{}'", place.vhost.name);
+            let detail =
+                format!("cannot publish to internal exchange '{exchange}' in vhost '{}'", place.vhost.name);
             return Err(Refusal::access(detail));
         }
         let routed = topology.route(exchange, &keys, properties)?;
@@ -169,7 +173,7 @@ impl Session {
 
     fn gather(&mut self, number: u16, route: &Route, message: Message) -> bool {
         let confirms = self.conn.channel(number).and_then(|channel| channel.confirms.as_mut());
-        let sequence = confirms.map_or(0, crate::core::Confirms::next);
+        let sequence = confirms.map_or(0, crate::core::Confirms::count);
         if sequence > 0 && !self.publishing.confirming.contains(&number) {
             self.publishing.confirming.push(number);
         }
@@ -247,7 +251,7 @@ impl Session {
                 self.wait_for_room(socket).await;
             }
         }
-        self.confirm(refused, waiting);
+        self.confirm(&refused, waiting);
     }
 
     /// The disk is full: publishers wait, and are told if they can be.
@@ -265,13 +269,14 @@ impl Session {
     }
 
     /// Closes the confirm batch of every channel that published.
-    fn confirm(&mut self, refused: Vec<(u16, u64)>, waiting: Vec<(kiln_log::Log, kiln_types::Offset)>) {
+    fn confirm(&mut self, refused: &[(u16, u64)], waiting: Vec<(kiln_log::Log, kiln_types::Offset)>) {
         let mut tickets = Vec::new();
         for number in std::mem::take(&mut self.publishing.confirming) {
             let mut nacks: Vec<u64> = refused.iter().filter(|(n, _)| *n == number).map(|(_, s)| *s).collect();
             nacks.sort_unstable();
             nacks.dedup();
-            let Some(confirms) = self.conn.channel(number).and_then(|channel| channel.confirms.as_mut()) else {
+            let Some(confirms) = self.conn.channel(number).and_then(|channel| channel.confirms.as_mut())
+            else {
                 continue;
             };
             tickets.push((number, confirms.close_batch(waiting.len(), nacks)));
@@ -280,7 +285,9 @@ impl Session {
             return;
         }
         if waiting.is_empty() {
-            tickets.iter().for_each(|(number, _)| self.tell_confirms(*number));
+            for (number, _) in tickets {
+                self.tell_confirms(number);
+            }
             return;
         }
         let tickets: Arc<[(u16, u64)]> = tickets.into();

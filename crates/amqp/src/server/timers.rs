@@ -81,7 +81,7 @@ impl Timers {
                 Some(at) => {
                     let micros = u64::try_from(at - now()).unwrap_or(0);
                     // The clock may be set meanwhile, so it is asked again every minute.
-                    let pause = Duration::from_micros(micros + 500).min(Duration::from_secs(60));
+                    let pause = Duration::from_micros(micros + 500).min(Duration::from_mins(1));
                     tokio::select! {
                         () = changed => {}
                         () = tokio::time::sleep(pause) => {}

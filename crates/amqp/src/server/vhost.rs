@@ -49,7 +49,9 @@ impl Vhost {
             let make = |spec: &Arc<QueueSpec>, arguments| vhost.make_queue(broker, spec, arguments);
             let (view, _) = topology.declare_queue(spec, Origin::Kiln, make).map_err(refused)?;
             if present.contains(&directory(&view.spec)) {
-                view.handle.recover().map_err(|error| StartError::Queue(view.spec.name.to_string(), error))?;
+                view.handle
+                    .recover()
+                    .map_err(|error| StartError::Queue(view.spec.name.to_string(), error))?;
             }
         }
         for binding in stored.bindings {

@@ -14,8 +14,8 @@ mod table;
 
 pub(crate) use frame::erlang_binary;
 pub use frame::{
-    FRAME_END, FRAME_OVERHEAD, Frame, FrameBatch, FrameError, FrameKind, PROTOCOL_HEADER,
-    complete_frames, encode_body, encode_deliver, encode_get_ok, encode_header, encode_heartbeat, encode_method,
+    FRAME_END, FRAME_OVERHEAD, Frame, FrameBatch, FrameError, FrameKind, PROTOCOL_HEADER, complete_frames,
+    encode_body, encode_deliver, encode_get_ok, encode_header, encode_heartbeat, encode_method,
     encode_return,
 };
 pub use method::*;
@@ -29,3 +29,6 @@ pub const FRAME_MIN_SIZE: u32 = 4096;
 
 /// The class id of `basic`, the only class that carries content.
 pub const BASIC_CLASS: u16 = 60;
+
+#[cfg(test)]
+mod tests;
