@@ -13,7 +13,7 @@ use kiln_jobs::broker::{LeaderSettings, start_leader};
 use kiln_jobs::core::NodeConfig;
 use kiln_net::{Listener, ShutdownTrigger, shutdown_pair};
 use kiln_types::{Hostlist, Rank};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::foundations::Foundations;
@@ -117,25 +117,15 @@ impl Sockets {
         let known = listen::known(&node.data);
         let kafka = listen::tcp("kafka", &config.kafka.listen, &known.kafka).await?;
         let amqp = listen::tcp("amqp", &config.amqp.listen, &known.amqp).await?;
-        let tcp = listen::tcp("syslog", &config.syslog.listen, &known.syslog).await?;
+        let syslog = listen::tcp_and_udp("syslog", &config.syslog.listen, &known.syslog).await?;
         let console = listen::tcp("console", &config.console.listen, &known.console).await?;
-        let udp = match &tcp {
-            Some(tcp) => {
-                let address = tcp.local_addr()?;
-                let bound = UdpSocket::bind(address).await;
-                Some(bound.with_context(|| {
-                    format!("failed to listen on UDP {address}; choose another syslog.listen")
-                })?)
-            }
-            None => None,
-        };
         let shown = Listeners {
             kafka: listen::shown(kafka.as_ref())?,
             amqp: listen::shown(amqp.as_ref())?,
-            syslog: listen::shown(tcp.as_ref())?,
+            syslog: listen::shown(syslog.tcp.as_ref())?,
             console: listen::shown(console.as_ref())?,
         };
-        Ok(Self { kafka, amqp, syslog: SyslogListeners { udp, tcp }, console, shown })
+        Ok(Self { kafka, amqp, syslog, console, shown })
     }
 }
 
