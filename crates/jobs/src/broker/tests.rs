@@ -397,7 +397,9 @@ async fn a_file_that_cannot_be_opened_fails_the_job() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_to_a_member_is_answered_by_the_next_leader() {
     let mut instance = Instance::start(2, true).await;
-    let id = instance.submit(sh("while [ ! -e go ]; do sleep 0.02; done")).await;
+    let id = instance.submit(sh("echo > begun; while [ ! -e go ]; do sleep 0.02; done")).await;
+    // A fork of this very process would hold the old leader's socket for a moment.
+    instance.file("begun").await;
     let client = kiln_net::Client::connect_unix(instance.socket(1)).await.expect("a connection");
     let asking = tokio::spawn(async move {
         let request = Request::Events { id, log: crate::proto::LogName::Exec, from: 1000, wait_ms: 30_000 };
