@@ -189,3 +189,25 @@ async fn draining_answers_what_was_asked_and_then_closes() {
     assert_eq!((error, bytes.len()), (0, 0));
     assert_eq!(client.receive().await, None);
 }
+
+#[tokio::test]
+async fn without_a_login_only_the_login_is_served() {
+    let settings = Settings { login_required: true, ..Settings::default() };
+    let machine = Machine::start(settings).await;
+    let mut client = Client::connect(machine.address).await;
+    let versions = support::simplest_body(Api::ApiVersions, 3);
+    assert!(client.ask(Api::ApiVersions.key(), 3, true, &versions).await.is_some());
+    let metadata = support::simplest_body(Api::Metadata, 4);
+    assert_eq!(client.ask(Api::Metadata.key(), 4, false, &metadata).await, None);
+}
+
+#[tokio::test]
+async fn a_large_request_of_the_wrong_kind_ends_the_connection_and_a_slow_one_too() {
+    let settings = Settings { stall_max: Duration::from_millis(50), ..Settings::default() };
+    let machine = Machine::start(settings).await;
+    let mut client = Client::connect(machine.address).await;
+    assert_eq!(client.ask(Api::Heartbeat.key(), 0, false, &vec![0; 5 << 20]).await, None);
+    let mut client = Client::connect(machine.address).await;
+    client.send_raw(&[0, 0, 1, 0, 0, 18]).await;
+    assert_eq!(client.receive().await, None, "the rest never comes");
+}

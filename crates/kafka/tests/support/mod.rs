@@ -79,6 +79,11 @@ impl Client {
         self.stream.write_all(&request).await.unwrap();
     }
 
+    /// Bytes as they are.
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
     /// The response behind its correlation id; none if the connection is closed instead.
     pub(crate) async fn receive(&mut self) -> Option<Vec<u8>> {
         let mut len = [0; 4];
