@@ -54,6 +54,9 @@ impl Lookup {
 }
 
 fn info(key: InfoKey, mut own: impl Iterator<Item = Stamped>) -> Answer {
+    if key == InfoKey::Hostpids {
+        return all_hostpids(own).map(Reply::Document).ok_or_else(|| not_found(key));
+    }
     let found = own.find_map(|Stamped { at, record }| match (key, record) {
         (InfoKey::Jobspec, Record::Submitted(submitted)) => Some(submitted.jobspec),
         (InfoKey::R, Record::Job { event: JobEvent::Alloc(allocation), .. }) => {
@@ -64,11 +67,40 @@ fn info(key: InfoKey, mut own: impl Iterator<Item = Stamped>) -> Answer {
     found.map(Reply::Document).ok_or_else(|| not_found(key))
 }
 
+fn all_hostpids(own: impl Iterator<Item = Stamped>) -> Option<String> {
+    let (mut nodes, mut pids) = (Vec::new(), Vec::new());
+    for Stamped { record, .. } in own {
+        match record {
+            Record::Job { event: JobEvent::Alloc(allocation), .. } => {
+                pids = vec![Vec::new(); allocation.nodes.len()];
+                nodes = allocation.nodes;
+            }
+            Record::Pids { pids: here, source, .. } => {
+                if let Some(place) = pids.get_mut(source.node as usize) {
+                    *place = here;
+                }
+            }
+            _ => {}
+        }
+    }
+    let started = !pids.is_empty() && pids.iter().all(|here| !here.is_empty());
+    started.then(|| hostpids(&nodes, pids.iter().map(Vec::as_slice)))
+}
+
+/// `host:pid,host:pid` in the order of the tasks of each node.
+pub(super) fn hostpids<'a>(nodes: &[AllocatedNode], pids: impl Iterator<Item = &'a [u32]>) -> String {
+    let of_node = |(node, pids): (&AllocatedNode, &'a [u32])| {
+        pids.iter().map(|pid| format!("{}:{pid}", node.host)).collect::<Vec<_>>()
+    };
+    nodes.iter().zip(pids).flat_map(of_node).collect::<Vec<_>>().join(",")
+}
+
 /// The failure for a document that a job does not have.
 pub(super) fn not_found(key: InfoKey) -> Failure {
     let name = match key {
         InfoKey::Jobspec => "jobspec",
         InfoKey::R => "R",
+        InfoKey::Hostpids => "hostpids",
     };
     Failure::new(FailureKind::NotFound, format!("{name}: key not found"))
 }

@@ -154,3 +154,38 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is on disk somewhere must be read for ever. See docs/formats/job-log.md.
+    #[test]
+    fn golden_bytes() {
+        let id = JobId::new(58);
+        let submitted = Submitted {
+            id,
+            userid: 0,
+            urgency: 16,
+            flags: SubmitFlags { waitable: true, debug: false },
+            key: Some("k".into()),
+            jobspec: "{}".into(),
+        };
+        let source = Source { node: 1, seq: 2 };
+        let cases: [(Record, &[u8]); 6] = [
+            (Record::Instance { epoch: Timestamp(3) }, &[0, 6]),
+            (Record::Submitted(Box::new(submitted)), &[1, 58, 0, 16, 1, 0, 1, 1, b'k', 2, b'{', b'}']),
+            (Record::Job { id, event: JobEvent::Finish(256) }, &[2, 58, 9, 128, 4]),
+            (Record::Exec { id, event: ExecEvent::Done, source: Some(source) }, &[3, 58, 7, 1, 1, 2]),
+            (Record::Seen { id, source, wait_status: 9 }, &[6, 58, 1, 2, 18]),
+            (Record::Scheduling { on: true }, &[9, 1]),
+        ];
+        for (record, bytes) in cases {
+            let stamped = Stamped { at: Timestamp(-1), record };
+            let encoded = postcard::to_stdvec(&stamped).unwrap();
+            assert_eq!(encoded[0], 1, "the time, zigzag");
+            assert_eq!(&encoded[1..], bytes, "{stamped:?}");
+            assert_eq!(postcard::from_bytes(&encoded), Ok(stamped));
+        }
+    }
+}

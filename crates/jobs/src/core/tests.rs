@@ -71,7 +71,20 @@ fn a_job_passes_through_all_states() {
     assert_eq!(pieces.len(), 3);
     let Ok(Reply::Document(r)) = rig.answer(Request::Info { id, key: InfoKey::R }) else { panic!("no R") };
     assert!(r.contains(r#""rank": "0-1", "children": {"core": "0-1"}"#), "{r}");
+    let pids = Ok(Reply::Document("n0:1000,n0:1001,n1:1002,n1:1003".into()));
+    assert_eq!(rig.answer(Request::Info { id, key: InfoKey::Hostpids }), pids);
     rig.assert_replay_is_the_same();
+}
+
+#[test]
+fn hostpids_are_known_once_all_tasks_run() {
+    let mut rig = Rig::new(2);
+    let id = rig.submit(&tasks(2, Some(2)));
+    rig.begin(0, id);
+    assert!(rig.answer(Request::Info { id, key: InfoKey::Hostpids }).is_err());
+    rig.begin(1, id);
+    let pids = Ok(Reply::Document("n0:1000,n1:1001".into()));
+    assert_eq!(rig.answer(Request::Info { id, key: InfoKey::Hostpids }), pids);
 }
 
 #[test]

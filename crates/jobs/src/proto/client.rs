@@ -184,6 +184,8 @@ pub enum InfoKey {
     Jobspec,
     /// Resources (RFC 20); only once they are allocated.
     R,
+    /// The tasks' processes as `host:pid,host:pid`, not JSON; only once all are started.
+    Hostpids,
 }
 
 /// The event logs of a job.

@@ -9,11 +9,14 @@ use super::{
 };
 use kiln_jobs::{
     core::exit_code,
-    proto::{Entry, Failure, FailureKind, LogName, Reply, Request, WAIT_MS_MAX},
+    proto::{Entry, Failure, FailureKind, LogName, OutputEvent, Reply, Request, Timed, WAIT_MS_MAX},
 };
 use kiln_types::{IdSet, JobId, Timestamp};
 use serde_json::Value;
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -65,12 +68,13 @@ enum End {
 /// Follows the job to its end; gives the exit code of its worst task, or 1 when no task ran.
 pub(super) async fn attach(broker: &Broker, id: JobId, view: &View) -> Result<Code, Fail> {
     let (begin, begun) = watch::channel(None);
-    let main = follow_main(broker, id, view, begin);
+    let cursor = Mutex::new(Cursor { next: 0, printer: Printer::new(view.label) });
+    let main = follow_main(broker, id, view, begin, &cursor);
     let rest = async {
         let mut start = begun.clone();
         let submitted = start.wait_for(Option::is_some).await.ok().and_then(|begun| *begun);
         let Some(Begun { submitted, .. }) = submitted else { return Ok(()) };
-        let output = follow_output(broker, id, view, submitted);
+        let output = follow_output(broker, id, view, &cursor);
         let exec = follow_exec(broker, id, view, submitted);
         tokio::try_join!(output, exec).map(|_| ())
     };
@@ -98,6 +102,7 @@ async fn follow_main(
     id: JobId,
     view: &View,
     begin: watch::Sender<Option<Begun>>,
+    cursor: &Mutex<Cursor>,
 ) -> Result<End, Failure> {
     let (mut from, mut end) = (0, None);
     loop {
@@ -105,8 +110,13 @@ async fn follow_main(
         from += entries.len() as u64;
         for entry in &entries {
             let submitted = begin.borrow().map_or(entry.at, |begun| begun.submitted);
+            locked(cursor).printer.count_from(submitted);
             let running = entry.name == "start" || begin.borrow().is_some_and(|begun| begun.running);
             begin.send_replace(Some(Begun { submitted, running }));
+            if entry.name == "exception" && !view.quiet {
+                // What the tasks or their shell said before it is shown before it.
+                print_output(broker, id, cursor, 0).await?;
+            }
             tell_event(view, id, submitted, entry);
             if entry.name == "finish" {
                 end = context(entry)["status"].as_i64().map(|status| End::Finished(status as i32));
@@ -146,39 +156,63 @@ fn tell_entry(prefix: &str, seconds: f64, entry: &Entry) {
 }
 
 async fn follow_exec(broker: &Broker, id: JobId, view: &View, submitted: Timestamp) -> Result<(), Failure> {
-    let mut from = 0;
-    while view.exec {
-        let (entries, finished) = events(broker, id, LogName::Exec, from).await?;
+    let (mut from, mut finished) = (0, !view.exec);
+    while !finished {
+        let (entries, last) = events(broker, id, LogName::Exec, from).await?;
         from += entries.len() as u64;
-        entries.iter().for_each(|entry| tell_entry("exec", since(submitted, entry.at), entry));
-        if finished {
-            break;
+        for entry in &entries {
+            tell_entry("exec", since(submitted, entry.at), entry);
         }
+        finished = last;
     }
     Ok(())
 }
 
-async fn follow_output(broker: &Broker, id: JobId, view: &View, submitted: Timestamp) -> Result<(), Failure> {
-    if view.quiet {
-        return Ok(());
+/// The output of a job as far as it is printed.
+struct Cursor {
+    /// Number of the next piece to print.
+    next: u64,
+    printer: Printer,
+}
+
+impl Cursor {
+    /// Prints what is new of the pieces that begin with number `from`.
+    fn print(&mut self, from: u64, pieces: &[Timed<OutputEvent>]) -> Result<(), Failure> {
+        let known = usize::try_from(self.next.saturating_sub(from)).unwrap_or(usize::MAX);
+        let new = pieces.get(known..).unwrap_or_default();
+        self.next += new.len() as u64;
+        let printed =
+            new.iter().try_for_each(|piece| self.printer.print(piece)).and_then(|()| self.printer.flush());
+        printed.map_err(|error| closed_output(&error))
     }
-    let mut printer = Printer::new(view.label, submitted);
-    let mut from = 0;
-    loop {
-        let request = Request::Output { id, from, wait_ms: WAIT_MS_MAX };
-        let (pieces, finished) = match broker.ask_again(&request).await? {
-            Reply::Output { pieces, finished } => (pieces, finished),
-            other => return Err(unexpected(&other)),
-        };
-        from += pieces.len() as u64;
-        let printed = pieces.iter().try_for_each(|piece| printer.print(piece)).and_then(|()| printer.flush());
-        if let Err(error) = printed {
-            return Err(closed_output(&error));
-        }
-        if finished {
-            return Ok(());
-        }
+}
+
+fn locked(cursor: &Mutex<Cursor>) -> MutexGuard<'_, Cursor> {
+    cursor.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks for output and prints it; gives whether nothing comes after it.
+async fn print_output(
+    broker: &Broker,
+    id: JobId,
+    cursor: &Mutex<Cursor>,
+    wait_ms: u32,
+) -> Result<bool, Failure> {
+    let from = locked(cursor).next;
+    match broker.ask_again(&Request::Output { id, from, wait_ms }).await? {
+        Reply::Output { pieces, finished } => locked(cursor).print(from, &pieces).map(|()| finished),
+        other => Err(unexpected(&other)),
     }
+}
+
+async fn follow_output(
+    broker: &Broker,
+    id: JobId,
+    view: &View,
+    cursor: &Mutex<Cursor>,
+) -> Result<(), Failure> {
+    while !view.quiet && !print_output(broker, id, cursor, WAIT_MS_MAX).await? {}
+    Ok(())
 }
 
 /// Whoever reads our output has gone: nothing is left to do.

@@ -7,6 +7,7 @@ use super::{
     ids,
     options::{Common, Slots},
     request, run,
+    terminal::say,
 };
 use clap::Parser;
 use kiln_jobs::spec::{build::BATCH_COMMAND, json::spaced};
@@ -81,13 +82,13 @@ pub(super) async fn batch(words: Vec<String>, batch: Batch) -> Result<Code, Fail
     new.script = Some(text);
     let jobspec = request::jobspec(PROGRAM, &new)?;
     if batch.common.dry_run {
-        println!("{}", spaced(&jobspec));
+        say!("{}", spaced(&jobspec));
         return Ok(0);
     }
     let submit = request::submit(PROGRAM, &batch.common, &jobspec)?;
     let broker = Broker::open(PROGRAM).await?;
     let id = run::enqueue(&broker, submit).await.map_err(|failure| Fail::error(PROGRAM, failure))?;
-    println!("{}", ids::show(id));
+    say!("{}", ids::show(id));
     Ok(0)
 }
 
@@ -190,7 +191,7 @@ pub(super) async fn alloc(alloc: Alloc) -> Result<Code, Fail> {
     let jobspec =
         request::jobspec(PROGRAM, &request::of_slots(PROGRAM, &alloc.common, &alloc.slots, command)?)?;
     if alloc.common.dry_run {
-        println!("{}", spaced(&jobspec));
+        say!("{}", spaced(&jobspec));
         return Ok(0);
     }
     let submit = request::submit(PROGRAM, &alloc.common, &jobspec)?;

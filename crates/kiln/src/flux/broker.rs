@@ -39,7 +39,7 @@ const LEADER_KEY: &str = "kiln.leader";
 const ANSWER_BYTES_MAX: u64 = 8192;
 
 /// How long the leader waits for the other brokers before the script starts.
-const QUORUM: Duration = Duration::from_secs(60);
+const QUORUM: Duration = Duration::from_mins(1);
 
 /// Pause between looks at who is there.
 const LOOK: Duration = Duration::from_millis(10);
@@ -246,7 +246,7 @@ impl Pmi {
             Self { read: BufReader::new(stream.try_clone()?), write: stream, kvsname: String::new() };
         pmi.ask("cmd=init pmi_version=1 pmi_subversion=1")?;
         let answer = pmi.ask("cmd=get_my_kvsname")?;
-        pmi.kvsname = word(&answer, "kvsname").unwrap_or_default().to_owned();
+        word(&answer, "kvsname").unwrap_or_default().clone_into(&mut pmi.kvsname);
         Ok(pmi)
     }
 

@@ -3,6 +3,7 @@
 use super::{
     fail::{Code, Fail},
     run::{Copy, SubmitJobs, copies, submit_all},
+    terminal::say,
 };
 use std::io;
 
@@ -30,7 +31,7 @@ pub(super) async fn bulksubmit(template: SubmitJobs) -> Result<Code, Fail> {
     }
     if template.common.dry_run {
         for job in &jobs {
-            println!("bulksubmit: submit {}", job.command.join(" "));
+            say!("bulksubmit: submit {}", job.command.join(" "));
         }
         return Ok(0);
     }
@@ -51,7 +52,9 @@ fn split(words: &[String]) -> (Vec<String>, Vec<Vec<String>>) {
 fn combinations(lists: &[Vec<String>]) -> Vec<Vec<String>> {
     lists.iter().fold(vec![Vec::new()], |choices, list| {
         let longer = |choice: &Vec<String>| {
-            list.iter().map(|next| [choice.as_slice(), &[next.clone()]].concat()).collect::<Vec<_>>()
+            list.iter()
+                .map(|next| [choice.as_slice(), std::slice::from_ref(next)].concat())
+                .collect::<Vec<_>>()
         };
         choices.iter().flat_map(longer).collect()
     })

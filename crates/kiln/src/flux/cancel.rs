@@ -4,6 +4,7 @@ use super::{
     connect::Broker,
     fail::{Code, Fail},
     ids, jobs,
+    terminal::say,
 };
 use clap::Parser;
 use kiln_jobs::proto::{Filter, JobState, Request};
@@ -64,7 +65,9 @@ pub(super) async fn cancel(cancel: Cancel) -> Result<Code, Fail> {
         return Ok(0);
     }
     if cancel.dry_run {
-        targets.iter().for_each(|id| println!("would cancel {}", ids::show(*id)));
+        for id in &targets {
+            say!("would cancel {}", ids::show(*id));
+        }
         return Ok(0);
     }
     let errors = raise_all(&broker, &targets, cancel.message.as_deref().unwrap_or_default()).await;

@@ -67,15 +67,13 @@ fn expand(value: &str, job: &[(String, String)], own: &[(String, String)]) -> St
         let length = after.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
         let (name, behind) = braced.unwrap_or_else(|| after.split_at(length));
         let known = job.iter().chain(own).find(|(known, _)| known == name);
-        match known.filter(|_| !name.is_empty()) {
-            Some((_, value)) => out.push_str(value),
-            None => {
-                out.push('$');
-                rest = after;
-                continue;
-            }
+        if let Some((_, value)) = known.filter(|_| !name.is_empty()) {
+            out.push_str(value);
+            rest = behind;
+        } else {
+            out.push('$');
+            rest = after;
         }
-        rest = behind;
     }
     out + rest
 }

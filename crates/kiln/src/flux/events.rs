@@ -6,6 +6,7 @@ use super::{
     fail::{Code, Fail},
     format::local,
     job::{named, plain},
+    terminal::say,
 };
 use clap::Args;
 use kiln_jobs::{
@@ -31,8 +32,8 @@ pub(super) struct Eventlog {
     #[arg(short = 'H', long)]
     human: bool,
     /// Accepted for compatibility
-    #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, require_equals = true, hide = true)]
-    color: Option<Option<String>>,
+    #[arg(short = 'L', long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "auto", require_equals = true, hide = true)]
+    color: Option<String>,
     /// Follow until the job is over
     #[arg(short = 'F', long)]
     follow: bool,
@@ -157,7 +158,7 @@ pub(super) async fn eventlog(options: Eventlog) -> Result<Code, Fail> {
         Which::Events(log) => so_far(&broker, id, log).await,
     };
     for entry in entries.map_err(plain)? {
-        println!("{}", style.line(&entry));
+        say!("{}", style.line(&entry));
     }
     Ok(0)
 }
@@ -167,7 +168,9 @@ async fn follow(broker: &Broker, id: JobId, log: LogName, style: &mut Style) -> 
     loop {
         let (entries, finished) = attach::events(broker, id, log, from).await.map_err(plain)?;
         from += entries.len() as u64;
-        entries.iter().for_each(|entry| println!("{}", style.line(entry)));
+        for entry in &entries {
+            say!("{}", style.line(entry));
+        }
         if finished {
             return Ok(0);
         }
@@ -252,7 +255,7 @@ async fn wait_for(options: WaitEvent) -> Result<Code, Fail> {
             let hit = entry.name == options.event && matches(entry, options.match_context.as_deref());
             left -= u32::from(hit).min(left);
             if !options.quiet && (options.verbose || (hit && left == 0)) {
-                println!("{}", style.line(entry));
+                say!("{}", style.line(entry));
             }
             if hit && left == 0 {
                 return Ok(0);
@@ -271,7 +274,7 @@ fn matches(entry: &Entry, wanted: Option<&str>) -> bool {
     match &context[key] {
         Value::String(text) => text == value,
         Value::Null => false,
-        other => other.to_string() == value,
+        other => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *other),
     }
 }
 

@@ -151,7 +151,7 @@ impl Format {
     /// Without the optional columns that are empty in every row.
     pub(super) fn without_empty<'a, R: 'a>(
         mut self,
-        rows: impl Iterator<Item = &'a R> + Clone,
+        rows: &(impl Iterator<Item = &'a R> + Clone),
         value: impl Fn(&R, &str) -> Value,
     ) -> Self {
         let empty = |field: &Field| {
@@ -399,7 +399,7 @@ mod tests {
         let format = Format::parse("{x} ?:{y:>3}", |_| Some("H")).unwrap();
         let short =
             format.without_empty(
-                rows.iter(),
+                &rows.iter(),
                 |row, name| if name == "x" { Value::from(*row) } else { Value::Nothing },
             );
         assert_eq!(short.row(|_| Value::from("a")), "a ");

@@ -6,6 +6,7 @@ use super::{
     events::{self, EventOptions},
     fail::{Code, Fail},
     ids, jobs, request, signals,
+    terminal::say,
 };
 use clap::{Args, Parser, Subcommand};
 use kiln_jobs::{
@@ -245,7 +246,7 @@ fn convert(to: &str, words: &[String]) -> Result<Code, Fail> {
             }
             other => return Err(Fail::plain(PROGRAM, format!("Unknown output format {other}"))),
         };
-        println!("{text}");
+        say!("{text}");
     }
     Ok(0)
 }
@@ -254,8 +255,8 @@ async fn info(id: &str, keys: &[String]) -> Result<Code, Fail> {
     let (broker, id) = named(id).await?;
     for key in keys {
         match key.as_str() {
-            "jobspec" => println!("{}", document(&broker, id, InfoKey::Jobspec).await?),
-            "R" => println!("{}", document(&broker, id, InfoKey::R).await?),
+            "jobspec" => say!("{}", document(&broker, id, InfoKey::Jobspec).await?),
+            "R" => say!("{}", document(&broker, id, InfoKey::R).await?),
             "eventlog" => print_events(&broker, id, LogName::Main).await?,
             "guest.exec.eventlog" => print_events(&broker, id, LogName::Exec).await?,
             other => return Err(Fail::plain(PROGRAM, format!("{other}: key not found"))),
@@ -273,8 +274,10 @@ async fn document(broker: &Broker, id: JobId, key: InfoKey) -> Result<String, Fa
 
 async fn print_events(broker: &Broker, id: JobId, log: LogName) -> Result<(), Fail> {
     let entries = events::so_far(broker, id, log).await.map_err(plain)?;
-    entries.iter().for_each(|entry| println!("{}", as_json(entry)));
-    println!();
+    for entry in &entries {
+        say!("{}", as_json(entry));
+    }
+    say!("");
     Ok(())
 }
 
@@ -297,7 +300,9 @@ async fn last(count: u32) -> Result<Code, Fail> {
     match broker.ask_again(&Request::Last { count }).await.map_err(plain)? {
         Reply::Ids(found) if found.is_empty() => Err(Fail::plain(PROGRAM, "job history is empty")),
         Reply::Ids(found) => {
-            found.iter().for_each(|id| println!("{}", ids::show(*id)));
+            for id in &found {
+                say!("{}", ids::show(*id));
+            }
             Ok(0)
         }
         other => Err(plain(unexpected(&other))),
@@ -353,8 +358,8 @@ async fn wait(all: bool, id: Option<&str>) -> Result<Code, Fail> {
         match broker.ask(&Request::Wait { id, wait_ms: WAIT_MS_MAX }).await {
             Ok(Reply::Waited(None)) => {}
             Ok(Reply::Waited(Some(waited))) => {
-                if id.is_none() {
-                    println!("{}", ids::show(waited.id));
+                if id.is_none() && !all {
+                    say!("{}", ids::show(waited.id));
                 }
                 if !waited.success {
                     let which = if all { format!("{}: ", ids::show(waited.id)) } else { String::new() };
@@ -392,21 +397,16 @@ async fn row(broker: &Broker, id: JobId) -> Result<JobRow, Fail> {
 
 async fn timeleft(id: Option<&str>, human: bool) -> Result<Code, Fail> {
     let around = std::env::var("FLUX_JOB_ID").ok();
+    let broker = Broker::open(PROGRAM).await?;
     let expiration: Option<Timestamp> = match id.or(around.as_deref()) {
-        Some(id) => {
-            let (broker, id) = named(id).await?;
-            row(&broker, id).await?.expiration
-        }
-        None => {
-            Broker::open(PROGRAM).await?;
-            None
-        }
+        Some(id) => row(&broker, ids::parse(PROGRAM, id)?).await?.expiration,
+        None => None,
     };
     match expiration.map(|until| until.since(jobs::now()).as_secs_f64()) {
-        Some(left) if human => println!("{}", kiln_types::Fsd::from_seconds(left)),
-        Some(left) => println!("{}", left as u64),
-        None if human => println!("infinity"),
-        None => println!("{NO_LIMIT}"),
+        Some(left) if human => say!("{}", kiln_types::Fsd::from_seconds(left)),
+        Some(left) => say!("{}", left as u64),
+        None if human => say!("infinity"),
+        None => say!("{NO_LIMIT}"),
     }
     Ok(0)
 }
@@ -420,18 +420,20 @@ async fn taskmap(id: &str) -> Result<Code, Fail> {
     match &context["taskmap"]["map"] {
         Value::Null => Err(Fail::plain(PROGRAM, "the job has no task map, it never started")),
         map => {
-            println!("{map}");
+            say!("{map}");
             Ok(0)
         }
     }
 }
 
 async fn hostpids(id: &str) -> Result<Code, Fail> {
-    ids::parse(PROGRAM, id)?;
-    Err(Fail::plain(
-        PROGRAM,
-        "hostpids is not supported yet; `flux job eventlog -p exec` shows pids as tasks end",
-    ))
+    let (broker, id) = named(id).await?;
+    let options = EventOptions { name: "shell.start", log: LogName::Exec };
+    if events::first(&broker, id, &options).await.map_err(plain)?.is_none() {
+        return Err(Fail::plain(PROGRAM, "the job never started"));
+    }
+    say!("{}", document(&broker, id, InfoKey::Hostpids).await?);
+    Ok(0)
 }
 
 #[cfg(test)]

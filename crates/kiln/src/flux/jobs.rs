@@ -6,6 +6,7 @@ use super::{
     fields,
     format::Format,
     ids,
+    terminal::say,
 };
 use clap::Parser;
 use kiln_jobs::proto::{Failure, Filter, JobResult, JobRow, JobState, Reply, Request, Stats};
@@ -89,8 +90,8 @@ pub(super) struct Jobs {
     #[arg(long)]
     json: bool,
     /// Color; accepted for compatibility
-    #[arg(long, value_name = "WHEN", num_args = 0..=1, hide = true)]
-    color: Option<Option<String>>,
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "auto", hide = true)]
+    color: Option<String>,
     /// Counts before the list
     #[arg(long)]
     stats: bool,
@@ -105,7 +106,7 @@ pub(super) struct Jobs {
 /// `flux jobs`.
 pub(super) async fn jobs(jobs: Jobs) -> Result<Code, Fail> {
     if jobs.format == "help" {
-        print!("{}", formats_help());
+        super::terminal::text(&formats_help());
         return Ok(0);
     }
     let format = format(&jobs.format)?;
@@ -114,31 +115,25 @@ pub(super) async fn jobs(jobs: Jobs) -> Result<Code, Fail> {
     let broker = Broker::open(PROGRAM).await?;
     let error = |failure: Failure| Fail::error(PROGRAM, failure);
     if jobs.stats || jobs.stats_only {
-        println!("{}", stats_line(&stats(&broker).await.map_err(error)?));
+        say!("{}", stats_line(&stats(&broker).await.map_err(error)?));
         if jobs.stats_only {
             return Ok(0);
         }
     }
     let rows = list(&broker, filter.clone()).await.map_err(error)?;
     if jobs.json {
-        println!("{}", fields::to_json(&rows, now));
+        say!("{}", fields::to_json(&rows, now));
         return Ok(0);
     }
-    let unknown = tell_unknown(&jobs.jobids, &filter.ids, &rows);
+    tell_unknown(&jobs.jobids, &filter.ids, &rows);
     if filter.ids.is_empty() || !rows.is_empty() {
-        print(&table(format, &rows, !jobs.no_header, now));
+        super::terminal::text(&table(format, &rows, !jobs.no_header, now));
     }
-    Ok(Code::from(unknown))
-}
-
-/// Prints and does not mind when nobody reads on.
-fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    Ok(0)
 }
 
 fn table(format: Format, rows: &[JobRow], header: bool, now: Timestamp) -> String {
-    let format = format.without_empty(rows.iter(), |row, name| fields::value(row, name, now));
+    let format = format.without_empty(&rows.iter(), |row, name| fields::value(row, name, now));
     let mut text = String::new();
     if header {
         text.push_str(&format.header(fields::heading));
@@ -151,16 +146,11 @@ fn table(format: Format, rows: &[JobRow], header: bool, now: Timestamp) -> Strin
     text
 }
 
-/// Says which of the jobs asked for are not there; tells whether there are such.
-fn tell_unknown(words: &[String], ids: &[JobId], rows: &[JobRow]) -> bool {
-    let mut unknown = false;
-    for (word, id) in words.iter().zip(ids) {
-        if rows.iter().all(|row| row.id != *id) {
-            eprintln!("JobID {word} unknown");
-            unknown = true;
-        }
+/// Says which of the jobs asked for are not there. No error, as in Flux: programs ask for jobs that may be gone.
+fn tell_unknown(words: &[String], ids: &[JobId], rows: &[JobRow]) {
+    for (word, _) in words.iter().zip(ids).filter(|(_, id)| rows.iter().all(|row| row.id != **id)) {
+        eprintln!("JobID {word} unknown");
     }
-    unknown
 }
 
 fn formats_help() -> String {
@@ -219,7 +209,7 @@ pub(super) fn phases(words: &str) -> Result<(Vec<JobState>, Vec<JobResult>), Str
         let result = JobResult::ALL.into_iter().find(|result| result.name() == upper);
         match (upper.as_str(), state, result) {
             ("PENDING", ..) => {
-                states.extend([JobState::New, JobState::Depend, JobState::Priority, JobState::Sched])
+                states.extend([JobState::New, JobState::Depend, JobState::Priority, JobState::Sched]);
             }
             ("RUNNING", ..) => states.extend([JobState::Run, JobState::Cleanup]),
             ("ACTIVE", ..) => states.extend(&JobState::ALL[..6]),
@@ -309,7 +299,9 @@ pub(super) async fn pgrep(pgrep: Pgrep) -> Result<Code, Fail> {
     let filter = Filter { states, results, userid, ..Filter::default() };
     let rows = list(&broker, filter).await.map_err(|failure| Fail::error(PROGRAM, failure))?;
     let found: Vec<&JobRow> = rows.iter().filter(|row| row.name.contains(&pgrep.name)).collect();
-    found.iter().for_each(|row| println!("{}", ids::show(row.id)));
+    for row in &found {
+        say!("{}", ids::show(row.id));
+    }
     Ok(Code::from(found.is_empty()))
 }
 

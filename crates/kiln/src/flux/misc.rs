@@ -7,10 +7,11 @@ use super::{
     format::local,
     jobs::now,
     resource,
+    terminal::say,
 };
 use kiln_jobs::proto::{Failure, Reply, Request};
 use kiln_types::{Fsd, Timestamp};
-use std::{collections::BTreeMap, fs, time::UNIX_EPOCH};
+use std::{collections::BTreeMap, fmt::Write, fs, time::UNIX_EPOCH};
 
 /// The version of flux-core whose command line this is; programs that call `flux` look at it.
 const FLUX_VERSION: &str = "0.88.0";
@@ -18,12 +19,12 @@ const FLUX_VERSION: &str = "0.88.0";
 /// `flux version`.
 pub(super) fn version() -> Code {
     for (what, blanks) in [("commands:", "    \t\t"), ("libflux-core:", "\t\t"), ("broker:", "  \t\t")] {
-        println!("{what}{blanks}{FLUX_VERSION}");
+        say!("{what}{blanks}{FLUX_VERSION}");
     }
     if let Ok(address) = Address::from_environment() {
-        println!("FLUX_URI:\t\t{}", address.uri());
+        say!("FLUX_URI:\t\t{}", address.uri());
     }
-    println!("build-options:\t\t+kiln=={}", env!("CARGO_PKG_VERSION"));
+    say!("build-options:\t\t+kiln=={}", env!("CARGO_PKG_VERSION"));
     0
 }
 
@@ -43,7 +44,7 @@ pub(super) async fn getattr(words: &[String]) -> Result<Code, Fail> {
     let value = attributes
         .get(name)
         .ok_or_else(|| Fail::plain(PROGRAM, format!("{name}: No such file or directory")))?;
-    println!("{value}");
+    say!("{value}");
     Ok(0)
 }
 
@@ -53,7 +54,7 @@ pub(super) async fn lsattr(words: &[String]) -> Result<Code, Fail> {
     let values = words.iter().any(|word| word == "-v" || word == "--values");
     let broker = Broker::open(PROGRAM).await?;
     for (name, value) in attributes(&broker).await.map_err(|failure| Fail::plain(PROGRAM, failure))? {
-        if values { println!("{name:<40}{value}") } else { println!("{name}") }
+        if values { say!("{name:<40}{value}") } else { say!("{name}") }
     }
     Ok(0)
 }
@@ -71,7 +72,7 @@ pub(super) async fn uptime() -> Result<Code, Fail> {
     let owner = get("security.owner").and_then(|owner| owner.parse().ok()).unwrap_or(0);
     let drained = nodes.iter().filter(|node| node.drained.is_some()).count();
     let offline = nodes.iter().filter(|node| !node.online).count();
-    println!(
+    say!(
         "{}",
         uptime_line(
             now,
@@ -106,7 +107,8 @@ fn uptime_line(
     let run = Fsd::from_seconds(now.since(started).as_secs_f64()).rounded(2);
     let mut line = format!(" {time} run {run},  owner {owner},  depth {depth},  size {size}");
     for (count, what) in away.into_iter().zip(["drained", "offline"]).filter(|(count, _)| *count > 0) {
-        line.push_str(&format!(",  {count} {what}"));
+        // Writing to a String cannot fail.
+        let _ = write!(line, ",  {count} {what}");
     }
     line
 }
@@ -129,16 +131,16 @@ pub(super) async fn queue(words: &[String]) -> Result<Code, Fail> {
     let broker = Broker::open(PROGRAM).await?;
     if let Some(on) = on {
         broker.ask(&Request::Scheduling { on }).await.map_err(error)?;
-        println!("{}", scheduling_line(on));
+        say!("{}", scheduling_line(on));
         return Ok(0);
     }
     let (on, pending, running) = match broker.ask_again(&Request::SchedulingStatus).await.map_err(error)? {
         Reply::Scheduling { on, pending, running } => (on, pending, running),
         other => return Err(error(unexpected(&other))),
     };
-    println!("Job submission is enabled\n{}", scheduling_line(on));
+    say!("Job submission is enabled\n{}", scheduling_line(on));
     if verbose {
-        println!(
+        say!(
             "{pending} alloc requests queued\n0 alloc requests pending to scheduler\n{running} running jobs"
         );
     }

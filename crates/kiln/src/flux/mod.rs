@@ -30,6 +30,7 @@ mod requires;
 mod resource;
 mod run;
 mod signals;
+mod terminal;
 
 use clap::{CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 use fail::{Code, Fail};
@@ -101,7 +102,7 @@ async fn command(mut words: Vec<String>) -> Result<Code, Fail> {
     let words = words.split_off(1);
     match name.as_str() {
         "-h" | "--help" | "help" => {
-            print!("{HELP}");
+            terminal::text(HELP);
             Ok(0)
         }
         "version" | "-V" | "--version" => Ok(misc::version()),
@@ -148,6 +149,9 @@ fn usage_error(command: &mut clap::Command, error: &clap::Error) -> Fail {
         Some(ContextValue::Strings(texts)) => texts.join(" "),
         _ => String::new(),
     };
+    if name == "flux-job" {
+        return job_usage_error(command, error);
+    }
     let argument = context(ContextKind::InvalidArg);
     let problem = match error.kind() {
         ErrorKind::UnknownArgument => format!("unrecognized arguments: {argument}"),
@@ -161,6 +165,17 @@ fn usage_error(command: &mut clap::Command, error: &clap::Error) -> Fail {
         }
     };
     Fail::usage(format!("{usage}\n{name}: error: {problem}"))
+}
+
+/// `flux job` is one of Flux's C tools: it shows how it is used and exits with 1.
+fn job_usage_error(command: &mut clap::Command, error: &clap::Error) -> Fail {
+    let text = match error.kind() {
+        ErrorKind::InvalidSubcommand | ErrorKind::MissingSubcommand => {
+            format!("Usage: flux-job [OPTIONS] COMMAND ARGS\n\n{}", command.render_help())
+        }
+        _ => error.render().to_string().replacen("error: ", "flux-job: ", 1),
+    };
+    Fail::bare(text)
 }
 
 #[cfg(test)]
@@ -188,6 +203,13 @@ mod tests {
         assert!(text.starts_with("usage: flux-jobs "), "{text}");
         assert!(text.ends_with("\nflux-jobs: error: unrecognized arguments: --list-fields"), "{text}");
         assert_eq!(fails(&["run", "-n", "x", "true"]).code(), 2);
+    }
+
+    #[test]
+    fn flux_job_shows_its_usage_and_exits_with_1() {
+        let fail = fails(&["job", "nosuch"]);
+        assert!(fail.to_string().starts_with("Usage: flux-job [OPTIONS] COMMAND ARGS\n"), "{fail}");
+        assert_eq!((fail.code(), fails(&["job"]).code(), fails(&["job", "raise"]).code()), (1, 1, 1));
     }
 
     #[test]

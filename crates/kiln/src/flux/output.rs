@@ -20,14 +20,19 @@ pub(super) struct Printer<W = io::BufWriter<io::Stdout>, E = io::Stderr> {
 
 impl Printer {
     /// Prints to our own streams.
-    pub(super) fn new(label: bool, submitted: Timestamp) -> Self {
-        Self::to(io::BufWriter::new(io::stdout()), io::stderr(), label, submitted)
+    pub(super) fn new(label: bool) -> Self {
+        Self::to(io::BufWriter::new(io::stdout()), io::stderr(), label)
     }
 }
 
 impl<W: Write, E: Write> Printer<W, E> {
-    fn to(out: W, err: E, label: bool, submitted: Timestamp) -> Self {
-        Self { out, err, label, submitted, open_lines: BTreeSet::new() }
+    fn to(out: W, err: E, label: bool) -> Self {
+        Self { out, err, label, submitted: Timestamp::EPOCH, open_lines: BTreeSet::new() }
+    }
+
+    /// Times are shown as counted from here, the job's submission.
+    pub(super) fn count_from(&mut self, submitted: Timestamp) {
+        self.submitted = submitted;
     }
 
     /// Prints one piece.
@@ -86,7 +91,8 @@ mod tests {
 
     fn printed(label: bool, events: Vec<OutputEvent>) -> (String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let mut printer = Printer::to(&mut out, &mut err, label, Timestamp(1_000_000));
+        let mut printer = Printer::to(&mut out, &mut err, label);
+        printer.count_from(Timestamp(1_000_000));
         for what in events {
             printer.print(&Timed { at: Timestamp(1_074_000), what }).unwrap();
         }

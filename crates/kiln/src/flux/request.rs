@@ -273,10 +273,6 @@ fn rlimit_rule(rule: &str, limits: &mut Vec<(String, i64)>) -> Result<(), String
 mod tests {
     use super::*;
 
-    fn text(fail: Fail) -> String {
-        fail.to_string()
-    }
-
     #[test]
     fn errors_are_in_flux_words() {
         let common = |change: fn(&mut Common)| {
@@ -285,8 +281,9 @@ mod tests {
             common
         };
         let tasks = Tasks { cores_per_task: 1, ..Tasks::default() };
-        let run =
-            |common: &Common, command: &[String]| of_tasks("flux-run", common, &tasks, command).map_err(text);
+        let run = |common: &Common, command: &[String]| {
+            of_tasks("flux-run", common, &tasks, command).map_err(|fail| fail.to_string())
+        };
         let command = ["true".to_owned()];
         assert_eq!(
             run(&common(|_| ()), &[]).unwrap_err(),

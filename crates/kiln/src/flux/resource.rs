@@ -4,6 +4,7 @@ use super::{
     connect::{Broker, unexpected},
     fail::{Code, Fail},
     format::{BadFormat, Format, Value},
+    terminal::say,
 };
 use clap::{Parser, Subcommand};
 use kiln_jobs::{
@@ -11,6 +12,7 @@ use kiln_jobs::{
     spec::{R, RNode},
 };
 use kiln_types::{Hostlist, Timestamp};
+use std::fmt::Write;
 
 const PROGRAM: &str = "flux-resource";
 
@@ -182,7 +184,7 @@ async fn list(no_header: bool, format: Option<&str>, states: &str) -> Result<Cod
         return Err(bad(BadFormat(format!("No such format {text} (Did you mean '{{{text}}}'?)"))));
     }
     let format = Format::parse(text, heading).map_err(bad)?;
-    print!("{}", list_text(&format, &nodes().await?, !no_header, states));
+    super::terminal::text(&list_text(&format, &nodes().await?, !no_header, states));
     Ok(0)
 }
 
@@ -195,7 +197,7 @@ fn list_text(format: &Format, nodes: &[NodeRow], header: bool, states: &str) -> 
 }
 
 async fn info(states: &str) -> Result<Code, Fail> {
-    println!("{}", info_text(&nodes().await?, states));
+    say!("{}", info_text(&nodes().await?, states));
     Ok(0)
 }
 
@@ -210,7 +212,7 @@ fn info_text(nodes: &[NodeRow], states: &str) -> String {
 }
 
 async fn status() -> Result<Code, Fail> {
-    print!("{}", status_text(&nodes().await?));
+    super::terminal::text(&status_text(&nodes().await?));
     Ok(0)
 }
 
@@ -229,7 +231,8 @@ fn status_text(nodes: &[NodeRow]) -> String {
             if !found.is_empty() || (name == "avail" && online) {
                 let mark = if online { '✔' } else { '✗' };
                 let list = hosts(found.iter().copied());
-                text.push_str(&format!("{name:>13} {mark} {:>6} {list}\n", found.len()));
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{name:>12} {mark} {:>6} {list}", found.len());
             }
         }
     }
@@ -237,7 +240,7 @@ fn status_text(nodes: &[NodeRow]) -> String {
 }
 
 async fn list_drained() -> Result<Code, Fail> {
-    print!("{}", drained_text(&nodes().await?));
+    super::terminal::text(&drained_text(&nodes().await?));
     Ok(0)
 }
 
@@ -263,7 +266,7 @@ async fn all() -> Result<Code, Fail> {
     let node = |row: NodeRow| RNode { rank: row.rank, host: row.host, cores: row.cores };
     let nodes = nodes().await?.into_iter().map(node).collect();
     let r = R { nodes, start: Timestamp::EPOCH, expiration: Timestamp::EPOCH, nslots: None };
-    println!("{}", r.to_json());
+    say!("{}", r.to_json());
     Ok(0)
 }
 
@@ -316,7 +319,7 @@ mod tests {
     fn the_status() {
         assert_eq!(
             status_text(&[node(0, ""), node(1, ""), node(2, ""), drained(3)]),
-            "       STATEUP NNODES NODELIST\n        avail ✔      3 vm,vm,vm\n      drained ✔      1 vm\n"
+            "       STATEUP NNODES NODELIST\n       avail ✔      3 vm,vm,vm\n     drained ✔      1 vm\n"
         );
     }
 

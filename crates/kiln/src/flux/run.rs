@@ -8,6 +8,7 @@ use super::{
     ids,
     options::{Common, Tasks},
     request,
+    terminal::say,
 };
 use clap::Parser;
 use kiln_jobs::{
@@ -92,7 +93,7 @@ pub(super) async fn run(run: Run) -> Result<Code, Fail> {
     let jobspec =
         request::jobspec(PROGRAM, &request::of_tasks(PROGRAM, &run.common, &run.tasks, &run.command)?)?;
     if run.common.dry_run {
-        println!("{}", spaced(&jobspec));
+        say!("{}", spaced(&jobspec));
         return Ok(0);
     }
     let submit = request::submit(PROGRAM, &run.common, &jobspec)?;
@@ -174,7 +175,7 @@ pub(super) async fn submit_all(
         new.environment.extend(number.map(|number| ("FLUX_JOB_CC".to_owned(), number.to_string())));
         let jobspec = request::jobspec(program, &new)?;
         if dry_run {
-            println!("{}", spaced(&jobspec));
+            say!("{}", spaced(&jobspec));
         } else {
             requests.push((request::submit(program, &submit.common, &jobspec)?, submit.common.label_io));
         }
@@ -223,7 +224,7 @@ impl Default for Followed {
 impl Followed {
     fn add(&mut self, broker: &Broker, id: JobId, following: &Following, label: bool) {
         if !following.quiet {
-            println!("{}", ids::show(id));
+            say!("{}", ids::show(id));
         }
         let (wait, watch) = (following.wait, following.watch);
         let (broker, room) = (broker.clone(), Arc::clone(&self.room));

@@ -4,7 +4,7 @@ use super::{Caller, Effect, Manager};
 use crate::{
     core::{
         event::JobEvent,
-        history::{Lookup, Want, not_found},
+        history::{Lookup, Want, hostpids, not_found},
         job::{Job, priority_of},
         record::{Record, Submitted},
     },
@@ -336,12 +336,14 @@ impl Manager {
 }
 
 fn document(job: &Job, key: InfoKey) -> Option<String> {
+    let allocation = job.allocation.as_ref();
     match key {
         InfoKey::Jobspec => Some(job.text.to_string()),
-        InfoKey::R => job
-            .allocation
-            .as_ref()
-            .map(|allocation| allocation.r(job.row.t_run.unwrap_or_default()).to_json()),
+        InfoKey::R => Some(allocation?.r(job.row.t_run.unwrap_or_default()).to_json()),
+        InfoKey::Hostpids if job.exec.shell_start => {
+            Some(hostpids(&allocation?.nodes, job.shells.iter().map(|shell| shell.pids.as_slice())))
+        }
+        InfoKey::Hostpids => None,
     }
 }
 
