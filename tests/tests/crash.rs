@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use kiln_tests::{Cluster, wait_until};
 
@@ -92,10 +93,28 @@ fn unacknowledged_messages_come_back_as_redelivered() {
     holder.wait().expect("it ends");
     assert_eq!(cluster.python(script, &["redelivered", "q", "10"]).ok().stdout, numbers(0, 10));
     cluster.restart_leader();
+    let queues = cluster.kiln(&["amqp", "list", "queues", "--json"]).ok();
+    let queue =
+        queues.json().as_array().and_then(|all| all.iter().find(|queue| queue["name"] == "q").cloned());
     assert_eq!(
-        cluster.kiln(&["amqp", "list", "queues", "--json"]).ok().json().as_array().map(Vec::len),
-        Some(1)
+        queue.unwrap_or_default()["ready"].to_string().trim_matches('"'),
+        "0",
+        "what was acknowledged stays away: {queues}"
     );
+}
+
+/// Runs a script that goes on for ten seconds while the leader is killed every three.
+#[test]
+fn librdkafka_goes_on_through_several_kills() {
+    let mut cluster = Cluster::start(1);
+    let mut script = cluster.python_command("kafka/survive.py", &[cluster.address("kafka"), "10"]);
+    let mut running = script.spawn().expect("the script starts");
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_secs(3));
+        cluster.restart_leader();
+    }
+    let ended = running.wait().expect("the script ends");
+    assert!(ended.success(), "{}: {ended}", kiln_tests::process::shown(&script));
 }
 
 #[test]
