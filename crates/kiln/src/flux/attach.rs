@@ -82,8 +82,10 @@ pub(super) async fn attach(broker: &Broker, id: JobId, view: &View) -> Result<Co
     let followed = async { tokio::try_join!(main, rest) };
     tokio::select! {
         ended = followed => {
-            let (end, ()) = ended.map_err(|failure| Fail::plain("flux-job", failure))?;
-            Ok(tell_end(end, view.quiet))
+            match ended {
+                Ok((end, ())) => Ok(tell_end(end, view.quiet)),
+                Err(failure) => end_unread(broker, id, view, failure).await,
+            }
         }
         problem = input => Err(problem),
         problem = interrupts(broker, id), if view.stdin.is_some() => Err(problem),
@@ -215,12 +217,26 @@ async fn follow_output(
     Ok(())
 }
 
-/// Whoever reads our output has gone: nothing is left to do.
+/// The failure's text when whoever reads our output has gone.
+const READER_GONE: &str = "nobody reads the output any more";
+
 fn closed_output(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        std::process::exit(0);
+    let gone = error.kind() == io::ErrorKind::BrokenPipe;
+    let text = if gone { READER_GONE.to_owned() } else { format!("write of the job's output: {error}") };
+    Failure::new(FailureKind::Internal, text)
+}
+
+/// Ends the command when nobody reads its output any more: quietly, a broken pipe is no error. A job that was run for
+/// that output is canceled, else it would write on for nobody.
+async fn end_unread(broker: &Broker, id: JobId, view: &View, failure: Failure) -> Result<Code, Fail> {
+    if failure.text != READER_GONE {
+        return Err(Fail::plain("flux-job", failure));
     }
-    Failure::new(FailureKind::Internal, format!("write of the job's output: {error}"))
+    if view.stdin.is_some() {
+        let note = READER_GONE.to_owned();
+        let _ = broker.ask(&Request::Raise { id, kind: "cancel".into(), severity: 0, note }).await;
+    }
+    Ok(0)
 }
 
 /// The events from number `from` on, and whether nothing comes after them; waits for at least one.
