@@ -11,7 +11,18 @@ fn main() {
     println!("cargo:rerun-if-changed={}", source.display());
     let library = PathBuf::from(variable("OUT_DIR")).join("libpmi.so");
     let status = Command::new(variable("RUSTC"))
-        .args(["--crate-name", "pmi", "--crate-type", "cdylib", "--edition", "2024", "-C", "opt-level=2", "-C", "strip=symbols"])
+        .args([
+            "--crate-name",
+            "pmi",
+            "--crate-type",
+            "cdylib",
+            "--edition",
+            "2024",
+            "-C",
+            "opt-level=2",
+            "-C",
+            "strip=symbols",
+        ])
         .args(["--target", &variable("TARGET"), "-C", "link-arg=-Wl,-soname,libpmi.so.0"])
         .arg("-o")
         .arg(&library)

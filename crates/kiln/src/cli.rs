@@ -7,8 +7,10 @@ use clap::{Args, Parser, Subcommand};
 /// An HPC cluster in one binary: jobs, queues, topics and the flows between them.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Start with `kiln up`, or see everything at work with `kiln demo`.\nThe same file answers to `flux`: `kiln flux ...`, or a link by that name.")]
-pub struct Cli {
+#[command(
+    after_help = "Start with `kiln up`, or see everything at work with `kiln demo`.\nThe same file answers to `flux`: `kiln flux ...`, or a link by that name."
+)]
+pub(crate) struct Cli {
     /// The instance's data directory [default: the instance that runs here, else /var/lib/kiln or ~/.local/share/kiln]
     #[arg(long, global = true, value_name = "DIR", env = "KILN_DATA")]
     pub data: Option<PathBuf>,
@@ -19,7 +21,7 @@ pub struct Cli {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Start Kiln on this machine, with virtual nodes if asked
     Up(Up),
     /// Stop the instance, and wait until it has stopped
@@ -71,7 +73,7 @@ pub enum Command {
 
 /// `kiln up`. Each key of kiln.toml is a flag too; those are added when the command line is built.
 #[derive(Debug, Args)]
-pub struct Up {
+pub(crate) struct Up {
     /// How many virtual nodes to start [default: cluster.nodes]
     #[arg(long, value_name = "N")]
     pub nodes: Option<u32>,
@@ -88,7 +90,7 @@ pub struct Up {
 
 /// `kiln demo`.
 #[derive(Debug, Args)]
-pub struct Demo {
+pub(crate) struct Demo {
     /// Replay this syslog instead of a generated one
     #[arg(long, value_name = "FILE")]
     pub replay: Option<PathBuf>,
@@ -111,7 +113,7 @@ pub struct Demo {
 
 /// `kiln topic`.
 #[derive(Debug, Subcommand)]
-pub enum Topic {
+pub(crate) enum Topic {
     /// List topics with their offsets and sizes
     List {
         /// Print JSON
@@ -163,7 +165,7 @@ pub enum Topic {
 
 /// `kiln group`.
 #[derive(Debug, Subcommand)]
-pub enum Group {
+pub(crate) enum Group {
     /// List consumer groups
     List {
         /// Print JSON
@@ -182,7 +184,7 @@ pub enum Group {
 
 /// `kiln amqp`.
 #[derive(Debug, Subcommand)]
-pub enum Amqp {
+pub(crate) enum Amqp {
     /// List queues, exchanges, bindings, connections or consumers
     List {
         /// What to list
@@ -223,7 +225,7 @@ pub enum Amqp {
 
 /// What `kiln amqp list` lists.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub enum AmqpList {
+pub(crate) enum AmqpList {
     /// Queues with ready and unacknowledged messages
     Queues,
     /// Exchanges
@@ -238,7 +240,7 @@ pub enum AmqpList {
 
 /// `kiln amqp user`. Passwords come from standard input, never from the command line, where `ps` shows them.
 #[derive(Debug, Subcommand)]
-pub enum User {
+pub(crate) enum User {
     /// List users and their tags
     List,
     /// Add a user; the password is read from standard input
@@ -263,7 +265,7 @@ pub enum User {
 
 /// `kiln amqp vhost`.
 #[derive(Debug, Subcommand)]
-pub enum Vhost {
+pub(crate) enum Vhost {
     /// List virtual hosts
     List,
     /// Add a virtual host
@@ -280,7 +282,7 @@ pub enum Vhost {
 
 /// `kiln amqp permission`.
 #[derive(Debug, Subcommand)]
-pub enum Permission {
+pub(crate) enum Permission {
     /// List permissions
     List,
     /// Set three regular expressions over resource names
@@ -309,7 +311,7 @@ pub enum Permission {
 
 /// `kiln flow`.
 #[derive(Debug, Subcommand)]
-pub enum Flow {
+pub(crate) enum Flow {
     /// List flows with the counts at each hop
     List {
         /// Print JSON
@@ -337,7 +339,7 @@ pub enum Flow {
 
 /// `kiln tasks`.
 #[derive(Debug, Args)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     /// Print JSON: one array, or with --watch one object a line
     #[arg(long)]
     pub json: bool,
@@ -354,7 +356,7 @@ pub struct Tasks {
 
 /// `kiln config`.
 #[derive(Debug, Subcommand)]
-pub enum Config {
+pub(crate) enum Config {
     /// Check a file: every problem with its line, and what to do
     Check {
         /// The file [default: kiln.toml in the data directory]

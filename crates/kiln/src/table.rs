@@ -3,14 +3,17 @@
 use std::io::{self, Write};
 
 /// Writes `head` and `rows`; a column whose cells are all numbers stands right.
-pub fn write(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+pub(crate) fn write(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count());
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
     };
     let numeric = |column: usize| {
         let mut cells = rows.iter().filter_map(|r| r.get(column)).peekable();
-        cells.peek().is_some() && cells.all(|c| c == "-" || c.starts_with(|first: char| first.is_ascii_digit()) && c.parse::<f64>().is_ok())
+        cells.peek().is_some()
+            && cells.all(|c| {
+                c == "-" || c.starts_with(|first: char| first.is_ascii_digit()) && c.parse::<f64>().is_ok()
+            })
     };
     let columns: Vec<(usize, bool)> = (0..head.len()).map(|c| (width(c), numeric(c))).collect();
     let heads: Vec<String> = head.iter().map(|&h| h.to_owned()).collect();
