@@ -77,6 +77,13 @@ pub fn assert_each_completed_once(cluster: &Cluster, ids: &[String]) {
     assert_eq!(totals["duplicated"], 0, "doubled: {totals}");
 }
 
+/// Checks the same by the job manager's own account: exactly one completed job for each of `count` tasks.
+pub fn assert_one_completed_job_each(cluster: &Cluster, count: usize) {
+    let listed = cluster.flux(&["jobs", "-n", "-a", "-c", "0", "-o", "{status_abbrev} {id}"]).ok();
+    let completed = listed.stdout.lines().filter(|line| line.trim_start().starts_with("CD ")).count();
+    assert_eq!(completed, count, "completed jobs for {count} tasks");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -40,6 +40,7 @@ fn no_task_is_lost_or_doubled() {
             (tasks::completed(&cluster, &issued) == issued.len()).then_some(())
         });
         tasks::assert_each_completed_once(&cluster, &issued);
+        tasks::assert_one_completed_job_each(&cluster, issued.len());
         let totals = cluster.status()["services"]["tasks"].clone();
         println!(
             "round {round}: killed {}; {} issued, {} completed, 0 lost, {} doubled",
