@@ -4,6 +4,7 @@
 .PHONY: help build demo test test-deps test-long chaos bench lint fmt settings
 
 CHAOS_ROUNDS ?= 20
+BENCH ?= log kafka amqp
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +28,9 @@ chaos: ## rounds of kill -9 at random moments of the demo; CHAOS_ROUNDS=20, KILN
 	cargo build -p kiln
 	KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) cargo test -p kiln-tests --test chaos -- --nocapture
 
-bench: build ## the log, the brokers and the chain, with a peer beside each where Debian has one
-	cargo run --release -p kiln-bench -- all $(ARGS)
+bench: ## the log and the brokers, with the disk's own rates and a peer beside each where Debian has one; BENCH=log
+	cargo build --release -p kiln -p kiln-bench
+	for bench in $(BENCH); do ./target/release/kiln-bench $$bench $(ARGS) || exit 1; done
 
 lint: ## formatting, clippy without warnings, tidy
 	cargo fmt --all --check
