@@ -363,19 +363,30 @@ impl Supervisor {
     fn start(&mut self, rank: usize) -> anyhow::Result<()> {
         let node = &mut self.nodes[rank];
         let log = log_file(&self.data, &node.status.host)?;
-        let mut child = Command::new(std::env::current_exe().context("failed to find kiln's own file")?)
+        // The running file itself, also after an upgrade has put another one in its place.
+        let spawned = Command::new("/proc/self/exe")
+            .arg0("kiln")
             .arg("--data")
             .arg(self.data.root())
             .args(["node", "--rank", &rank.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
-            .spawn()
-            .with_context(|| format!("failed to start the process of {}", node.status.host))?;
+            .spawn();
+        let events = self.events.clone();
+        node.started = Instant::now();
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                // Out of memory or of processes: what passes by itself is tried again, more slowly each time.
+                let death = Death { how: format!("not started: {error}"), by_itself: false };
+                let rank = rank as u32;
+                tokio::spawn(async move { events.send(Event::Exited { rank, death }).await });
+                return Ok(());
+            }
+        };
         node.status.pid = child.id().map(|pid| pid as i32);
         node.status.state = State::Starting;
-        node.started = Instant::now();
-        let events = self.events.clone();
         let rank = rank as u32;
         tokio::spawn(async move {
             if let Some(stdout) = child.stdout.take() {
@@ -428,7 +439,7 @@ async fn forward_reports(rank: u32, stdout: tokio::process::ChildStdout, events:
                 let _ = events.send(Event::Report { rank, report }).await;
             }
             Err(error) => {
-                tracing::warn!(rank, %error, line, "a node said something on standard output that is no report")
+                tracing::warn!(rank, %error, line, "a node said something on standard output that is no report");
             }
         }
     }

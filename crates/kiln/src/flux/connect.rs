@@ -74,13 +74,6 @@ impl Broker {
         Ok(Self { address, client })
     }
 
-    /// Connects to the broker with this socket.
-    pub(super) async fn at(socket: &std::path::Path) -> io::Result<Self> {
-        let client = Client::connect_unix(socket).await?;
-        let address = Address { socket: socket.to_owned(), given: true };
-        Ok(Self { address, client: std::sync::Arc::new(tokio::sync::Mutex::new(Some(client))) })
-    }
-
     /// Asks once. A lost connection is a failure: whether the broker acted is not known then.
     pub(super) async fn ask(&self, request: &Request) -> Answer {
         let client = self.connected().await.map_err(|error| lost(&error.to_string()))?;

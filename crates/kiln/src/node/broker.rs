@@ -1,5 +1,6 @@
 //! The job broker of a node, as its settings have it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,11 +52,18 @@ pub(super) async fn online(node: &Node) {
     }
 }
 
+/// Where this program lies, or where its successor lies after an upgrade.
+fn own_file() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("failed to find kiln's own file")?;
+    let replaced = own.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(replaced.unwrap_or(own))
+}
+
 /// A directory with `flux` and `kiln` in it, so that a batch script finds them whatever the user's PATH is.
-fn bin_dir(node: &Node) -> anyhow::Result<std::path::PathBuf> {
+fn bin_dir(node: &Node) -> anyhow::Result<PathBuf> {
     let dir = node.data.run().join("bin");
     std::fs::create_dir_all(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
-    let own = std::env::current_exe().context("failed to find kiln's own file")?;
+    let own = own_file()?;
     for name in ["flux", "kiln"] {
         let link = dir.join(name);
         if std::fs::read_link(&link).is_ok_and(|to| to == own) {

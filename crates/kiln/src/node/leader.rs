@@ -26,9 +26,6 @@ use crate::wiring::jobs::FluxJobs;
 use crate::wiring::topics::KafkaTopics;
 use crate::wiring::{flows, settings};
 
-/// Job events are a topic of this name.
-const JOB_EVENTS: &str = "kiln.jobs.events";
-
 /// The listeners of the instance.
 struct Sockets {
     kafka: Option<TcpListener>,
@@ -159,8 +156,6 @@ impl Services {
         })
         .await
         .context("failed to start the job manager")?;
-        let events = on.volume.open(std::path::Path::new("jobs/events"), kiln_log::Settings::default())?;
-        kafka.mount(JOB_EVENTS, events);
         Ok(Self { kafka, amqp, jobs })
     }
 }

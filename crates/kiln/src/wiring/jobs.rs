@@ -6,7 +6,7 @@ use kiln_flow::core::TaskRun;
 use kiln_flow::ports::{Jobs, Outcome, Pending, PortError};
 use kiln_jobs::broker::{Ended, Jobs as Client, JobsError};
 use kiln_jobs::core::NODE_LOST;
-use kiln_jobs::proto::{LogName, Reply, Request, WAIT_MS_MAX};
+use kiln_jobs::proto::{FailureKind, LogName, Reply, Request, WAIT_MS_MAX};
 use kiln_jobs::spec::build::NewJob;
 use kiln_types::{JobId, Timestamp};
 use serde_json::json;
@@ -81,6 +81,10 @@ fn outcome_of(ended: Ended) -> Outcome {
 
 fn port_error(error: JobsError) -> PortError {
     match error {
+        // The manager's own trouble, and what it could not say: both may pass.
+        JobsError::Refused(failure) if failure.kind == FailureKind::Internal => {
+            PortError::Unavailable(failure.to_string())
+        }
         JobsError::Refused(failure) => PortError::Refused(failure.to_string()),
         JobsError::Answer => PortError::Unavailable(error.to_string()),
     }
