@@ -38,7 +38,7 @@ try:
         confirmed += 1
 except pika.exceptions.AMQPError:
     pass
-broker = subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL)
+broker = subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print("confirmed", confirmed, "broker", broker.pid, flush=True)
 connection = connect()
 channel = connection.channel()

@@ -1,4 +1,4 @@
-//! The broker alone, for trying it: `serve DIRECTORY [ADDRESS]`. Prints the address it listens on; ends at Ctrl-C.
+//! The broker alone, for trying it: `amqp_serve DIRECTORY [ADDRESS]`. Prints the address it listens on; ends at Ctrl-C.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut arguments = std::env::args().skip(1);
-    let directory = arguments.next().ok_or("use: serve DIRECTORY [ADDRESS]")?;
+    let directory = arguments.next().ok_or("use: amqp_serve DIRECTORY [ADDRESS]")?;
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:0".to_owned());
 
     let volume = Volume::start(Arc::new(RealDisk::new(directory)?), Arc::new(RealClock::new()));
