@@ -63,11 +63,43 @@ struct Load {
 }
 
 const LOADS: [Load; 5] = [
-    Load { name: "16 B, auto-ack", bytes: 16, durable: false, confirms: 0, prefetch: 0, pairs: 1, share: 1.0 },
+    Load {
+        name: "16 B, auto-ack",
+        bytes: 16,
+        durable: false,
+        confirms: 0,
+        prefetch: 0,
+        pairs: 1,
+        share: 1.0,
+    },
     Load { name: "16 B, acks", bytes: 16, durable: false, confirms: 0, prefetch: 500, pairs: 1, share: 0.5 },
-    Load { name: "1 KiB, auto-ack", bytes: 1024, durable: false, confirms: 0, prefetch: 0, pairs: 1, share: 0.5 },
-    Load { name: "1 KiB durable, confirms, acks", bytes: 1024, durable: true, confirms: 1000, prefetch: 500, pairs: 1, share: 0.2 },
-    Load { name: "the same, 4 pairs", bytes: 1024, durable: true, confirms: 1000, prefetch: 500, pairs: 4, share: 0.2 },
+    Load {
+        name: "1 KiB, auto-ack",
+        bytes: 1024,
+        durable: false,
+        confirms: 0,
+        prefetch: 0,
+        pairs: 1,
+        share: 0.5,
+    },
+    Load {
+        name: "1 KiB durable, confirms, acks",
+        bytes: 1024,
+        durable: true,
+        confirms: 1000,
+        prefetch: 500,
+        pairs: 1,
+        share: 0.2,
+    },
+    Load {
+        name: "the same, 4 pairs",
+        bytes: 1024,
+        durable: true,
+        confirms: 1000,
+        prefetch: 500,
+        pairs: 4,
+        share: 0.2,
+    },
 ];
 
 /// Runs the benchmark, or the broker of one.
@@ -77,7 +109,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return runtime.block_on(serve(dir));
     }
     let own = if args.connect.is_none() { Some(Own::start(&args.dir)?) } else { None };
-    let address = args.connect.clone().or_else(|| own.as_ref().map(|own| own.address.clone())).context("no broker")?;
+    let address =
+        args.connect.clone().or_else(|| own.as_ref().map(|own| own.address.clone())).context("no broker")?;
     let pid = args.pid.or_else(|| own.as_ref().map(|own| own.child.id()));
     let mut rows = Vec::new();
     for load in LOADS {
@@ -126,7 +159,8 @@ async fn measure(address: &str, pid: Option<u32>, load: Load, count: u64) -> Res
     }
     let took = begun.elapsed();
     let total = count * load.pairs as u64;
-    let cpu = pid.map(cpu_time).transpose()?.zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+    let cpu =
+        pid.map(cpu_time).transpose()?.zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
     Ok(Measured {
         per_second: total as f64 / took.as_secs_f64(),
         cpu_us: cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / total as f64),
@@ -139,7 +173,9 @@ async fn pair(address: String, queue: String, load: Load, count: u64) -> Result<
     let control = Client::connect(&endpoint).await?;
     let setup = control.channel().await?;
     let name = ShortStr::try_from(queue.as_str())?;
-    setup.declare_queue(QueueDeclare { queue: name, durable: load.durable, ..QueueDeclare::default() }).await?;
+    setup
+        .declare_queue(QueueDeclare { queue: name, durable: load.durable, ..QueueDeclare::default() })
+        .await?;
     let publisher = Client::connect(&endpoint).await?;
     let consumer = Client::connect(&endpoint).await?;
     let consuming = tokio::spawn(consume(consumer, queue.clone(), load, count));

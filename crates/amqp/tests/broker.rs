@@ -1,4 +1,5 @@
 //! The broker over a real socket with Kiln's own client, on a disk that goes away with the test.
+#![expect(clippy::unwrap_used, reason = "a test may end where something is not as it should be")]
 
 use std::sync::Arc;
 use std::time::Duration;
