@@ -4,7 +4,7 @@
 .PHONY: help build demo test test-deps test-long chaos bench lint fmt settings
 
 CHAOS_ROUNDS ?= 20
-BENCH ?= log kafka amqp
+BENCH ?= log kafka amqp chain
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,6 +1,7 @@
 //! Load generators and benchmarks. Each prints a small table, and with `--json` one object.
 
 mod amqp;
+mod chain;
 mod kafka;
 mod log;
 
@@ -18,6 +19,8 @@ struct Cli {
 enum Bench {
     /// Publish and consume on AMQP, with the broker's processor time per message.
     Amqp(amqp::Args),
+    /// From a line of syslog to a completed task, on four virtual nodes.
+    Chain(chain::Args),
     /// Produce and consume on the Kafka protocol, with the broker's processor time per message.
     Kafka(kafka::Args),
     /// Durable appends and big batches, beside the disk's own rates.
@@ -27,6 +30,7 @@ enum Bench {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().bench {
         Bench::Amqp(args) => amqp::run(&args),
+        Bench::Chain(args) => chain::run(&args),
         Bench::Kafka(args) => kafka::run(&args),
         Bench::Log(args) => log::run(&args),
     }
