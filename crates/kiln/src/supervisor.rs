@@ -447,7 +447,8 @@ async fn forward_reports(rank: u32, stdout: tokio::process::ChildStdout, events:
 
 /// Replaces a small file so that a reader sees the old or the new one, never half of it. Not synced: it describes processes, which do not outlive power either.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let fresh = path.with_extension("new");
+    // Several nodes may write the same file at the same time, each with its own draft.
+    let fresh = path.with_extension(format!("{}.new", std::process::id()));
     std::fs::write(&fresh, bytes)?;
     std::fs::rename(fresh, path)
 }

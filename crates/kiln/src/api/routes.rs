@@ -35,6 +35,8 @@ pub(crate) type Answer = Result<(&'static str, Bytes), Fault>;
 pub(crate) struct Routes {
     /// When the leader started.
     pub started: Instant,
+    /// Nodes that are meant to be there.
+    pub nodes: u32,
     /// The event log.
     pub kafka: kiln_kafka::Broker,
     /// The message broker.
@@ -60,7 +62,7 @@ impl Routes {
             ask.owner_only()?;
         }
         match path.as_slice() {
-            ["health"] => json(&serde_json::json!({ "status": "ok" })),
+            ["health"] => self.health().await,
             ["metrics"] => self.metrics().await,
             ["api", "status" | "services"] => json(&self.services().await?),
             ["api", "topics", rest @ ..] => self.topics(&ask, rest).await,
@@ -71,6 +73,13 @@ impl Routes {
             ["api", "tasks"] => self.tasks(&ask),
             _ => Err(no_route(&ask)),
         }
+    }
+
+    /// Whether every node is there. A leader whose foundations fail ends at once, so that one which answers is well.
+    async fn health(&self) -> Answer {
+        let up = self.jobs_status().await?.nodes_up;
+        let status = if up < self.nodes { "degraded" } else { "ok" };
+        json(&serde_json::json!({ "status": status, "nodes_up": up, "nodes": self.nodes }))
     }
 
     async fn services(&self) -> Result<model::Services, Fault> {

@@ -17,6 +17,7 @@ use kiln_world::{Clock, RealClock};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{exit, flow, status, tasks};
 use crate::api::client::get;
@@ -56,10 +57,11 @@ struct Outcome {
 
 pub(super) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
     let lines = lines(arguments)?;
+    let interrupts = Interrupts::listen()?;
     let mut cluster = Cluster::start(arguments).await?;
     let done = tokio::select! {
         done = show(arguments, &cluster.data, lines) => done,
-        interrupted = interrupted() => interrupted.map(|()| None),
+        () = interrupts.next() => Ok(None),
         died = cluster.child.wait() => Err(anyhow::anyhow!("the cluster ended by itself: {}", died?)),
     };
     match (&done, arguments.keep) {
@@ -73,15 +75,25 @@ pub(super) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn interrupted() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM, heard from before the cluster is there, so that none is left behind.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("failed to listen for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
-    eprintln!("kiln: interrupted; stopping the cluster");
-    Ok(())
+
+    async fn next(mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        eprintln!("kiln: interrupted; stopping the cluster");
+    }
 }
 
 /// The lines to send: those of a file, or generated ones.

@@ -65,6 +65,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     let amqp = sockets.amqp.map(|listener| services.amqp.serve(listener, amqp_stopped)).transpose()?;
     let routes = Arc::new(Routes {
         started,
+        nodes: node.config.cluster.nodes,
         kafka: services.kafka.clone(),
         amqp: services.amqp.clone(),
         auth: foundations.auth.clone(),
