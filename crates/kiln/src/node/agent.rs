@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kiln_flow::agent::{Agent, AgentPorts, AgentSettings};
 use kiln_flow::core::Catalogue;
+use kiln_flow::ports::TaskQueue;
 use kiln_world::Clock;
 use tokio::task::JoinHandle;
 
@@ -13,8 +14,8 @@ use crate::supervisor::Listeners;
 use crate::wiring::jobs::FluxJobs;
 use crate::wiring::queue::AmqpQueue;
 
-/// How often a starting agent looks whether the leader has said where it listens.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often a starting node looks whether the leader has said where it listens, and whether its agent is there.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Starts the agent in the background; there is none on an excluded node, without a catalogue, or where agents are off.
 pub(super) fn start(
@@ -40,15 +41,25 @@ pub(super) fn start(
             }
         };
         let cwd = node.data.root().display().to_string();
+        let queue = Arc::new(AmqpQueue::new(endpoint, &node.host, node.cores as u16));
         let ports = AgentPorts {
-            queue: Arc::new(AmqpQueue::new(endpoint, &node.host, node.cores as u16)),
+            queue: Arc::clone(&queue) as Arc<dyn TaskQueue>,
             jobs: Arc::new(FluxJobs::new(node.data.broker_socket(node.rank.0), cwd)),
             clock,
         };
         let settings =
             AgentSettings { host: node.host, cores: node.cores as usize, events_to: listeners.syslog };
-        Some(Agent::start(settings, catalogue, ports))
+        let agent = Agent::start(settings, catalogue, ports);
+        queue.connected().await;
+        Some(agent)
     })
+}
+
+/// Returns when the agent takes tasks, or when it is known that there is none.
+pub(super) async fn settled(agent: &JoinHandle<Option<Agent>>) {
+    while !agent.is_finished() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Stops the agent, or the start of one.

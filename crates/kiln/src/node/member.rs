@@ -25,7 +25,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     tokio::pin!(stop);
     let ended = tokio::select! {
         ended = &mut stop => ended,
-        () = broker::online(&node) => {
+        _ = async { tokio::join!(broker::online(&node), agent::settled(&agent)) } => {
             Report { listeners: None }.send()?;
             tracing::info!(host = node.host, took = ?started.elapsed(), "ready");
             stop.await

@@ -1,12 +1,14 @@
 //! An agent's queues, consumed over AMQP from wherever the broker listens.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_amqp::client::{Channel, Client, ClientError, Consumer, Endpoint, Message};
 use kiln_amqp::wire::Value;
 use kiln_flow::QUEUED_HEADER;
 use kiln_flow::ports::{Delivery, DeliveryTag, Pending, PortError, TaskQueue};
+
+use tokio::sync::watch;
 
 use super::exchanges::queues_of;
 
@@ -20,7 +22,7 @@ pub(crate) struct AmqpQueue {
     prefetch: u16,
     connections: AtomicU64,
     /// For acknowledgements, which come while [`TaskQueue::next`] waits.
-    session: Mutex<Option<Arc<Session>>>,
+    session: watch::Sender<Option<Arc<Session>>>,
     consumers: tokio::sync::Mutex<Option<[Consumer; 2]>>,
 }
 
@@ -37,9 +39,15 @@ impl AmqpQueue {
             queues: queues_of(host),
             prefetch,
             connections: AtomicU64::new(0),
-            session: Mutex::default(),
+            session: watch::Sender::new(None),
             consumers: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Returns when both queues are being consumed.
+    pub(crate) async fn connected(&self) {
+        // The sender is `self`, so this cannot fail.
+        let _ = self.session.subscribe().wait_for(Option::is_some).await;
     }
 
     async fn connect(&self) -> Result<[Consumer; 2], ClientError> {
@@ -88,7 +96,7 @@ impl AmqpQueue {
         tag: DeliveryTag,
         how: impl FnOnce(&Channel, u64) -> Result<(), ClientError>,
     ) -> Result<(), PortError> {
-        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let session = self.session.borrow().clone();
         let (connection, tag) = (tag.0 >> TAG_BITS, tag.0 & ((1 << TAG_BITS) - 1));
         match session.filter(|session| session.connection == connection) {
             Some(session) => how(&session.channel, tag).map_err(|e| PortError::Refused(e.to_string())),
@@ -97,7 +105,7 @@ impl AmqpQueue {
     }
 
     fn set_session(&self, session: Option<Session>) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session.map(Arc::new);
+        self.session.send_replace(session.map(Arc::new));
     }
 }
 
