@@ -100,6 +100,13 @@ pub enum Command {
         /// How many.
         count: i64,
     },
+    /// Give a topic other settings.
+    SetConfig {
+        /// Its name.
+        name: String,
+        /// All that is set explicitly from now on.
+        config: TopicConfig,
+    },
 }
 
 /// What it answers.
@@ -167,6 +174,7 @@ impl Machine for KafkaMachine {
                 tables.put(PRODUCERS, NEXT, &next.saturating_add(count));
                 Ok(Reply::ProducerIds(next))
             }
+            Command::SetConfig { name, config } => set_config(tables, name, config),
         }
     }
 }
@@ -199,6 +207,15 @@ fn set_partitions(tables: &mut Tables<'_>, name: String, partitions: u32) -> Res
         return Err(Rejection::Shrinks { name, has: row.partitions, wanted: partitions });
     }
     row.partitions = partitions;
+    tables.put(TOPICS, name.as_bytes(), &row);
+    Ok(Reply::Done)
+}
+
+fn set_config(tables: &mut Tables<'_>, name: String, config: TopicConfig) -> Result<Reply, Rejection> {
+    let Some(mut row) = tables.get::<TopicRow>(TOPICS, name.as_bytes()) else {
+        return Err(Rejection::NoTopic(name));
+    };
+    row.config = config;
     tables.put(TOPICS, name.as_bytes(), &row);
     Ok(Reply::Done)
 }
@@ -249,6 +266,14 @@ mod tests {
         let golden = [3, 1, b'g', 1, 1, b't', 2, 0xd8, 4, 1, 1, b'm'];
         let bytes = postcard_bytes(&command);
         assert_eq!(bytes, golden);
+    }
+
+    #[test]
+    fn golden_bytes_of_new_settings() {
+        let config = TopicConfig { retention_ms: Some(-1), ..TopicConfig::default() };
+        let command = Command::SetConfig { name: "t".into(), config };
+        // variant 6, "t", some zigzag -1, none, none, none.
+        assert_eq!(postcard_bytes(&command), [6, 1, b't', 1, 1, 0, 0, 0]);
     }
 
     fn postcard_bytes(command: &Command) -> Vec<u8> {

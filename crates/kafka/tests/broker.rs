@@ -211,3 +211,110 @@ async fn a_large_request_of_the_wrong_kind_ends_the_connection_and_a_slow_one_to
     client.send_raw(&[0, 0, 1, 0, 0, 18]).await;
     assert_eq!(client.receive().await, None, "the rest never comes");
 }
+
+#[tokio::test]
+async fn settings_change_while_the_topic_is_in_use_and_outlive_a_crash() {
+    let settings = Settings { retention_interval: Duration::from_millis(10), ..Settings::default() };
+    let machine = Machine::start(settings.clone()).await;
+    let broker = &machine.broker;
+    let mut config = TopicConfig::default();
+    config.set("retention.ms", Some("-1")).unwrap();
+    broker.create_topic(NewTopic { name: "t".into(), config, ..NewTopic::default() }).await.unwrap();
+    // A batch of the year 2023, which the default retention would not keep.
+    let large = batch(&[&"x".repeat(400)]);
+    broker.append("t", 0, &mut large.clone()).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(broker.list_topics()[0].partitions[0].start, Offset(0));
+
+    broker.alter_topic("t", |config| config.set("max.message.bytes", Some("300"))).await.unwrap();
+    assert!(broker.append("t", 0, &mut large.clone()).is_err(), "too large from now on");
+    let wrong = broker.alter_topic("t", |config| config.set("max.message.bytes", Some("0"))).await;
+    assert!(matches!(wrong, Err(kiln_kafka::AdminError::Bad(_))), "{wrong:?}");
+    broker.alter_topic("t", |config| config.set("max.message.bytes", Some("2000000"))).await.unwrap();
+    let huge = batch(&[&"x".repeat(1_500_000)]);
+    let placed = broker.append("t", 0, &mut huge.clone()).unwrap();
+    broker.durable("t", 0, placed.last).await.unwrap();
+
+    broker.alter_topic("t", |config| config.set("retention.ms", None)).await.unwrap();
+    let emptied = async {
+        while broker.list_topics()[0].partitions[0].start < Offset(2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), emptied).await.expect("the old records go");
+
+    let machine = machine.crash_and_restart(settings).await;
+    let config = &machine.broker.list_topics()[0].config;
+    assert_eq!((config.retention_ms, config.batch_bytes_max), (None, Some(2_000_000)));
+    assert!(machine.broker.append("t", 0, &mut huge.clone()).is_ok());
+}
+
+#[tokio::test]
+async fn a_partition_above_its_new_size_loses_its_oldest_segments() {
+    let settings = Settings { retention_interval: Duration::from_millis(10), ..Settings::default() };
+    let machine = Machine::start(settings).await;
+    let broker = &machine.broker;
+    let mut config = TopicConfig::default();
+    config.set("retention.ms", Some("-1")).unwrap();
+    config.set("segment.bytes", Some("4096")).unwrap();
+    broker.create_topic(NewTopic { name: "t".into(), config, ..NewTopic::default() }).await.unwrap();
+    for _ in 0..8 {
+        let placed = broker.append("t", 0, &mut batch(&[&"x".repeat(3_000)])).unwrap();
+        broker.durable("t", 0, placed.last).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(broker.list_topics()[0].partitions[0].start, Offset(0), "nothing goes without a limit");
+    broker.alter_topic("t", |config| config.set("retention.bytes", Some("10000"))).await.unwrap();
+    let shrunk = async {
+        while broker.list_topics()[0].partitions[0].start < Offset(4) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), shrunk).await.expect("the oldest segments go");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let left = broker.list_topics()[0].partitions[0];
+    assert_eq!((left.start, left.end), (Offset(4), Offset(8)), "and no more than is too much");
+}
+
+#[tokio::test]
+async fn a_topic_made_by_metadata_takes_an_idempotent_producer_at_once() {
+    let machine = Machine::start(Settings::default()).await;
+    for round in 0..50 {
+        let mut client = Client::connect(machine.address).await;
+        // `Metadata` 0 of one topic, which may create it.
+        let name = format!("fresh-{round}");
+        let mut metadata = 1_i32.to_be_bytes().to_vec();
+        metadata.extend((name.len() as i16).to_be_bytes());
+        metadata.extend(name.as_bytes());
+        client.send(3, 0, false, &metadata).await;
+        let answer = client.receive().await.unwrap();
+        // Behind the topic's name: error 0, at the end one partition with its leader.
+        let at = answer.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+        assert_eq!(answer[at - 4..at - 2], [0, 0], "the error is that of the topic");
+        for (sequence, base) in [(0, 0), (1, 1)] {
+            let sent = batch_of(&["a"], Some((round, 0, sequence)));
+            client.send(0, 7, false, &produce_body(-1, &name, &sent)).await;
+            let answer = client.receive().await.unwrap();
+            assert_eq!(support::produce_outcome(&answer, &name), (0, base), "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_answer_after_a_restart_knows_every_topic() {
+    let mut machine = Machine::start(Settings::default()).await;
+    for n in 0..30 {
+        let new = NewTopic { name: format!("t{n}"), partitions: Some(2), ..NewTopic::default() };
+        machine.broker.create_topic(new).await.unwrap();
+    }
+    for _ in 0..3 {
+        machine = machine.crash_and_restart(Settings::default()).await;
+        let mut client = Client::connect(machine.address).await;
+        for n in 0..30 {
+            // A fetch at the end finds its partition, or says that there is none.
+            let body = fetch_body(&format!("t{n}"), 0, 0, 1);
+            let answer = client.ask(1, 11, false, &body).await.unwrap();
+            assert_eq!(support::fetch_outcome(&answer, &format!("t{n}")).0, 0, "t{n}");
+        }
+    }
+}

@@ -213,6 +213,33 @@ impl Broker {
         Ok(())
     }
 
+    /// Changes a topic's settings, all of what `change` does or nothing.
+    ///
+    /// They hold when this returns, and retention from its next round on; `segment.bytes` holds for partitions
+    /// that are opened later, so for those that are there after the next start.
+    pub async fn alter_topic(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut TopicConfig) -> Result<(), BadTopic> + Send,
+    ) -> Result<(), AdminError> {
+        let _turn = self.inner.admin.lock().await;
+        let topic = self.changeable(name)?;
+        let mut config = topic.config.clone();
+        change(&mut config)?;
+        if config == topic.config {
+            return Ok(());
+        }
+        let command = Command::SetConfig { name: name.to_owned(), config: config.clone() };
+        self.inner.store.submit(command).await?;
+        let bytes_max = config.batch_bytes_max(&self.inner.settings.topics);
+        topic.partitions.iter().for_each(|partition| partition.set_batch_bytes_max(bytes_max));
+        let partitions = topic.partitions.clone();
+        let altered =
+            Topic { name: name.to_owned(), id: topic.id, config, partitions, is_mounted: topic.is_mounted };
+        self.topics_mut().put(altered);
+        Ok(())
+    }
+
     /// Deletes a topic with its records and every group's offsets in it.
     pub async fn delete_topic(&self, name: &str) -> Result<(), AdminError> {
         let _turn = self.inner.admin.lock().await;
@@ -262,7 +289,7 @@ impl Broker {
         Ok(groups.into_values().collect())
     }
 
-    fn changeable(&self, name: &str) -> Result<Arc<Topic>, AdminError> {
+    pub(crate) fn changeable(&self, name: &str) -> Result<Arc<Topic>, AdminError> {
         let topic = self.topic(name).ok_or_else(|| AdminError::NoTopic(name.to_owned()))?;
         if topic.is_mounted { Err(AdminError::Mounted(name.to_owned())) } else { Ok(topic) }
     }

@@ -1,6 +1,7 @@
 //! What happens by itself: old records go, silent producers are forgotten, sessions end.
 
 use super::{Broker, Inner, Partition, blocking};
+use crate::core::topic::Retention;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,16 @@ impl Broker {
 
     fn partitions(&self) -> Vec<Arc<Partition>> {
         self.topics().all().flat_map(|topic| topic.partitions.iter().cloned()).collect()
+    }
+
+    /// Every partition that clients write, and how much of it is kept at present.
+    fn retained(&self) -> Vec<(Arc<Partition>, Retention)> {
+        let topics = self.topics();
+        let retained = topics.all().filter(|topic| !topic.is_mounted).flat_map(|topic| {
+            let keep = topic.config.retention(&self.inner.settings.topics);
+            topic.partitions.iter().map(move |partition| (partition.clone(), keep))
+        });
+        retained.collect()
     }
 }
 
@@ -47,14 +58,14 @@ async fn retain(weak: Weak<Inner>, interval: Duration) {
         tokio::time::sleep(interval).await;
         let Some(inner) = weak.upgrade() else { return };
         let broker = Broker { inner };
-        let partitions = broker.partitions();
+        let partitions = broker.retained();
         let now = broker.inner.volume.clock().now();
         let expired_ms = now.millis() - broker.inner.settings.producer_expiry.as_millis() as i64;
         drop(broker);
-        for partition in partitions.into_iter().filter(|partition| !partition.is_read_only()) {
+        for (partition, keep) in partitions {
             partition.expire_producers(expired_ms);
             let dir = partition.log().dir().display().to_string();
-            match blocking(move || partition.log().retain(now)).await {
+            match blocking(move || partition.retain(now, keep)).await {
                 Ok(0) => {}
                 Ok(segments) => tracing::info!(segments, dir, "removed old segments"),
                 Err(error) => tracing::warn!(%error, dir, "cannot remove old segments"),

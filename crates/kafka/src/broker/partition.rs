@@ -1,12 +1,15 @@
 //! One partition: its log, its producers, and what may be appended to it.
 
 use crate::core::producer::{Producers, Refused, Stamp, Verdict};
+use crate::core::topic::Retention;
 use crate::core::warm::Warm;
 use crate::wire::ErrorCode;
 use kiln_log::batch::{BadBatch, Codec, Header, batches};
-use kiln_log::{AppendError, Log, ReadError, Upto, Watermarks};
-use kiln_types::Offset;
+use kiln_log::{AppendError, ChangeError, Log, ReadError, Upto, Watermarks};
+use kiln_types::{Offset, Timestamp};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The leader's epoch: there is one broker, and it never changes.
 pub(crate) const LEADER_EPOCH: i32 = 0;
@@ -92,7 +95,8 @@ pub(crate) struct Partition {
     /// None until they have been read from the log.
     producers: Mutex<Option<Producers>>,
     warm: Mutex<Warm>,
-    batch_bytes_max: usize,
+    /// `max.message.bytes`, which may change at any time.
+    batch_bytes_max: AtomicUsize,
     is_read_only: bool,
 }
 
@@ -103,7 +107,7 @@ impl Partition {
             log,
             producers: Mutex::new(is_new.then(Producers::default)),
             warm: Mutex::default(),
-            batch_bytes_max: batch_bytes_max as usize,
+            batch_bytes_max: AtomicUsize::new(batch_bytes_max as usize),
             is_read_only: false,
         }
     }
@@ -121,6 +125,10 @@ impl Partition {
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.is_read_only
+    }
+
+    pub(crate) fn set_batch_bytes_max(&self, bytes: u32) {
+        self.batch_bytes_max.store(bytes as usize, Ordering::Relaxed);
     }
 
     pub(crate) fn watermarks(&self) -> Watermarks {
@@ -164,8 +172,9 @@ impl Partition {
             return Err(AppendError::from(BadBatch::Magic(magic as i8)).into());
         }
         let header = Header::parse(batch).map_err(AppendError::from)?;
-        if batch.len() > self.batch_bytes_max {
-            return Err(ProduceError::TooLarge { bytes: batch.len(), max: self.batch_bytes_max });
+        let max = self.batch_bytes_max.load(Ordering::Relaxed);
+        if batch.len() > max {
+            return Err(ProduceError::TooLarge { bytes: batch.len(), max });
         }
         if header.bytes != batch.len() {
             return Err(ProduceError::Invalid("a partition takes exactly one whole batch per request"));
@@ -239,12 +248,34 @@ impl Partition {
         first.max(self.watermarks().start)
     }
 
+    /// Removes the segments that are too old or too much at the time `now`; how many. Blocks on the disk.
+    pub(crate) fn retain(&self, now: Timestamp, keep: Retention) -> Result<usize, ChangeError> {
+        let old = match keep.age {
+            Some(age) => self.log.retain(before(now, age))?,
+            None => 0,
+        };
+        let Some(bytes_max) = keep.bytes else { return Ok(old) };
+        let mut surplus = self.log.bytes().saturating_sub(bytes_max);
+        let mut is_front = true;
+        let more = self.log.drop_segments(&mut |segment| {
+            // Only from the front: retention leaves no holes.
+            is_front = is_front && segment.bytes <= surplus;
+            surplus = surplus.saturating_sub(segment.bytes);
+            is_front
+        })?;
+        Ok(old + more)
+    }
+
     /// Forgets producers unheard of since `before_ms`, in milliseconds since the epoch.
     pub(crate) fn expire_producers(&self, before_ms: i64) {
         if let Some(producers) = lock(&self.producers).as_mut() {
             producers.expire(before_ms);
         }
     }
+}
+
+fn before(now: Timestamp, age: Duration) -> Timestamp {
+    Timestamp(now.0.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)))
 }
 
 fn stamp(header: &Header) -> Stamp {

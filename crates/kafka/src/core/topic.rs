@@ -87,6 +87,15 @@ pub struct ConfigEntry {
     pub kind: ConfigKind,
 }
 
+/// How much of a partition is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Records older than this go; none for ever.
+    pub age: Option<Duration>,
+    /// The oldest records go while a partition has more bytes than this; none for all.
+    pub bytes: Option<u64>,
+}
+
 /// Kinds of values of settings, with the numbers of `DescribeConfigs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfigKind {
@@ -100,12 +109,15 @@ pub enum ConfigKind {
     List = 7,
 }
 
+/// The largest batch that a topic may allow, in bytes.
+const BATCH_BYTES_LIMIT: u32 = 64 << 20;
+
 /// Settings that can be set, with the smallest and the largest value.
 const SETTABLE: [(&str, i64, i64, ConfigKind); 4] = [
     ("retention.ms", -1, i64::MAX, ConfigKind::Long),
     ("retention.bytes", -1, i64::MAX, ConfigKind::Long),
     ("segment.bytes", 4 << 10, 1 << 30, ConfigKind::Int),
-    ("max.message.bytes", 256, 64 << 20, ConfigKind::Int),
+    ("max.message.bytes", 256, BATCH_BYTES_LIMIT as i64, ConfigKind::Int),
 ];
 
 /// Settings that have one value here. They may be set to it, so that scripts written for Kafka run.
@@ -177,17 +189,27 @@ impl TopicConfig {
         settable.into_iter().chain(fixed).collect()
     }
 
-    /// The settings that a log of this topic has.
+    /// The settings that a log of this topic is opened with.
+    ///
+    /// A log keeps them for as long as it is open. What can be changed in the meantime is therefore left to the
+    /// partition: the log takes every batch that a topic may ever allow, and has an age of zero, so that the time
+    /// that its `retain` is given is the one before which everything goes.
     pub fn log_settings(&self, defaults: &TopicDefaults) -> kiln_log::Settings {
-        let all = defaults.as_config();
-        let limit =
-            |own: Option<i64>, default: Option<i64>| own.or(default).and_then(|n| u64::try_from(n).ok());
         kiln_log::Settings {
-            segment_bytes_max: limit(self.segment_bytes, all.segment_bytes).unwrap_or(defaults.segment_bytes),
-            retention_bytes: limit(self.retention_bytes, all.retention_bytes),
-            retention_age: limit(self.retention_ms, all.retention_ms).map(Duration::from_millis),
-            batch_bytes_max: self.batch_bytes_max(defaults),
+            segment_bytes_max: limit(self.segment_bytes, None).unwrap_or(defaults.segment_bytes),
+            retention_bytes: None,
+            retention_age: Some(Duration::ZERO),
+            batch_bytes_max: BATCH_BYTES_LIMIT.max(defaults.batch_bytes_max),
             ..kiln_log::Settings::default()
+        }
+    }
+
+    /// How much of each partition is kept.
+    pub fn retention(&self, defaults: &TopicDefaults) -> Retention {
+        let all = defaults.as_config();
+        Retention {
+            age: limit(self.retention_ms, all.retention_ms).map(Duration::from_millis),
+            bytes: limit(self.retention_bytes, all.retention_bytes),
         }
     }
 
@@ -206,6 +228,11 @@ impl TopicDefaults {
             batch_bytes_max: Some(i64::from(self.batch_bytes_max)),
         }
     }
+}
+
+/// The value in effect; none if it is -1, for no limit.
+fn limit(own: Option<i64>, default: Option<i64>) -> Option<u64> {
+    own.or(default).and_then(|limit| u64::try_from(limit).ok())
 }
 
 fn bad_value(key: &str, value: &str, wanted: String) -> BadTopic {
@@ -255,8 +282,8 @@ mod tests {
     fn minus_one_keeps_for_ever() {
         let mut config = TopicConfig::default();
         let defaults = TopicDefaults::default();
-        assert_eq!(config.log_settings(&defaults).retention_age, Some(Duration::from_hours(168)));
+        assert_eq!(config.retention(&defaults).age, Some(Duration::from_hours(168)));
         config.set("retention.ms", Some("-1")).unwrap();
-        assert_eq!(config.log_settings(&defaults).retention_age, None);
+        assert_eq!(config.retention(&defaults).age, None);
     }
 }

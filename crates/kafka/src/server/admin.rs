@@ -1,33 +1,20 @@
-//! Creating, growing, deleting and describing topics.
+//! Creating, growing and deleting topics.
 
+use super::configs::{FROM_DEFAULT, FROM_TOPIC};
 use super::convert::{outcome, text};
 use crate::broker::{AdminError, Broker, NewTopic, TopicInfo};
-use crate::core::topic::{ConfigEntry, ConfigKind, TopicConfig};
+use crate::core::topic::{ConfigEntry, TopicConfig};
 use crate::wire::ErrorCode;
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
-use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::describe_configs_response::{
-    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
-};
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, DescribeConfigsRequest, DescribeConfigsResponse, TopicName,
+    DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
 };
-use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
-
-/// Kinds of resources of `DescribeConfigs`.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
-
-/// Where a setting's value comes from.
-const FROM_TOPIC: i8 = 1;
-const FROM_BROKER: i8 = 4;
-const FROM_DEFAULT: i8 = 5;
 
 /// Creates topics one after the other.
 pub(super) async fn create_topics(
@@ -188,84 +175,4 @@ async fn grow(broker: &Broker, wanted: &CreatePartitionsTopic, is_trial: bool) -
     }
     let reason = format!("the topic has {} already", topic.partitions.len());
     Err(AdminError::Partitions { wanted: i64::from(wanted.count), reason })
-}
-
-/// Settings of topics and of the broker.
-pub(super) fn describe_configs(broker: &Broker, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let with_synonyms = request.include_synonyms;
-    let results =
-        request.resources.into_iter().map(|resource| describe_resource(broker, resource, with_synonyms));
-    DescribeConfigsResponse::default().with_results(results.collect())
-}
-
-fn describe_resource(
-    broker: &Broker,
-    resource: DescribeConfigsResource,
-    with_synonyms: bool,
-) -> DescribeConfigsResult {
-    let entries = match resource.resource_type {
-        TOPIC => match broker.topic(&resource.resource_name) {
-            Some(topic) => Ok(topic_entries(broker, &topic.config)),
-            None => Err((ErrorCode::UnknownTopicOrPartition, "there is no such topic")),
-        },
-        BROKER => Ok(broker_entries(broker)),
-        _ => Err((ErrorCode::InvalidRequest, "only topics and the broker have settings here")),
-    };
-    let answer = DescribeConfigsResult::default()
-        .with_resource_type(resource.resource_type)
-        .with_resource_name(resource.resource_name);
-    let entries = match entries {
-        Ok(entries) => entries,
-        Err((error, message)) => {
-            return answer
-                .with_error_code(error.code())
-                .with_error_message(Some(StrBytes::from_static_str(message)));
-        }
-    };
-    let wanted = |key: &str| {
-        let keys = resource.configuration_keys.as_ref();
-        keys.is_none_or(|keys| keys.is_empty() || keys.iter().any(|wanted| &**wanted == key))
-    };
-    let configs = entries.into_iter().filter(|(entry, _)| wanted(entry.key));
-    answer.with_configs(configs.map(|(entry, source)| describe_entry(entry, source, with_synonyms)).collect())
-}
-
-fn describe_entry(entry: ConfigEntry, source: i8, with_synonyms: bool) -> DescribeConfigsResourceResult {
-    let synonym = || {
-        DescribeConfigsSynonym::default()
-            .with_name(text(entry.key))
-            .with_value(Some(text(entry.value.clone())))
-            .with_source(source)
-    };
-    let synonyms = if with_synonyms { vec![synonym()] } else { Vec::new() };
-    DescribeConfigsResourceResult::default()
-        .with_name(text(entry.key))
-        .with_read_only(true) // AlterConfigs is not served
-        .with_config_source(source)
-        .with_config_type(entry.kind as i8)
-        .with_synonyms(synonyms)
-        .with_value(Some(text(entry.value)))
-}
-
-fn topic_entries(broker: &Broker, config: &TopicConfig) -> Vec<(ConfigEntry, i8)> {
-    let entries = config.describe(&broker.inner.settings.topics).into_iter();
-    entries.map(|entry| if entry.is_own { (entry, FROM_TOPIC) } else { (entry, FROM_DEFAULT) }).collect()
-}
-
-fn broker_entries(broker: &Broker) -> Vec<(ConfigEntry, i8)> {
-    let settings = &broker.inner.settings;
-    let int =
-        |key, value: i64| ConfigEntry { key, value: value.to_string(), is_own: true, kind: ConfigKind::Int };
-    let auto = settings.auto_create_topics.to_string();
-    let entries = vec![
-        int("broker.id", i64::from(settings.node_id)),
-        int("num.partitions", i64::from(settings.default_partitions)),
-        int("default.replication.factor", 1),
-        int("message.max.bytes", i64::from(settings.topics.batch_bytes_max)),
-        int("socket.request.max.bytes", settings.request_bytes_max as i64),
-        int("fetch.max.bytes", settings.fetch_bytes_max as i64),
-        int("group.max.size", settings.group_members_max as i64),
-        ConfigEntry { key: "auto.create.topics.enable", value: auto, is_own: true, kind: ConfigKind::Text },
-    ];
-    entries.into_iter().map(|entry| (entry, FROM_BROKER)).collect()
 }

@@ -1,7 +1,7 @@
 //! From a request's frame to the work that answers it.
 
 use super::connection::{Close, Session};
-use super::{admin, fetch, groups, login, metadata, offsets, produce};
+use super::{admin, configs, fetch, groups, login, metadata, offsets, produce};
 use crate::broker::kibibytes;
 use crate::wire::control::{decode, encode};
 use crate::wire::fetch::FetchRequest;
@@ -138,7 +138,9 @@ async fn control(request: Request) -> Result<Reply, Close> {
         Api::CreateTopics => r.reply(&admin::create_topics(broker, version, r.read()?).await),
         Api::DeleteTopics => r.reply(&admin::delete_topics(broker, version, r.read()?).await),
         Api::CreatePartitions => r.reply(&admin::create_partitions(broker, r.read()?).await),
-        Api::DescribeConfigs => r.reply(&admin::describe_configs(broker, r.read()?)),
+        Api::DescribeConfigs => r.reply(&configs::describe(broker, r.read()?)),
+        Api::AlterConfigs => r.reply(&configs::alter(broker, r.read()?).await),
+        Api::IncrementalAlterConfigs => r.reply(&configs::alter_some(broker, r.read()?).await),
         Api::SaslHandshake => r.reply(&login::handshake(session, &r.read()?)),
         Api::SaslAuthenticate => r.reply(&login::authenticate(session, r.read()?).await?),
         Api::Produce | Api::Fetch | Api::ApiVersions => unreachable!("dispatched before"),

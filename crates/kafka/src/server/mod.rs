@@ -1,6 +1,7 @@
 //! Sockets: accepts connections, reads requests, answers them in order.
 
 mod admin;
+mod configs;
 mod connection;
 mod convert;
 mod dispatch;

@@ -45,12 +45,16 @@ pub enum Api {
     OffsetForLeaderEpoch,
     /// Settings of topics and of the broker.
     DescribeConfigs,
+    /// Replace the settings of topics.
+    AlterConfigs,
     /// Prove who you are.
     SaslAuthenticate,
     /// Add partitions to a topic.
     CreatePartitions,
     /// Delete groups and their offsets.
     DeleteGroups,
+    /// Change single settings of topics.
+    IncrementalAlterConfigs,
     /// The brokers of the cluster.
     DescribeCluster,
 }
@@ -89,9 +93,11 @@ const TABLE: &[Row] = &[
     Row(Api::InitProducerId, 22, 0, 5, 2),
     Row(Api::OffsetForLeaderEpoch, 23, 2, 4, 4),
     Row(Api::DescribeConfigs, 32, 1, 4, 4),
+    Row(Api::AlterConfigs, 33, 0, 2, 2),
     Row(Api::SaslAuthenticate, 36, 0, 2, 2),
     Row(Api::CreatePartitions, 37, 0, 3, 2),
     Row(Api::DeleteGroups, 42, 0, 2, 2),
+    Row(Api::IncrementalAlterConfigs, 44, 0, 1, 1),
     Row(Api::DescribeCluster, 60, 0, 1, 0),
 ];
 

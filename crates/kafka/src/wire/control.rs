@@ -53,6 +53,8 @@ pub(crate) fn decode_any(api: Api, version: i16, body: &[u8]) -> Option<usize> {
         Api::DeleteRecords => read::<m::DeleteRecordsRequest>,
         Api::OffsetForLeaderEpoch => read::<m::OffsetForLeaderEpochRequest>,
         Api::DescribeConfigs => read::<m::DescribeConfigsRequest>,
+        Api::AlterConfigs => read::<m::AlterConfigsRequest>,
+        Api::IncrementalAlterConfigs => read::<m::IncrementalAlterConfigsRequest>,
         Api::CreatePartitions => read::<m::CreatePartitionsRequest>,
         Api::DescribeGroups => read::<m::DescribeGroupsRequest>,
         Api::ListGroups => read::<m::ListGroupsRequest>,

@@ -134,6 +134,16 @@ fn fields(api: Api) -> &'static [Field] {
             const RESOURCE: &[Field] = &[all(I8), all(Text), all(Each(&Text))];
             const { &[all(Structs(RESOURCE)), all(BOOL), since(3, BOOL)] }
         }
+        Api::AlterConfigs => {
+            const CONFIG: &[Field] = &[all(Text), all(Text)];
+            const RESOURCE: &[Field] = &[all(I8), all(Text), all(Structs(CONFIG))];
+            const { &[all(Structs(RESOURCE)), all(BOOL)] }
+        }
+        Api::IncrementalAlterConfigs => {
+            const CONFIG: &[Field] = &[all(Text), all(I8), all(Text)];
+            const RESOURCE: &[Field] = &[all(I8), all(Text), all(Structs(CONFIG))];
+            const { &[all(Structs(RESOURCE)), all(BOOL)] }
+        }
         Api::CreatePartitions => {
             const ASSIGNMENT: &[Field] = &[all(Each(&I32))];
             const TOPIC: &[Field] = &[all(Text), all(I32), all(Structs(ASSIGNMENT))];
@@ -254,7 +264,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
         #[test]
-        fn random_bytes_neither_panic_nor_reserve(key in 0_usize..25, version in 0_i16..12, body: Vec<u8>) {
+        fn random_bytes_neither_panic_nor_reserve(key in 0_usize..27, version in 0_i16..12, body: Vec<u8>) {
             let api = Api::all().nth(key).unwrap();
             if api.serves(version) {
                 crate::wire::control::decode_any(api, version, &body);
@@ -263,7 +273,7 @@ mod tests {
 
         #[test]
         fn truncated_and_flipped_requests_are_refused_or_read(
-            key in 2_usize..25, version in 0_i16..12, cut in 0_usize..200, flip in 0_usize..200, to: u8,
+            key in 2_usize..27, version in 0_i16..12, cut in 0_usize..200, flip in 0_usize..200, to: u8,
         ) {
             let api = Api::all().nth(key).unwrap();
             if api.serves(version) {

@@ -120,6 +120,20 @@ pub(crate) fn simplest_body(api: Api, version: i16) -> Vec<u8> {
                 v,
             )
         }
+        Api::AlterConfigs => {
+            let one = m::alter_configs_request::AlterableConfig::default().with_name(text("retention.ms"));
+            let of = m::alter_configs_request::AlterConfigsResource::default().with_resource_type(2);
+            let of = of.with_resource_name(text("ab")).with_configs(vec![one.with_value(Some(text("-1")))]);
+            encoded(&m::AlterConfigsRequest::default().with_resources(vec![of]), v)
+        }
+        Api::IncrementalAlterConfigs => {
+            let one = m::incremental_alter_configs_request::AlterableConfig::default();
+            let one = one.with_name(text("retention.ms")).with_value(Some(text("-1")));
+            let of =
+                m::incremental_alter_configs_request::AlterConfigsResource::default().with_resource_type(2);
+            let of = of.with_resource_name(text("ab")).with_configs(vec![one]);
+            encoded(&m::IncrementalAlterConfigsRequest::default().with_resources(vec![of]), v)
+        }
         Api::CreatePartitions => {
             let one = m::create_partitions_request::CreatePartitionsTopic::default().with_name(topic());
             encoded(
@@ -164,6 +178,8 @@ pub(crate) fn decode_response(api: Api, version: i16, answer: &[u8]) -> Option<u
         Api::DeleteRecords => read::<m::DeleteRecordsResponse>,
         Api::OffsetForLeaderEpoch => read::<m::OffsetForLeaderEpochResponse>,
         Api::DescribeConfigs => read::<m::DescribeConfigsResponse>,
+        Api::AlterConfigs => read::<m::AlterConfigsResponse>,
+        Api::IncrementalAlterConfigs => read::<m::IncrementalAlterConfigsResponse>,
         Api::CreatePartitions => read::<m::CreatePartitionsResponse>,
         Api::DescribeGroups => read::<m::DescribeGroupsResponse>,
         Api::ListGroups => read::<m::ListGroupsResponse>,

@@ -1,4 +1,4 @@
-//! A broker on its own: `cargo run --example serve -- DIR PORT`. Ends at SIGINT or SIGTERM.
+//! A broker on its own: `cargo run --example kafka_serve -- DIR PORT`. Ends at SIGINT or SIGTERM.
 
 use kiln_auth::{Auth, AuthMachine};
 use kiln_kafka::{Broker, KafkaMachine, Parts, Settings};
