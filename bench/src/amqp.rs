@@ -4,9 +4,7 @@
 //! The client is Kiln's own, so both brokers are measured with the same one. Without `--connect` it starts a broker in
 //! another process, on a directory that is removed afterwards.
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +17,8 @@ use kiln_log::Volume;
 use kiln_store::Store;
 use kiln_world::{RealClock, RealDisk, RealRng};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
+
+use crate::own::{self, Own, cpu_time};
 
 /// What is measured, and against whom.
 #[derive(Debug, clap::Args)]
@@ -108,10 +107,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(dir) = &args.serve {
         return runtime.block_on(serve(dir));
     }
-    let own = if args.connect.is_none() { Some(Own::start(&args.dir)?) } else { None };
+    let own = if args.connect.is_none() { Some(Own::start("amqp", &args.dir)?) } else { None };
     let address =
-        args.connect.clone().or_else(|| own.as_ref().map(|own| own.address.clone())).context("no broker")?;
-    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.child.id()));
+        args.connect.clone().or_else(|| own.as_ref().map(|own| own.address().to_owned())).context("no broker")?;
+    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.pid()));
     let mut rows = Vec::new();
     for load in LOADS {
         let mut results = Vec::new();
@@ -232,50 +231,6 @@ async fn consume(client: Client, queue: String, load: Load, count: u64) -> Resul
     Ok(())
 }
 
-/// User and system time of a process (proc(5), `stat` fields 14 and 15, in ticks of 10 ms).
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("/proc/PID/stat has a name")?;
-    let fields: Vec<&str> = fields.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 10))
-}
-
-/// A broker in a process of its own, with data that goes with it.
-struct Own {
-    child: Child,
-    address: String,
-    dir: PathBuf,
-}
-
-impl Own {
-    fn start(parent: &Path) -> Result<Self> {
-        let dir = parent.join(format!("kiln-bench-amqp-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["amqp", "--serve"])
-            .arg(&dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let out = child.stdout.take().context("its output is a pipe")?;
-        let mut address = String::new();
-        BufReader::new(out).read_line(&mut address)?;
-        let own = Self { child, address: address.trim().to_owned(), dir };
-        ensure!(!own.address.is_empty(), "the broker did not start");
-        Ok(own)
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        // It is ours alone; whatever fails here leaves a directory behind and nothing else.
-        drop(self.child.kill());
-        drop(self.child.wait());
-        drop(std::fs::remove_dir_all(&self.dir));
-    }
-}
-
 /// Serves until standard input ends, that is until the benchmark is gone.
 async fn serve(dir: &Path) -> Result<()> {
     let volume = Volume::start(Arc::new(RealDisk::new(dir)?), Arc::new(RealClock::new()));
@@ -283,19 +238,10 @@ async fn serve(dir: &Path) -> Result<()> {
     let rng = Arc::new(RealRng);
     let auth = Auth::open(store.handle::<AuthMachine>(), rng.clone(), kiln_auth::Settings::default()).await?;
     let broker = Broker::start(volume, store.handle::<AmqpMachine>(), auth, rng, Settings::default()).await?;
-    let (_stop, shutdown) = watch::channel(false);
+    let (_stop, shutdown) = kiln_net::shutdown_pair();
     let handle = broker.serve(tokio::net::TcpListener::bind("127.0.0.1:0").await?, shutdown)?;
-    let mut out = std::io::stdout();
-    writeln!(out, "{}", handle.address())?;
-    out.flush()?;
-    let gone = Arc::new(Semaphore::new(0));
-    let tell = Arc::clone(&gone);
-    std::thread::spawn(move || {
-        // Ends with an error or with the end of input; both mean that nobody is there.
-        drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        tell.add_permits(1);
-    });
-    drop(gone.acquire().await?);
+    own::announce(handle.address())?;
+    own::parent_gone().await;
     handle.drain(Duration::from_secs(1)).await;
     Ok(())
 }

@@ -7,12 +7,13 @@
 use anyhow::{Context, Result, bail, ensure};
 use kiln_log::batch::{Builder, Record, batches, records};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::own::{self, Own, cpu_time};
 
 /// What is measured, and against whom.
 #[derive(Debug, clap::Args)]
@@ -84,13 +85,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(dir) = &args.serve {
         return serve(dir);
     }
-    let own = if args.connect.is_none() { Some(Own::start(&args.dir)?) } else { None };
+    let own = if args.connect.is_none() { Some(Own::start("kafka", &args.dir)?) } else { None };
     let address = match (&args.connect, &own) {
         (Some(address), _) => address.clone(),
-        (None, Some(own)) => own.address.clone(),
+        (None, Some(own)) => own.address().to_owned(),
         (None, None) => bail!("no broker"),
     };
-    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.child.id()));
+    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.pid()));
     let mut rows = Vec::new();
     for (n, load) in loads(args.in_flight).iter().enumerate() {
         let topic = format!("bench-{}-{n}", std::process::id());
@@ -228,15 +229,6 @@ fn receive_stamps(address: &str, topic: &str, epoch: Instant) -> Result<Vec<Dura
 
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
-}
-
-/// User and system time of a process (proc(5), `stat` fields 14 and 15, in ticks of 10 ms).
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit(')').next().context("the name ends with a bracket")?;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Records of random-looking bytes, as one batch.
@@ -385,39 +377,6 @@ fn fetch_request(topic: &str, offset: i64) -> Vec<u8> {
     framed(&body)
 }
 
-/// A broker in a process of its own, with data that goes with it.
-struct Own {
-    child: Child,
-    address: String,
-    dir: PathBuf,
-}
-
-impl Own {
-    fn start(parent: &Path) -> Result<Self> {
-        let dir = parent.join(format!("kiln-bench-kafka-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["kafka", "--serve"])
-            .arg(&dir)
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let out = child.stdout.take().context("its output is a pipe")?;
-        let mut address = String::new();
-        BufReader::new(out).read_line(&mut address)?;
-        let own = Self { child, address: address.trim().to_owned(), dir };
-        ensure!(!own.address.is_empty(), "the broker did not start");
-        Ok(own)
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
-    }
-}
-
 #[tokio::main]
 async fn serve(dir: &Path) -> Result<()> {
     use kiln_kafka::{Broker, KafkaMachine, Parts, Settings};
@@ -429,6 +388,7 @@ async fn serve(dir: &Path) -> Result<()> {
     let broker = Broker::start(parts, Settings::default()).await?;
     let (_trigger, shutdown) = kiln_net::shutdown_pair();
     let handle = broker.serve(tokio::net::TcpListener::bind("127.0.0.1:0").await?, shutdown);
-    println!("{}", handle.address().context("it listens")?);
-    std::future::pending().await
+    own::announce(handle.address().context("it listens")?)?;
+    own::parent_gone().await;
+    Ok(())
 }

@@ -4,6 +4,7 @@ mod amqp;
 mod chain;
 mod kafka;
 mod log;
+mod own;
 
 use clap::{Parser, Subcommand};
 

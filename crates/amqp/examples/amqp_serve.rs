@@ -10,7 +10,6 @@ use kiln_log::Volume;
 use kiln_store::Store;
 use kiln_world::{RealClock, RealDisk, RealRng};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let auth = Auth::open(store.handle::<AuthMachine>(), rng.clone(), kiln_auth::Settings::default()).await?;
     let broker = Broker::start(volume, store.handle::<AmqpMachine>(), auth, rng, Settings::default()).await?;
 
-    let (_stop, shutdown) = watch::channel(false);
+    let (_stop, shutdown) = kiln_net::shutdown_pair();
     let handle = broker.serve(TcpListener::bind(address).await?, shutdown)?;
     println!("{}", handle.address());
     std::io::stdout().flush()?;

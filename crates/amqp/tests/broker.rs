@@ -10,17 +10,17 @@ use kiln_amqp::wire::{Properties, QueueDeclare, ShortStr, Table};
 use kiln_amqp::{AmqpMachine, Broker, Handle, Settings};
 use kiln_auth::{Auth, AuthMachine};
 use kiln_log::Volume;
+use kiln_net::{ShutdownTrigger, shutdown_pair};
 use kiln_store::Store;
 use kiln_world::{RealClock, RealDisk, RealRng};
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 struct Running {
     broker: Broker,
     handle: Handle,
     endpoint: Endpoint,
     _store: Store,
-    _stop: watch::Sender<bool>,
+    _stop: ShutdownTrigger,
 }
 
 async fn start(dir: &TempDir, settings: Settings) -> Running {
@@ -30,7 +30,7 @@ async fn start(dir: &TempDir, settings: Settings) -> Running {
     let rng = Arc::new(RealRng);
     let auth = Auth::open(store.handle(), rng.clone(), kiln_auth::Settings::default()).await.unwrap();
     let broker = Broker::start(volume, store.handle(), auth, rng, settings).await.unwrap();
-    let (stop, shutdown) = watch::channel(false);
+    let (stop, shutdown) = shutdown_pair();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let handle = broker.serve(listener, shutdown).unwrap();
     let endpoint = Endpoint::guest(handle.address().to_string());
@@ -87,6 +87,7 @@ async fn publishing_from_inside() {
     let mut consumer = channel.consume("inside", true).await.unwrap();
     assert_eq!(consumer.next().await.unwrap().body, "task");
     assert_eq!(broker.connections().len(), 1);
+    assert_eq!(broker.connections()[0].channels, 1);
     assert!(broker.close_connection(broker.connections()[0].id, "for a test"));
     let closed = consumer.next().await.unwrap_err();
     assert!(matches!(closed, ClientError::ConnectionClosed { code: 320, .. }), "{closed}");

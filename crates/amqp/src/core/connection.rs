@@ -126,6 +126,8 @@ pub struct Connection<D> {
     capabilities: Capabilities,
     /// Indexed by channel number. Bounded by `limits.channel_max`; grown as far as channels are opened.
     channels: Vec<Option<Box<Channel<D>>>>,
+    /// How many of them are open.
+    open_count: usize,
     /// The method being handled; errors blame it.
     current: MethodId,
 }
@@ -148,6 +150,7 @@ impl<D> Connection<D> {
             limits,
             capabilities: Capabilities::default(),
             channels: Vec::new(),
+            open_count: 0,
             current: MethodId::NONE,
         }
     }
@@ -181,6 +184,11 @@ impl<D> Connection<D> {
     pub fn channel(&mut self, number: u16) -> Option<&mut Channel<D>> {
         let channel = self.channels.get_mut(usize::from(number))?.as_deref_mut()?;
         (!channel.closing).then_some(channel)
+    }
+
+    /// How many channels are open.
+    pub fn open_count(&self) -> usize {
+        self.open_count
     }
 
     /// The numbers of all open channels.
@@ -356,6 +364,7 @@ impl<D> Connection<D> {
                     self.channels.resize_with(index + 1, || None);
                 }
                 self.channels[index] = Some(Box::default());
+                self.open_count += 1;
                 encode_method(out, number, &ChannelOpenOk::default().into());
                 Ok(Event::None)
             }
@@ -428,6 +437,7 @@ impl<D> Connection<D> {
         if slot.as_ref().is_none_or(|channel| channel.closing) {
             return None;
         }
+        self.open_count -= 1;
         let stub = closing.then(|| Box::new(Channel::closing()));
         std::mem::replace(slot, stub)
     }

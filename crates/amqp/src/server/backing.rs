@@ -19,6 +19,8 @@ const BATCH_BYTES_MAX: u32 = 160 << 20;
 const READ_BYTES: usize = 512 * 1024;
 /// After so many settled messages, dead segments are looked for.
 const RECLAIM_INTERVAL: usize = 8192;
+/// As well after so many bytes of settled bodies.
+const RECLAIM_BYTES: u64 = SEGMENT_BYTES_MAX / 2;
 /// A companion log larger than this, and than twice its last snapshot, is replaced by a snapshot.
 const MARKS_BYTES_MAX: u64 = 4 << 20;
 /// Records of the companion log between two looks at its size.
@@ -33,6 +35,7 @@ pub(super) struct Backing {
     marks: Option<Marks>,
     live: Live,
     settled_since_reclaim: usize,
+    settled_bytes: u64,
 }
 
 struct Marks {
@@ -43,6 +46,8 @@ struct Marks {
     snapshot_bytes: u64,
     /// The offset at which to ask again whether a snapshot is due.
     next_snapshot: i64,
+    /// A mark was lost to a full disk; a snapshot will make up for it.
+    is_behind: bool,
 }
 
 /// Blocking work to be done outside the queue's lock.
@@ -104,7 +109,7 @@ impl Backing {
     ) -> Result<(Self, Vec<(StoredMessage, bool)>), BackingError> {
         let (messages_dir, marks_dir) = directories(dir);
         let messages = volume.open(&messages_dir, settings())?;
-        let mut backing = Self { messages, marks: None, live: Live::default(), settled_since_reclaim: 0 };
+        let mut backing = Self { messages, marks: None, live: Live::default(), settled_since_reclaim: 0, settled_bytes: 0 };
         if !durable {
             return Ok((backing, Vec::new()));
         }
@@ -112,7 +117,7 @@ impl Backing {
             volume.open(&marks_dir, Settings { segment_bytes_max: MARKS_SEGMENT_BYTES_MAX, ..settings() })?;
         let recovered = read_marks(&log)?;
         backing.marks =
-            Some(Marks { log, delivered: recovered.delivered, snapshot_bytes: 0, next_snapshot: 0 });
+            Some(Marks { log, delivered: recovered.delivered, snapshot_bytes: 0, next_snapshot: 0, is_behind: false });
         let entries = backing.recover(&recovered)?;
         Ok((backing, entries))
     }
@@ -161,12 +166,14 @@ impl Backing {
         Ok((appended.base.0, appended.last))
     }
 
-    /// Notes that messages are done with. Not waited for: what is lost with the power comes again.
-    pub(super) fn settle(&mut self, offsets: Vec<i64>, now_ms: i64) {
+    /// Notes that messages with so many bytes of bodies are done with. Not waited for: what is lost with the power
+    /// comes again.
+    pub(super) fn settle(&mut self, offsets: Vec<i64>, bytes: u64, now_ms: i64) {
         if offsets.is_empty() {
             return;
         }
         self.settled_since_reclaim += offsets.len();
+        self.settled_bytes += bytes;
         self.live.remove(&offsets);
         self.mark(&Mark::Settled(offsets), now_ms);
     }
@@ -183,9 +190,13 @@ impl Backing {
 
     fn mark(&mut self, mark: &Mark, now_ms: i64) {
         let Some(marks) = &mut self.marks else { return };
-        if let Err(error) = marks.log.append(&mut mark.encode(now_ms), 0) {
+        match marks.log.append(&mut mark.encode(now_ms), 0) {
+            // There is space again.
+            Ok(_) if marks.is_behind => marks.next_snapshot = 0,
+            Ok(_) => {}
+            Err(AppendError::Full) => marks.is_behind = true,
             // The messages come again after a restart, which at-least-once delivery allows.
-            tracing::warn!(%error, "failed to note acknowledgements");
+            Err(error) => tracing::warn!(%error, "failed to note acknowledgements"),
         }
     }
 
@@ -207,10 +218,11 @@ impl Backing {
         if let Some(chore) = self.shorten(now_ms) {
             return Some(chore);
         }
-        if self.settled_since_reclaim < RECLAIM_INTERVAL {
+        if self.settled_since_reclaim < RECLAIM_INTERVAL && self.settled_bytes < RECLAIM_BYTES {
             return None;
         }
         self.settled_since_reclaim = 0;
+        self.settled_bytes = 0;
         let segments = self.messages.segments();
         let (_, sealed) = segments.split_last()?;
         if !sealed.iter().any(|s| self.live.is_dead(s.base.0, s.last.0)) {
@@ -227,13 +239,14 @@ impl Backing {
         if end < marks.next_snapshot {
             return None;
         }
-        let due = marks.log.bytes() >= MARKS_BYTES_MAX.max(2 * marks.snapshot_bytes);
+        let due = marks.is_behind || marks.log.bytes() >= MARKS_BYTES_MAX.max(2 * marks.snapshot_bytes);
         let snapshot = due.then(|| self.snapshot().encode(now_ms));
         let marks = self.marks.as_mut()?;
         marks.next_snapshot = end + SNAPSHOT_INTERVAL;
         let mut bytes = snapshot?;
         marks.snapshot_bytes = bytes.len() as u64;
         let at = marks.log.append(&mut bytes, 0).ok()?;
+        marks.is_behind = false;
         Some(Chore::Shorten { log: marks.log.clone(), to: at.base })
     }
 
@@ -276,4 +289,12 @@ pub enum BackingError {
     /// A log does not read.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl BackingError {
+    /// Whether it works again when there is space.
+    pub(super) fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Open(OpenError::Io { source, .. }) if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
 }

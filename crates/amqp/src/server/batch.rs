@@ -3,10 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kiln_log::Log;
+use kiln_types::Offset;
+
 use crate::core::{ConsumerKey, Entry, Message};
 use crate::server::mailbox::Consumer;
 use crate::server::queue::Queue;
 
+/// The origin of a message that is not confirmed to anybody: channel 0 carries none.
+pub(super) const NOBODY: (u16, u64) = (0, 0);
 /// Up to so many queues are looked through one by one.
 const LINEAR_MAX: usize = 8;
 
@@ -75,14 +80,33 @@ pub(super) struct ForQueue {
     pub(super) origins: Vec<(u16, u64)>,
 }
 
-/// Messages published and not yet pushed.
-#[derive(Debug, Default)]
+/// Messages published and not yet pushed. With a full disk, a batch stays until all of it has found room.
+#[derive(Default)]
 pub(super) struct PublishBatch {
     pub(super) groups: Groups<ForQueue>,
     /// Channels in confirm mode that published.
     pub(super) confirming: Vec<u16>,
     /// Messages times queues.
     pub(super) count: usize,
+    /// Memory held for the messages, in bytes.
+    pub(super) bytes: usize,
+    /// Channel and sequence number of messages that full queues refused.
+    pub(super) refused: Vec<(u16, u64)>,
+    /// Logs and offsets that the batch's confirms wait for.
+    pub(super) waiting: Vec<(Log, Offset)>,
+}
+
+impl PublishBatch {
+    /// A channel is gone: nobody is told any more what became of its messages.
+    pub(super) fn forget_channel(&mut self, number: u16) {
+        self.confirming.retain(|&other| other != number);
+        self.refused.retain(|&(other, _)| other != number);
+        for (_, group) in &mut self.groups.list {
+            for origin in group.origins.iter_mut().filter(|(other, _)| *other == number) {
+                *origin = NOBODY;
+            }
+        }
+    }
 }
 
 /// What becomes of deliveries.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use kiln_auth::Auth;
@@ -12,16 +12,17 @@ use kiln_store::Handle;
 use kiln_world::Rng;
 
 use crate::core::{
-    Binding, Changes, ConnectionId, Death, Entry, ExchangeSpec, Limits, Message, Origin, QueueSpec, Reason,
-    Refusal, dead_letter_properties, is_cycle,
+    Binding, Changes, ConnectionId, ExchangeSpec, Limits, Message, Origin, QueueSpec, Refusal,
 };
 use crate::server::backing::BackingError;
+use crate::server::burial::Burials;
 use crate::server::listing::Peer;
 use crate::server::machine::{AmqpMachine, Recorder};
 use crate::server::mailbox::Consumer;
 use crate::server::queue::{Followup, Memory, Queue};
 use crate::server::timers::Timers;
 use crate::server::vhost::Vhost;
+use crate::server::vhosts::Vhosts;
 use crate::wire::{Properties, ShortStr, Traits};
 
 /// How the broker behaves.
@@ -103,6 +104,15 @@ pub struct Broker {
     inner: Arc<Inner>,
 }
 
+/// A broker that may be gone.
+pub(super) struct WeakBroker(Weak<Inner>);
+
+impl WeakBroker {
+    pub(super) fn upgrade(&self) -> Option<Broker> {
+        self.0.upgrade().map(|inner| Broker { inner })
+    }
+}
+
 struct Inner {
     volume: Volume,
     store: Handle<AmqpMachine>,
@@ -110,9 +120,10 @@ struct Inner {
     rng: Arc<dyn Rng>,
     settings: Settings,
     recorder: Recorder,
-    vhosts: RwLock<HashMap<ShortStr, Arc<Vhost>>>,
+    vhosts: Vhosts,
     memory: Arc<Memory>,
     timers: Timers,
+    burials: Burials,
     next_id: AtomicU64,
     peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
     /// Consumers of direct replies by the token in their `reply_to`.
@@ -129,6 +140,7 @@ impl Broker {
         settings: Settings,
     ) -> Result<Self, StartError> {
         let inner = Inner {
+            vhosts: Vhosts::new(&auth),
             recorder: Recorder::start(store.clone()),
             memory: Arc::new(Memory::new(settings.memory_bytes_max)),
             volume,
@@ -136,32 +148,22 @@ impl Broker {
             auth,
             rng,
             settings,
-            vhosts: RwLock::default(),
             timers: Timers::default(),
+            burials: Burials::default(),
             next_id: AtomicU64::new(1),
             peers: Mutex::default(),
             replies: Mutex::default(),
         };
         let broker = Self { inner: Arc::new(inner) };
-        let names = broker.inner.auth.vhosts()?;
-        let opening = broker.clone();
-        // Recovery reads from disk.
-        let opened = tokio::task::spawn_blocking(move || {
-            names.into_iter().try_for_each(|(name, _)| {
-                let name = ShortStr::try_from(name).map_err(|error| StartError::Stored(error.to_string()))?;
-                opening.vhost(&name).map(drop)
-            })
-        });
-        opened.await.map_err(|error| StartError::Stored(error.to_string()))??;
+        broker.start_vhosts().await?;
         broker.watch_timers();
         Ok(broker)
     }
 
     fn watch_timers(&self) {
-        let weak = Arc::downgrade(&self.inner);
+        let weak = self.downgrade();
         tokio::spawn(async move {
-            while let Some(inner) = weak.upgrade() {
-                let broker = Self { inner };
+            while let Some(broker) = weak.upgrade() {
                 let due = broker.inner.timers.wait(|| broker.now()).await;
                 for queue in due {
                     broker.tick(&queue).await;
@@ -200,6 +202,14 @@ impl Broker {
         &self.inner.recorder
     }
 
+    pub(super) fn downgrade(&self) -> WeakBroker {
+        WeakBroker(Arc::downgrade(&self.inner))
+    }
+
+    pub(super) fn burials(&self) -> &Burials {
+        &self.inner.burials
+    }
+
     pub(super) fn memory(&self) -> &Arc<Memory> {
         &self.inner.memory
     }
@@ -221,32 +231,23 @@ impl Broker {
         self.inner.replies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn vhosts(&self) -> &Vhosts {
+        &self.inner.vhosts
+    }
+
     pub(super) fn running_vhosts(&self) -> Vec<Arc<Vhost>> {
-        self.inner.vhosts.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.inner.vhosts.all()
     }
 
     pub(super) fn running_vhost(&self, name: &ShortStr) -> Option<Arc<Vhost>> {
-        self.inner.vhosts.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.inner.vhosts.get(name)
     }
 
-    /// A virtual host that exists, opened when it is first asked for; may block.
-    pub(super) fn vhost(&self, name: &ShortStr) -> Result<Arc<Vhost>, StartError> {
-        if let Some(vhost) = self.running_vhost(name) {
-            return Ok(vhost);
+    /// Sees to it that a queue is looked at when its time has come.
+    pub(super) fn arm(&self, queue: &Arc<Queue>) {
+        if let Some(at) = queue.first_deadline(self.now()) {
+            self.inner.timers.arm(at, queue);
         }
-        let mut vhosts = self.inner.vhosts.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(vhost) = vhosts.get(name) {
-            return Ok(Arc::clone(vhost));
-        }
-        let vhost = Vhost::open(self, name)?;
-        vhosts.insert(name.clone(), Arc::clone(&vhost));
-        drop(vhosts);
-        for view in vhost.read().queues() {
-            if let Some(at) = view.handle.first_deadline(self.now()) {
-                self.inner.timers.arm(at, &view.handle);
-            }
-        }
-        Ok(vhost)
     }
 
     /// Does what an operation on a queue left to be done.
@@ -261,72 +262,6 @@ impl Broker {
         if !dead.is_empty() {
             self.bury(queue, dead);
         }
-    }
-
-    /// Passes dead messages on to their dead-letter exchange, and those that die by that on to theirs.
-    fn bury(&self, queue: &Arc<Queue>, dead: Vec<(Entry, Reason)>) {
-        let mut work = vec![(Arc::clone(queue), dead)];
-        while let Some((queue, dead)) = work.pop() {
-            let groups = self.dead_letters(&queue, &dead);
-            let now = self.now();
-            for (target, messages) in groups {
-                let (published, Followup { dead, deadline, chore }) = target.publish(&messages, now);
-                if published.is_err() {
-                    tracing::error!(queue = %target.spec.name, "the disk is full: dead letters are lost");
-                }
-                if !dead.is_empty() {
-                    work.push((Arc::clone(&target), dead));
-                }
-                self.follow_up(&target, Followup { dead: Vec::new(), deadline, chore });
-            }
-            let entries: Vec<Entry> = dead.into_iter().map(|(entry, _)| entry).collect();
-            if let Some(chore) = queue.bury(&entries, now) {
-                tokio::spawn(chore.run());
-            }
-        }
-    }
-
-    /// The messages that dead ones become, by the queue that they go to.
-    fn dead_letters(
-        &self,
-        queue: &Arc<Queue>,
-        dead: &[(Entry, Reason)],
-    ) -> Vec<(Arc<Queue>, Vec<Arc<Message>>)> {
-        let (exchange, key) = queue.with_arguments(|arguments| {
-            (arguments.dead_letter_exchange.clone(), arguments.dead_letter_routing_key.clone())
-        });
-        let (Some(exchange), Some(vhost)) = (exchange, self.running_vhost(&queue.vhost)) else {
-            return Vec::new();
-        };
-        let time = (self.now() / 1_000_000).unsigned_abs();
-        let mut groups: Vec<(Arc<Queue>, Vec<Arc<Message>>)> = Vec::new();
-        for (entry, reason) in dead {
-            let Some(message) = queue.load(entry) else { continue };
-            let death = Death { queue: &queue.spec.name, reason: *reason, time };
-            // Properties were scanned when the message was published; only its header table can be malformed.
-            let Ok(properties) = dead_letter_properties(&message, &death) else { continue };
-            let routing_key = key.clone().unwrap_or_else(|| message.routing_key.clone());
-            let routed = vhost.read().route(&exchange, &[&routing_key], &properties);
-            let letter = Arc::new(Message {
-                exchange: exchange.clone(),
-                routing_key,
-                properties,
-                body: message.body.clone(),
-                persistent: message.persistent,
-                priority: message.priority,
-                expiration: None,
-            });
-            for target in routed.map(|routed| routed.queues).unwrap_or_default() {
-                if *reason != Reason::Rejected && is_cycle(&letter.properties, &target.spec.name) {
-                    continue;
-                }
-                match groups.iter_mut().find(|(other, _)| other.id == target.id) {
-                    Some((_, messages)) => messages.push(Arc::clone(&letter)),
-                    None => groups.push((target, vec![Arc::clone(&letter)])),
-                }
-            }
-        }
-        groups
     }
 
     /// Time has passed for a queue.
@@ -365,18 +300,9 @@ impl Broker {
 
     // ---- what the rest of Kiln calls
 
-    fn known_vhost(&self, name: &str) -> Result<Arc<Vhost>, BrokerError> {
-        let short = ShortStr::try_from(name)?;
-        let unknown = || BrokerError::NoVhost(name.to_owned());
-        if !self.inner.auth.vhost_exists(name) {
-            return Err(unknown());
-        }
-        self.vhost(&short).map_err(|_| unknown())
-    }
-
     /// Declares an exchange, or checks that it is there as declared. Durable on return.
     pub async fn declare_exchange(&self, vhost: &str, spec: ExchangeSpec) -> Result<(), BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let vhost = self.known_vhost(vhost).await?;
         let ((), recorded) = vhost.change(self, |topology| Ok(((), topology.declare_exchange(spec)?)))?;
         recorded.wait().await.map_err(BrokerError::Store)
     }
@@ -388,7 +314,7 @@ impl Broker {
         name: &str,
         arguments: crate::wire::Table,
     ) -> Result<(), BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let vhost = self.known_vhost(vhost).await?;
         let spec = QueueSpec { arguments, ..QueueSpec::durable(ShortStr::try_from(name)?, self.now()) };
         self.declare(&vhost, spec, Origin::Kiln).await.map(drop)
     }
@@ -404,36 +330,34 @@ impl Broker {
             topology.declare_queue(spec, origin, |spec, arguments| vhost.make_queue(self, spec, arguments))
         })?;
         recorded.wait().await.map_err(BrokerError::Store)?;
-        if let Some(at) = view.handle.first_deadline(self.now()) {
-            self.inner.timers.arm(at, &view.handle);
-        }
+        self.arm(&view.handle);
         Ok(view.handle)
     }
 
     /// Binds a queue or exchange. Durable on return.
     pub async fn bind(&self, vhost: &str, binding: Binding) -> Result<(), BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let vhost = self.known_vhost(vhost).await?;
         let ((), recorded) = vhost.change(self, |topology| Ok(((), topology.bind(&binding)?)))?;
         recorded.wait().await.map_err(BrokerError::Store)
     }
 
     /// Removes a binding. Durable on return; a missing one is no error.
     pub async fn unbind(&self, vhost: &str, binding: Binding) -> Result<(), BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let vhost = self.known_vhost(vhost).await?;
         let ((), recorded) = vhost.change(self, |topology| Ok(((), topology.unbind(&binding)?)))?;
         recorded.wait().await.map_err(BrokerError::Store)
     }
 
     /// Deletes a queue with its messages, and gives their number; 0 when there is none.
     pub async fn delete(&self, vhost: &str, queue: &str, conditions: Conditions) -> Result<u32, BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let vhost = self.known_vhost(vhost).await?;
         let Ok(queue) = find(&vhost, queue) else { return Ok(0) };
         self.delete_queue(&vhost, &queue, conditions).await
     }
 
     /// Deletes an exchange; a missing one is no error.
     pub async fn delete_exchange(&self, vhost: &str, name: &str, if_unused: bool) -> Result<(), BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let vhost = self.known_vhost(vhost).await?;
         let name = ShortStr::try_from(name)?;
         let ((), recorded) =
             vhost.change(self, |topology| Ok(((), topology.delete_exchange(&name, if_unused)?)))?;
@@ -442,7 +366,8 @@ impl Broker {
 
     /// Drops the ready messages of a queue and gives their number.
     pub fn purge(&self, vhost: &str, queue: &str) -> Result<usize, BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let name = ShortStr::try_from(vhost)?;
+        let vhost = self.running_vhost(&name).ok_or_else(|| BrokerError::NoVhost(vhost.to_owned()))?;
         let (count, chore) = find(&vhost, queue)?.purge(self.now());
         if let Some(chore) = chore {
             tokio::spawn(chore.run());
@@ -460,7 +385,7 @@ impl Broker {
         properties: &Properties,
         body: Bytes,
     ) -> Result<usize, BrokerError> {
-        let vhost = self.known_vhost(vhost)?;
+        let vhost = self.known_vhost(vhost).await?;
         let names = (ShortStr::try_from(exchange)?, ShortStr::try_from(routing_key)?);
         let raw = properties.encode();
         // Properties that were just encoded always decode.

@@ -1,13 +1,15 @@
 //! The loop of one connection: it alone reads and writes its socket, and everything it does in between is synchronous
-//! but for changes of the topology and a full disk.
+//! but for changes of the topology.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use kiln_auth::sasl::Plain;
+use kiln_net::Stream;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -75,12 +77,10 @@ enum End {
 }
 
 /// Serves one client until it goes.
-pub(super) async fn serve(broker: Broker, stream: TcpStream) {
+pub(super) async fn serve(broker: Broker, stream: Stream) {
+    // The broker is given a TCP port.
+    let Stream::Tcp(stream) = stream else { return };
     let Ok(address) = stream.peer_addr() else { return };
-    // Answers are small and awaited; batching is done here.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, %address, "failed to set TCP_NODELAY");
-    }
     let socket = Socket { stream };
     let mut input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
     let hello = tokio::time::timeout(HANDSHAKE_MAX, read_header(&socket, &mut input)).await;
@@ -197,7 +197,7 @@ impl Driver {
     /// Waits for whatever comes first and handles it.
     async fn wait(&mut self) -> Option<End> {
         let out_len = self.session.out.len();
-        let reading = out_len < UNREAD_BYTES_MAX && !self.session.ended;
+        let reading = self.is_reading();
         let interest = match (reading, out_len > 0) {
             (true, true) => Interest::READABLE | Interest::WRITABLE,
             (true, false) => Interest::READABLE,
@@ -207,15 +207,25 @@ impl Driver {
         if letters && self.session.has_letters() {
             return None;
         }
+        let retry_at = self.session.retry_at();
         tokio::select! {
-            ready = self.socket.stream.ready(interest) => match ready {
+            ready = self.socket.stream.ready(interest), if reading || out_len > 0 => match ready {
                 Ok(ready) if reading && ready.is_readable() => self.read().await,
                 Ok(_) => None,
                 Err(error) => Some(End::Socket(error)),
             },
             () = self.session.mailbox.wait(), if letters => None,
+            () = tokio::time::sleep_until(retry_at.unwrap_or(self.said)), if retry_at.is_some() => {
+                self.session.flush();
+                None
+            }
             () = &mut self.timer => self.tick(),
         }
+    }
+
+    fn is_reading(&self) -> bool {
+        let answers_read = self.session.out.len() < UNREAD_BYTES_MAX;
+        answers_read && self.session.takes_more() && !self.session.ended
     }
 
     /// Reads once, and handles every whole frame.
@@ -242,7 +252,7 @@ impl Driver {
         {
             self.input.clear();
             if !self.session.conn.is_closing() {
-                self.session.flush(&self.socket).await;
+                self.session.flush();
                 let released = self.session.conn.refuse_bytes(&error, &mut self.session.out);
                 self.session.release_all(released).await;
             }
@@ -267,7 +277,7 @@ impl Driver {
                     match self.session.publish(channel, content) {
                         Ok(false) => continue,
                         Ok(true) => {
-                            self.session.flush(&self.socket).await;
+                            self.session.flush();
                             continue;
                         }
                         Err(refusal) => Err(refusal.blaming(crate::wire::BasicPublish::ID)),
@@ -277,11 +287,13 @@ impl Driver {
                 Err(refusal) => Err(refusal),
             };
             if let Err(refusal) = outcome {
-                self.session.refuse(channel, &refusal, &self.socket).await;
+                self.session.refuse(channel, &refusal).await;
                 self.note_closing();
             }
         }
-        self.session.flush(&self.socket).await;
+        self.session.flush();
+        let open = self.session.conn.open_count() as u64;
+        self.session.peer.channels.store(open, Ordering::Relaxed);
     }
 
     fn note_closing(&mut self) {
@@ -296,7 +308,7 @@ impl Driver {
             Event::None | Event::Publish { .. } => Ok(()),
             Event::Method { channel, method } => self.on_method(channel, method).await,
             Event::ChannelClose { channel } => {
-                self.session.flush(&self.socket).await;
+                self.session.flush();
                 if let Some(released) = self.session.conn.take_channel(channel, false) {
                     self.session.release_all(vec![(channel, released)]).await;
                 }
@@ -308,7 +320,7 @@ impl Driver {
             }
             Event::Open { vhost } => self.open(vhost).await,
             Event::Closed => {
-                self.session.flush(&self.socket).await;
+                self.session.flush();
                 self.session.ended = true;
                 Ok(())
             }
@@ -319,7 +331,7 @@ impl Driver {
         if let Some(outcome) = self.session.acknowledge(channel, &method) {
             return outcome;
         }
-        self.session.flush(&self.socket).await;
+        self.session.flush();
         self.session.method(channel, method).await
     }
 
@@ -359,21 +371,17 @@ impl Driver {
         let user = user.ok_or_else(|| Refusal::new(ReplyCode::NotAllowed, "not logged in"))?;
         let auth = session.broker.auth();
         if !auth.vhost_exists(&name) {
-            return Err(Refusal::new(ReplyCode::NotAllowed, format!("vhost {name} not found")));
+            return Err(no_vhost(&name));
         }
         if !auth.may_enter(&user, &name) {
             let detail = format!("access to vhost '{name}' refused for user '{user}'");
             return Err(Refusal::new(ReplyCode::NotAllowed, detail));
         }
-        let (broker, opened) = (session.broker.clone(), name.clone());
-        let vhost = match broker.running_vhost(&name) {
-            Some(vhost) => vhost,
-            None => tokio::task::spawn_blocking(move || broker.vhost(&opened))
-                .await
-                .map_err(|error| Refusal::new(ReplyCode::InternalError, error.to_string()))?
-                .map_err(|error| Refusal::new(ReplyCode::InternalError, error.to_string()))?,
-        };
+        // Before the virtual host is looked for: when it is deleted meanwhile, this connection is told.
         drop(session.peer.vhost.set(name.to_string()));
+        let vhost = session.broker.vhost(&name).await;
+        let vhost = vhost.map_err(|error| Refusal::new(ReplyCode::InternalError, error.to_string()))?;
+        let vhost = vhost.ok_or_else(|| no_vhost(&name))?;
         session.place = Some(Place { user, vhost });
         session.conn.open_ok(&mut session.out);
         self.arm_heartbeat();
@@ -397,6 +405,10 @@ impl Driver {
             return Some(End::Silent);
         }
         if let Some(half) = self.half_heartbeat() {
+            if !self.session.takes_more() {
+                // What it sent meanwhile was not read.
+                self.heard = Instant::now();
+            }
             if self.heard.elapsed() >= half * 2 * HEARTBEATS_MISSED_MAX {
                 return Some(End::Silent);
             }
@@ -408,6 +420,10 @@ impl Driver {
         self.arm_heartbeat();
         None
     }
+}
+
+fn no_vhost(name: &ShortStr) -> Refusal {
+    Refusal::new(ReplyCode::NotAllowed, format!("vhost {name} not found"))
 }
 
 /// User and password of a SASL response.

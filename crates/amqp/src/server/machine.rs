@@ -3,6 +3,8 @@
 //! A connection decides on the topology in memory, under its lock, and hands the outcome here as [`Change`]s. They
 //! are stored in the order in which they were decided, many to a command.
 
+use std::collections::BTreeSet;
+
 use kiln_store::{Handle, Machine, ReadError, Tables};
 use kiln_types::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -105,6 +107,22 @@ fn binding_key(vhost: &ShortStr, binding: &Binding) -> Vec<u8> {
     key
 }
 
+/// The virtual hosts that the store holds anything of.
+pub(super) fn vhosts(handle: &Handle<AmqpMachine>) -> Result<BTreeSet<ShortStr>, ReadError> {
+    let snapshot = handle.read();
+    let mut names = BTreeSet::new();
+    names.extend(snapshot.scan::<ExchangeSpec>(EXCHANGES, &[])?.iter().filter_map(|(key, _)| vhost_of(key)));
+    names.extend(snapshot.scan::<QueueRow>(QUEUES, &[])?.iter().filter_map(|(key, _)| vhost_of(key)));
+    names.extend(snapshot.scan::<Binding>(BINDINGS, &[])?.iter().filter_map(|(key, _)| vhost_of(key)));
+    Ok(names)
+}
+
+/// The virtual host in front of a key.
+fn vhost_of(key: &[u8]) -> Option<ShortStr> {
+    let (&len, rest) = key.split_first()?;
+    ShortStr::from_wire(bytes::Bytes::copy_from_slice(rest.get(..usize::from(len))?))
+}
+
 /// What the store holds of one virtual host.
 pub(super) struct Stored {
     pub(super) exchanges: Vec<ExchangeSpec>,
@@ -123,10 +141,17 @@ pub(super) fn load(handle: &Handle<AmqpMachine>, vhost: &ShortStr) -> Result<Sto
     })
 }
 
-/// Changes on their way to the store, and who waits for them.
+/// What is to be stored.
+enum Work {
+    Changes(Vec<Change>),
+    /// Forget everything of the virtual host.
+    Drop,
+}
+
+/// Work on its way to the store, and who waits for it.
 struct Pending {
     vhost: ShortStr,
-    changes: Vec<Change>,
+    work: Work,
     done: oneshot::Sender<Result<(), String>>,
 }
 
@@ -150,9 +175,18 @@ impl Recorder {
         if changes.is_empty() {
             return Recorded(None);
         }
+        self.send(vhost, Work::Changes(changes))
+    }
+
+    /// Queues the end of a virtual host, after all its changes; resolves when it is durable.
+    pub(super) fn drop_vhost(&self, vhost: &ShortStr) -> Recorded {
+        self.send(vhost, Work::Drop)
+    }
+
+    fn send(&self, vhost: &ShortStr, work: Work) -> Recorded {
         let (done, wait) = oneshot::channel();
         // When the task is gone, so is `done`, and whoever waits is told.
-        drop(self.to.send(Pending { vhost: vhost.clone(), changes, done }));
+        drop(self.to.send(Pending { vhost: vhost.clone(), work, done }));
         Recorded(Some(wait))
     }
 }
@@ -177,16 +211,24 @@ async fn record_all(handle: Handle<AmqpMachine>, mut from: mpsc::UnboundedReceiv
         let mut waiting = Vec::new();
         let mut changes = Vec::new();
         let mut bytes = 0;
-        for Pending { vhost, changes: more, done } in pending.drain(..) {
-            bytes += more.iter().map(weight).sum::<usize>();
-            changes.extend(more.into_iter().map(|change| (vhost.clone(), change)));
-            waiting.push(done);
+        for Pending { vhost, work, done } in pending.drain(..) {
+            match work {
+                Work::Changes(more) => {
+                    bytes += more.iter().map(weight).sum::<usize>();
+                    changes.extend(more.into_iter().map(|change| (vhost.clone(), change)));
+                    waiting.push(done);
+                }
+                Work::Drop => {
+                    submit_changes(&handle, std::mem::take(&mut changes), &mut waiting).await;
+                    submit(&handle, Command::DropVhost(vhost), &mut vec![done]).await;
+                }
+            }
             if bytes > COMMAND_BYTES_TARGET {
                 bytes = 0;
-                submit(&handle, std::mem::take(&mut changes), &mut waiting).await;
+                submit_changes(&handle, std::mem::take(&mut changes), &mut waiting).await;
             }
         }
-        submit(&handle, changes, &mut waiting).await;
+        submit_changes(&handle, changes, &mut waiting).await;
     }
 }
 
@@ -203,15 +245,20 @@ fn weight(change: &Change) -> usize {
     1000 + 2 * encoded.len()
 }
 
-async fn submit(
+type Waiting = Vec<oneshot::Sender<Result<(), String>>>;
+
+async fn submit_changes(
     handle: &Handle<AmqpMachine>,
     changes: Vec<(ShortStr, Change)>,
-    waiting: &mut Vec<oneshot::Sender<Result<(), String>>>,
+    waiting: &mut Waiting,
 ) {
-    if changes.is_empty() {
-        return;
+    if !changes.is_empty() {
+        submit(handle, Command::Apply(changes), waiting).await;
     }
-    let outcome = handle.submit(Command::Apply(changes)).await.map_err(|error| error.to_string());
+}
+
+async fn submit(handle: &Handle<AmqpMachine>, command: Command, waiting: &mut Waiting) {
+    let outcome = handle.submit(command).await.map_err(|error| error.to_string());
     if let Err(error) = &outcome {
         tracing::error!(%error, "failed to store a change of exchanges, queues or bindings");
     }

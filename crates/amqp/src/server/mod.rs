@@ -8,6 +8,7 @@
 mod backing;
 mod batch;
 mod broker;
+mod burial;
 mod io;
 mod listing;
 mod live;
@@ -15,6 +16,7 @@ mod machine;
 mod mailbox;
 mod methods;
 mod names;
+mod publish;
 mod queue;
 mod record;
 mod routes;
@@ -22,6 +24,7 @@ mod serve;
 mod session;
 mod timers;
 mod vhost;
+mod vhosts;
 
 pub use backing::BackingError;
 pub use broker::{Broker, BrokerError, Conditions, Settings, StartError};

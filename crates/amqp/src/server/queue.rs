@@ -223,7 +223,10 @@ impl Queue {
         let mut next_offset = 0;
         let mut target = None;
         if !logged.is_empty() {
-            let backing = self.backing(state).map_err(|error| Untaken::Failed(error.to_string()))?;
+            let backing = self.backing(state).map_err(|error| match error.is_full() {
+                true => Untaken::Full,
+                false => Untaken::Failed(error.to_string()),
+            })?;
             let (base, last) =
                 backing.append(logged.into_iter(), now / 1000).map_err(|error| match error {
                     AppendError::Full => Untaken::Full,
@@ -279,12 +282,14 @@ impl Queue {
             return;
         }
         let mut auto_acked = Vec::new();
+        let mut auto_acked_bytes = 0;
         loop {
             let mut freed = 0;
             let mut newest = UNLOGGED;
             let mut auto_count = 0;
             let drained = state.core.drain(|consumer, _, entry| {
-                let (offset, footprint) = (entry.offset, super::mailbox::weight(&entry));
+                let (offset, size) = (entry.offset, u64::from(entry.size));
+                let footprint = super::mailbox::weight(&entry);
                 let offer = consumer.offer(entry);
                 if matches!(offer, Offer::Taken) {
                     if offset != UNLOGGED || consumer.no_ack {
@@ -294,6 +299,7 @@ impl Queue {
                         auto_count += 1;
                         if offset != UNLOGGED {
                             auto_acked.push(offset);
+                            auto_acked_bytes += size;
                         }
                     } else {
                         newest = newest.max(offset);
@@ -310,7 +316,7 @@ impl Queue {
             self.read_back(state, offset);
         }
         if let Some(backing) = &mut state.backing {
-            backing.settle(auto_acked, now / 1000);
+            backing.settle(auto_acked, auto_acked_bytes, now / 1000);
         }
     }
 
@@ -371,7 +377,7 @@ impl Queue {
             }
             if let (Some(offset), Some(backing)) = (logged_offset(entry), &mut state.backing) {
                 if no_ack {
-                    backing.settle(vec![offset], now / 1000);
+                    backing.settle(vec![offset], entry.size.into(), now / 1000);
                 } else {
                     backing.delivered(offset, now / 1000);
                 }
@@ -606,7 +612,9 @@ fn forget(state: &mut State, entries: &[Entry], now: i64) {
     let freed: usize = entries.iter().map(super::mailbox::weight).sum();
     state.resident = state.resident.saturating_sub(freed);
     if let Some(backing) = &mut state.backing {
-        backing.settle(entries.iter().filter_map(logged_offset).collect(), now / 1000);
+        let logged = entries.iter().filter(|entry| entry.is_logged());
+        let bytes = logged.map(|entry| u64::from(entry.size)).sum();
+        backing.settle(entries.iter().filter_map(logged_offset).collect(), bytes, now / 1000);
     }
 }
 
@@ -617,3 +625,6 @@ fn expired(entries: Vec<Entry>) -> Vec<(Entry, Reason)> {
 fn saturate(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,26 @@ pub(super) struct Routes {
     generation: u64,
     known: HashMap<ShortStr, HashMap<ShortStr, Route>>,
     count: usize,
+    /// An exchange to which the user may publish, as of now; permissions may change at any time.
+    allowed: Option<ShortStr>,
 }
 
 impl Routes {
+    /// Whether the permission to publish to `exchange` was checked since [`Routes::recheck`].
+    pub(super) fn is_allowed(&self, exchange: &ShortStr) -> bool {
+        self.allowed.as_ref() == Some(exchange)
+    }
+
+    /// The user may publish to `exchange`.
+    pub(super) fn allow(&mut self, exchange: &ShortStr) {
+        self.allowed = Some(exchange.detached());
+    }
+
+    /// Permissions are to be checked again: once for each read of the socket and exchange.
+    pub(super) fn recheck(&mut self) {
+        self.allowed = None;
+    }
+
     /// A remembered answer.
     pub(super) fn get(&mut self, generation: u64, exchange: &ShortStr, key: &ShortStr) -> Option<Route> {
         if self.generation != generation {

@@ -6,18 +6,18 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::time::Instant;
 
-use crate::core::{Connection, ConnectionId, Content, Message, Outcome, Refusal, Release, ReplyCode};
-use crate::server::batch::{Delivered, Fate, Groups, PublishBatch, Settled};
+use crate::core::{Connection, ConnectionId, Content, Message, Refusal, Release, ReplyCode};
+use crate::server::batch::{Delivered, Fate, Groups, NOBODY, PublishBatch, Settled};
 use crate::server::broker::Broker;
 use crate::server::listing::Peer;
 use crate::server::mailbox::{Consumer, Delivery, Letter, Mailbox, weight};
 use crate::server::routes::{Place, Resource, Route, Routes};
 use crate::wire::{
-    BasicAck, BasicCancel, BasicNack, BasicPublish, Properties, ShortStr, Table, Traits, Value, encode_body,
+    BasicCancel, BasicPublish, Properties, ShortStr, Table, Traits, Value, encode_body,
     encode_deliver, encode_header, encode_method, encode_return,
 };
 use kiln_auth::Access;
@@ -26,8 +26,6 @@ use kiln_auth::Access;
 const BATCH_MAX: usize = 16 * 1024;
 /// Bytes to write beyond which no more letters are encoded.
 pub(super) const OUT_BYTES_MAX: usize = 512 * 1024;
-/// The pause between two tries while the disk is full.
-const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 /// The name under which a client consumes direct replies.
 pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -45,8 +43,10 @@ pub(super) struct Session {
     pub(super) consumers: HashMap<(u16, ShortStr), Arc<Consumer>>,
     /// Direct replies by channel: the token in `reply_to`.
     pub(super) reply_tokens: HashMap<u16, ShortStr>,
-    routes: Routes,
-    publishing: PublishBatch,
+    pub(super) routes: Routes,
+    pub(super) publishing: PublishBatch,
+    /// The disk is full: when to try again to push `publishing`.
+    pub(super) stalled: Option<Instant>,
     settling: Groups<Settled>,
     /// Letters taken from the mailbox and not yet handled.
     letters: VecDeque<Letter>,
@@ -74,6 +74,7 @@ impl Session {
             reply_tokens: HashMap::new(),
             routes: Routes::default(),
             publishing: PublishBatch::default(),
+            stalled: None,
             settling: Groups::default(),
             letters: VecDeque::new(),
             taken: Vec::new(),
@@ -134,13 +135,16 @@ impl Session {
         extra: &[ShortStr],
     ) -> Result<Route, Refusal> {
         let place = self.place.as_ref().ok_or_else(|| Refusal::new(ReplyCode::ChannelError, "not open"))?;
+        if !self.routes.is_allowed(exchange) {
+            place.check(&self.broker, Access::Write, Resource::Exchange, exchange)?;
+            self.routes.allow(exchange);
+        }
         let generation = place.vhost.generation();
         if extra.is_empty()
             && let Some(route) = self.routes.get(generation, exchange, key)
         {
             return Ok(route);
         }
-        place.check(&self.broker, Access::Write, Resource::Exchange, exchange)?;
         let keys: Vec<&ShortStr> = [key].into_iter().chain(extra).collect();
         let topology = place.vhost.read();
         if !exchange.is_empty() && topology.exchange(exchange)?.spec.internal {
@@ -178,10 +182,11 @@ impl Session {
             self.publishing.confirming.push(number);
         }
         let message = Arc::new(message);
+        self.publishing.bytes += message.footprint() * route.len();
         for queue in &**route {
             let group = self.publishing.groups.of(queue);
             group.messages.push(Arc::clone(&message));
-            group.origins.push((number, sequence));
+            group.origins.push(if sequence > 0 { (number, sequence) } else { NOBODY });
         }
         self.publishing.count += route.len().max(1);
         self.publishing.count >= BATCH_MAX
@@ -216,103 +221,6 @@ impl Session {
             message: Some(Arc::new(message.clone())),
         };
         matches!(consumer.offer(entry), crate::core::Offer::Taken)
-    }
-
-    // ---- flushing what was gathered
-
-    /// Pushes gathered messages and carries out gathered acknowledgements.
-    pub(super) async fn flush(&mut self, socket: &super::io::Socket) {
-        self.flush_settled();
-        self.flush_published(socket).await;
-    }
-
-    async fn flush_published(&mut self, socket: &super::io::Socket) {
-        if self.publishing.count == 0 {
-            return;
-        }
-        self.publishing.count = 0;
-        let mut refused = Vec::new();
-        let mut waiting = Vec::new();
-        for (queue, group) in self.publishing.groups.take() {
-            let mut from = 0;
-            loop {
-                let (outcome, followup) = queue.publish(&group.messages[from..], self.broker.now());
-                self.broker.follow_up(&queue, followup);
-                let (published, full) = match outcome {
-                    Ok(published) => (published, None),
-                    Err(full) => (full.published, Some(full.from)),
-                };
-                refused.extend(published.refused.into_iter().map(|at| group.origins[from + at]));
-                if let Some(target) = published.durable {
-                    waiting.push(target);
-                }
-                let Some(taken) = full else { break };
-                from += taken;
-                self.wait_for_room(socket).await;
-            }
-        }
-        self.confirm(&refused, waiting);
-    }
-
-    /// The disk is full: publishers wait, and are told if they can be.
-    async fn wait_for_room(&mut self, socket: &super::io::Socket) {
-        let reason = ShortStr::from_static("low on disk");
-        if self.conn.capabilities().connection_blocked {
-            self.put(0, crate::wire::ConnectionBlocked { reason });
-        }
-        crate::wire::encode_heartbeat(&mut self.out);
-        socket.write_all(&mut self.out).await;
-        tokio::time::sleep(FULL_PAUSE).await;
-        if self.conn.capabilities().connection_blocked {
-            self.put(0, crate::wire::ConnectionUnblocked {});
-        }
-    }
-
-    /// Closes the confirm batch of every channel that published.
-    fn confirm(&mut self, refused: &[(u16, u64)], waiting: Vec<(kiln_log::Log, kiln_types::Offset)>) {
-        let mut tickets = Vec::new();
-        for number in std::mem::take(&mut self.publishing.confirming) {
-            let mut nacks: Vec<u64> = refused.iter().filter(|(n, _)| *n == number).map(|(_, s)| *s).collect();
-            nacks.sort_unstable();
-            nacks.dedup();
-            let Some(confirms) = self.conn.channel(number).and_then(|channel| channel.confirms.as_mut())
-            else {
-                continue;
-            };
-            tickets.push((number, confirms.close_batch(waiting.len(), nacks)));
-        }
-        if tickets.is_empty() {
-            return;
-        }
-        if waiting.is_empty() {
-            for (number, _) in tickets {
-                self.tell_confirms(number);
-            }
-            return;
-        }
-        let tickets: Arc<[(u16, u64)]> = tickets.into();
-        for (log, last) in waiting {
-            let (mailbox, tickets) = (Arc::clone(&self.mailbox), Arc::clone(&tickets));
-            let tell = move |outcome: Result<(), _>| {
-                mailbox.send(Letter::Flushed { tickets: Arc::clone(&tickets), ok: outcome.is_ok() });
-            };
-            log.on_durable(last, Box::new(tell));
-        }
-    }
-
-    fn tell_confirms(&mut self, number: u16) {
-        let Some(confirms) = self.conn.channel(number).and_then(|channel| channel.confirms.as_mut()) else {
-            return;
-        };
-        for outcome in confirms.outcomes() {
-            match outcome {
-                Outcome::Ack { tag, multiple } => self.put(number, BasicAck { delivery_tag: tag, multiple }),
-                // RabbitMQ leaves the meaningless requeue bit at its default, which is set.
-                Outcome::Nack { tag } => {
-                    self.put(number, BasicNack { delivery_tag: tag, multiple: false, requeue: true });
-                }
-            }
-        }
     }
 
     // ---- settling
@@ -448,15 +356,6 @@ impl Session {
         }
     }
 
-    fn flushed(&mut self, tickets: &[(u16, u64)], ok: bool) {
-        for &(number, id) in tickets {
-            if let Some(confirms) = self.conn.channel(number).and_then(|channel| channel.confirms.as_mut()) {
-                confirms.flushed(id, ok);
-                self.tell_confirms(number);
-            }
-        }
-    }
-
     fn queue_gone(&mut self, consumer: &Arc<Consumer>) {
         if consumer.gone.swap(true, Ordering::AcqRel) {
             return;
@@ -499,6 +398,7 @@ impl Session {
         if let Some(token) = self.reply_tokens.remove(&number) {
             self.broker.replies().remove(&token);
         }
+        self.publishing.forget_channel(number);
         self.settle(channel.unacked.take_all(), Fate::Requeue);
         self.flush_settled();
         unused
@@ -513,9 +413,9 @@ impl Session {
     }
 
     /// Closes channel or connection as a refusal demands.
-    pub(super) async fn refuse(&mut self, number: u16, refusal: &Refusal, socket: &super::io::Socket) {
+    pub(super) async fn refuse(&mut self, number: u16, refusal: &Refusal) {
         // What was published before the error counts.
-        self.flush(socket).await;
+        self.flush();
         tracing::debug!(peer = %self.peer.address, channel = number, %refusal, "refused");
         let released = self.conn.refuse(number, refusal, &mut self.out);
         self.release_all(released).await;
@@ -540,6 +440,7 @@ impl Session {
     /// The connection is over: everything it held goes back.
     pub(super) async fn end(&mut self) {
         self.flush_settled();
+        self.push_last();
         let released = self.conn.take_channels();
         self.release_all(released).await;
         for letter in self.mailbox.close().into_iter().chain(std::mem::take(&mut self.letters)) {

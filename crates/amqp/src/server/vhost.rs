@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::core::{Changes, Origin, QueueArguments, QueueSpec, Refusal, Topology};
+use crate::core::{Changes, Origin, QueueArguments, QueueSpec, Refusal, ReplyCode, Topology};
 use crate::server::broker::{Broker, StartError};
 use crate::server::machine::{self, Recorded};
 use crate::server::names::file_name;
@@ -21,6 +21,8 @@ pub(super) struct Vhost {
     topology: RwLock<Running>,
     /// Goes up with every change of the topology: what was found out by routing before is void.
     generation: AtomicU64,
+    /// Set under the lock of the topology: it changes no more.
+    is_deleted: AtomicBool,
 }
 
 impl Vhost {
@@ -30,6 +32,7 @@ impl Vhost {
             name: name.clone(),
             topology: RwLock::new(Topology::new(name.clone())),
             generation: AtomicU64::new(0),
+            is_deleted: AtomicBool::new(false),
         });
         let stored = machine::load(broker.store(), name)?;
         let present = vhost.directories(broker)?;
@@ -86,6 +89,21 @@ impl Vhost {
         self.topology.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The virtual host is deleted: nothing can be declared or routed any more, and the store is told to forget it.
+    /// Gives the queues, whose files are to be removed.
+    pub(super) fn end(&self, broker: &Broker) -> (Vec<Arc<Queue>>, Recorded) {
+        let mut topology = self.write();
+        self.is_deleted.store(true, Ordering::Release);
+        let queues: Vec<_> = topology.queues().map(|view| Arc::clone(&view.handle)).collect();
+        for queue in &queues {
+            // Without conditions it is never refused.
+            drop(queue.delete(false, false));
+        }
+        *topology = Topology::new(self.name.clone());
+        self.generation.fetch_add(1, Ordering::Release);
+        (queues, broker.recorder().drop_vhost(&self.name))
+    }
+
     /// Changes the topology, and hands what must be stored over in the same order.
     pub(super) fn change<T>(
         &self,
@@ -93,6 +111,9 @@ impl Vhost {
         operation: impl FnOnce(&mut Running) -> Result<(T, Changes), Refusal>,
     ) -> Result<(T, Recorded), Refusal> {
         let mut topology = self.write();
+        if self.is_deleted.load(Ordering::Acquire) {
+            return Err(Refusal::new(ReplyCode::ConnectionForced, deleted(&self.name)));
+        }
         let (outcome, changes) = operation(&mut topology)?;
         self.generation.fetch_add(1, Ordering::Release);
         // Under the lock, so that the store sees changes in the order in which they were made.
@@ -125,6 +146,11 @@ impl Vhost {
     fn queue_dir(&self, broker: &Broker, spec: &QueueSpec) -> PathBuf {
         broker.root().join(file_name(&self.name)).join(directory(spec))
     }
+}
+
+/// What clients of a deleted virtual host are told, in `RabbitMQ`'s words.
+pub(super) fn deleted(name: &ShortStr) -> String {
+    format!("vhost '{name}' is deleted")
 }
 
 /// The directory of a queue: its name, and when it was declared.

@@ -14,7 +14,6 @@ use kiln_jobs::core::NodeConfig;
 use kiln_net::{Listener, ShutdownTrigger, shutdown_pair};
 use kiln_types::{Hostlist, Rank};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use super::foundations::Foundations;
 use super::{DRAIN, Node, agent, broker, listen, secret, stop_requested};
@@ -59,10 +58,9 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     };
     let flow = Arc::new(Service::start(chain, sockets.syslog, syslog_limits, &ports, store.clone()));
 
-    let (amqp_stop, amqp_stopped) = watch::channel(false);
     let (stop, stopped) = shutdown_pair();
     let kafka = sockets.kafka.map(|listener| services.kafka.serve(listener, stopped.clone()));
-    let amqp = sockets.amqp.map(|listener| services.amqp.serve(listener, amqp_stopped)).transpose()?;
+    let amqp = sockets.amqp.map(|listener| services.amqp.serve(listener, stopped.clone())).transpose()?;
     let routes = Arc::new(Routes {
         started,
         nodes: node.config.cluster.nodes,
@@ -96,7 +94,6 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     }
     recorder.drain(DRAIN).await;
     stop.fire();
-    let _ = amqp_stop.send(true);
     if let Some(kafka) = kafka {
         kafka.drain(DRAIN).await;
     }
