@@ -60,7 +60,9 @@ fn setting_flags(cli: &Cli, matches: &clap::ArgMatches) -> anyhow::Result<settin
     }
     for pair in &up.set {
         let (key, value) = pair.split_once('=').ok_or_else(|| {
-            anyhow::anyhow!("--set {pair}: write it as KEY=VALUE, as in --set amqp.listen=127.0.0.1:5673")
+            commands::Usage(format!(
+                "--set {pair}: write it as KEY=VALUE, as in --set amqp.listen=127.0.0.1:5673"
+            ))
         })?;
         flags.push((key.trim().to_owned(), value.trim().to_owned()));
     }

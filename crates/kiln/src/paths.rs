@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
+use crate::commands::Usage;
+
 /// Longest path that fits a Unix socket address on Linux, in bytes (`sun_path` less its NUL).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -67,13 +69,16 @@ impl DataDir {
     /// Makes the directories, private to the user, and refuses a path too deep for a socket address.
     pub(crate) fn prepare(&self) -> anyhow::Result<()> {
         let longest = self.broker_socket(99_999);
-        anyhow::ensure!(
-            longest.as_os_str().len() <= SOCKET_PATH_BYTES_MAX,
-            "the data directory's path is too long for a Unix socket: {} is {} bytes, {SOCKET_PATH_BYTES_MAX} is the limit; choose a shorter --data",
-            longest.display(),
-            longest.as_os_str().len()
-        );
-        for dir in [self.0.clone(), self.run(), self.logs()] {
+        if longest.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let (path, bytes) = (longest.display(), longest.as_os_str().len());
+            return Err(Usage(format!(
+                "the data directory's path is too long for a Unix socket: {path} is {bytes} bytes, {SOCKET_PATH_BYTES_MAX} is the limit; choose a shorter --data"
+            ))
+            .into());
+        }
+        // The data directory itself may be somebody's choice; what is in it is private in any case.
+        let kept = ["store", "kafka", "amqp", "jobs"].map(|name| self.0.join(name));
+        for dir in [self.0.clone(), self.run(), self.logs()].into_iter().chain(kept) {
             create_private_dir(&dir).map_err(|e| {
                 anyhow::anyhow!(
                     "failed to create {}: {e}; choose a directory you may write with --data",
@@ -114,9 +119,18 @@ fn instance_pointer() -> PathBuf {
     run.join("kiln").join("instance")
 }
 
-/// Points bare commands at `data`. A pointer that cannot be written only costs the user a `--data`.
-pub(crate) fn publish_instance(data: &DataDir) {
+/// Where the pointer leads, if this user has made it: another's would be a trap.
+fn published() -> Option<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
     let pointer = instance_pointer();
+    let own = pointer.symlink_metadata().is_ok_and(|link| link.uid() == Uid::effective().as_raw());
+    if own { std::fs::read_link(pointer).ok() } else { None }
+}
+
+/// Points bare commands at `data`, and says where they led before. A pointer that cannot be written only costs the user a `--data`.
+pub(crate) fn publish_instance(data: &DataDir) -> Option<DataDir> {
+    let pointer = instance_pointer();
+    let before = published().filter(|to| to != data.root()).map(DataDir);
     let publish = || -> io::Result<()> {
         create_private_dir(pointer.parent().unwrap_or(Path::new("/")))?;
         let fresh = pointer.with_extension(format!("{}", std::process::id()));
@@ -126,13 +140,17 @@ pub(crate) fn publish_instance(data: &DataDir) {
     if let Err(error) = publish() {
         tracing::debug!(pointer = %pointer.display(), %error, "cannot publish the instance; commands will need --data");
     }
+    before
 }
 
-/// Takes the pointer back if it still names `data`.
-pub(crate) fn withdraw_instance(data: &DataDir) {
-    let pointer = instance_pointer();
-    if std::fs::read_link(&pointer).is_ok_and(|to| to == data.root()) {
-        let _ = std::fs::remove_file(pointer);
+/// Takes the pointer back if it still names `data`, and gives it to `heir`: an instance that ran before and runs on.
+pub(crate) fn withdraw_instance(data: &DataDir, heir: Option<DataDir>) {
+    if published().is_none_or(|to| to != data.root()) {
+        return;
+    }
+    let _ = std::fs::remove_file(instance_pointer());
+    if let Some(heir) = heir {
+        publish_instance(&heir);
     }
 }
 
@@ -140,7 +158,7 @@ pub(crate) fn withdraw_instance(data: &DataDir) {
 pub(crate) fn resolve(given: Option<&Path>) -> io::Result<DataDir> {
     match given {
         Some(dir) => DataDir::new(dir),
-        None => DataDir::new(&std::fs::read_link(instance_pointer()).unwrap_or_else(|_| default_data_dir())),
+        None => DataDir::new(&published().unwrap_or_else(default_data_dir)),
     }
 }
 

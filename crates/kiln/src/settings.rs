@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use kiln_config::{Loaded, Sources, TomlFile};
 
+use crate::commands::Usage;
 use crate::paths::DataDir;
 
 /// Keys and values from the command line: `("kafka.listen", "127.0.0.1:0")`.
@@ -17,7 +18,9 @@ pub(crate) fn file(data: &DataDir, named: Option<&Path>) -> anyhow::Result<Optio
         return Ok(None);
     }
     let path = named.map_or(usual, Path::to_owned);
-    TomlFile::read(&path).map(Some).with_context(|| format!("failed to read {}", path.display()))
+    TomlFile::read(&path).map(Some).map_err(|error| {
+        Usage(format!("failed to read {}: {error}; --config names another file", path.display())).into()
+    })
 }
 
 /// Settings for a command that a person typed.
@@ -47,13 +50,27 @@ pub(crate) fn hand_over(data: &DataDir, sources: Sources) -> anyhow::Result<()> 
         .with_context(|| format!("failed to write {}", data.effective_config().display()))
 }
 
+/// Settings for trying something before the instance is started again with it: its own, with its file as that reads now. Without an instance, those that
+/// `kiln up` would take.
+pub(crate) fn to_be_tried(data: &DataDir, named: Option<&Path>) -> anyhow::Result<Loaded> {
+    if named.is_some() || !crate::supervisor::is_running(data) {
+        return Ok(load(data, named, Vec::new())?.0);
+    }
+    let handed = handed(data)?;
+    let file = file(data, handed.file.as_ref().map(|(path, _)| path.as_path()))?;
+    Ok(kiln_config::load(&Sources { file, env: handed.env, flags: handed.flags })?)
+}
+
 /// What [`hand_over`] kept.
 pub(crate) fn take_over(data: &DataDir) -> anyhow::Result<Loaded> {
+    let handed = handed(data)?;
+    let file = handed.file.map(|(path, text)| TomlFile { path, text });
+    Ok(kiln_config::load(&Sources { file, env: handed.env, flags: handed.flags })?)
+}
+
+fn handed(data: &DataDir) -> anyhow::Result<Handed> {
     let path = data.effective_config();
     let text = std::fs::read(&path)
         .with_context(|| format!("failed to read {}; `kiln up` writes it", path.display()))?;
-    let handed: Handed =
-        serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))?;
-    let file = handed.file.map(|(path, text)| TomlFile { path, text });
-    Ok(kiln_config::load(&Sources { file, env: handed.env, flags: handed.flags })?)
+    serde_json::from_slice(&text).with_context(|| format!("failed to read {}", path.display()))
 }

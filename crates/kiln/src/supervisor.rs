@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -30,8 +31,13 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 const MEMBERS_SHARE: u32 = 3;
 /// How long a whole instance may take to drain before its processes are killed.
 const DRAIN: Duration = Duration::from_secs(15);
+/// How often, and how many times, the lock is tried: a command that looks whether an instance runs holds it for a moment.
+const LOCK_TRIES: (Duration, u32) = (Duration::from_millis(10), 10);
 /// Longest line a node may send as its report, in bytes.
 const REPORT_BYTES_MAX: u64 = 64 * 1024;
+
+/// What stands for the address of a listener that is off.
+pub(crate) const OFF: &str = "off";
 
 /// Where clients connect; written by the leader once it listens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +115,7 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
-    /// Reads what a supervisor wrote, and whether that supervisor still lives.
+    /// Reads what a supervisor wrote, if that supervisor still lives. What one left that was killed says nothing about the next.
     pub(crate) fn load(data: &DataDir) -> anyhow::Result<Option<Self>> {
         let file = data.supervisor_file();
         let text = match std::fs::read_to_string(&file) {
@@ -117,10 +123,11 @@ impl Picture {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("failed to read {}", file.display())),
         };
-        let picture = serde_json::from_str(&text).with_context(|| {
+        let picture: Self = serde_json::from_str(&text).with_context(|| {
             format!("failed to read {}: it was written by another version of kiln", file.display())
         })?;
-        Ok(is_running(data).then_some(picture))
+        let alive = kill(Pid::from_raw(picture.supervisor_pid), None) != Err(Errno::ESRCH);
+        Ok((alive && is_running(data)).then_some(picture))
     }
 
     /// Whether every node serves.
@@ -186,13 +193,15 @@ pub(crate) enum Ended {
     },
 }
 
-/// Runs an instance of `hosts` (rank = index) until it is told to stop. `announce` is called once, when everything is ready.
+/// Runs an instance of `hosts` (rank = index) until it is told to stop. `prepare` is called once nobody else runs here, `announce` once everything is ready.
 pub(crate) async fn run(
     data: &DataDir,
     hosts: &[String],
+    prepare: impl FnOnce() -> anyhow::Result<()>,
     announce: impl FnOnce(&Picture),
 ) -> anyhow::Result<Ended> {
     let _lock = lock(data)?;
+    prepare()?;
     let (events, inbox) = mpsc::channel(64);
     let mut supervisor = Supervisor {
         data: data.clone(),
@@ -201,21 +210,27 @@ pub(crate) async fn run(
         phase: Phase::Starting,
         events,
     };
-    paths::publish_instance(data);
+    let before = paths::publish_instance(data);
     let ended = supervisor.run(inbox, announce).await;
-    paths::withdraw_instance(data);
+    paths::withdraw_instance(data, before.filter(is_running));
     ended
 }
 
 fn lock(data: &DataDir) -> anyhow::Result<Flock<File>> {
     let path = data.lock();
-    let file = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
-        anyhow::anyhow!(
-            "an instance already runs on {}; `kiln --data {0} status` shows it, `kiln --data {0} down` stops it",
-            data.root().display()
-        )
-    })
+    let mut file = File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
+    let (pause, tries) = LOCK_TRIES;
+    for _ in 0..tries {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, _)) => file = unlocked,
+        }
+        std::thread::sleep(pause);
+    }
+    anyhow::bail!(
+        "an instance already runs on {}; `kiln --data {0} status` shows it, `kiln --data {0} down` stops it",
+        data.root().display()
+    )
 }
 
 impl Node {
@@ -247,9 +262,11 @@ impl Supervisor {
         announce: impl FnOnce(&Picture),
     ) -> anyhow::Result<Ended> {
         self.watch_signals()?;
+        self.save(&self.picture())?;
         for rank in 0..self.nodes.len() {
             self.start(rank)?;
         }
+        self.save(&self.picture())?;
         let mut announce = Some(announce);
         loop {
             let event = inbox.recv().await.expect("the supervisor holds a sender itself");

@@ -83,6 +83,15 @@ impl Ask {
             .map_err(|e| Fault::bad(format!("the body is not what {} takes: {e}", self.uri.path())))
     }
 
+    /// What this path names can be looked at and not be changed.
+    pub(crate) fn question(&self) -> Result<(), Fault> {
+        if self.method == Method::GET {
+            return Ok(());
+        }
+        let error = format!("{} answers GET, not {}; see docs/api.md", self.uri.path(), self.method);
+        Err(Fault { status: StatusCode::METHOD_NOT_ALLOWED, error })
+    }
+
     /// Only the owner may change things.
     pub(crate) fn owner_only(&self) -> Result<(), Fault> {
         if self.caller == Caller::Owner {
@@ -121,6 +130,14 @@ mod tests {
     fn a_bad_number_is_named() {
         let fault = ask("/api/tasks?max=many", Caller::Owner).parsed("max", 1_u32).unwrap_err();
         assert_eq!(fault.error, "`max=many` is not a value for max");
+    }
+
+    #[test]
+    fn a_question_is_not_answered_as_a_change() {
+        let get = ask("/api/tasks", Caller::Owner);
+        assert!(get.question().is_ok());
+        let delete = Ask { method: Method::DELETE, ..get };
+        assert_eq!(delete.question().unwrap_err().status, StatusCode::METHOD_NOT_ALLOWED);
     }
 
     #[test]

@@ -15,12 +15,22 @@ use crate::paths::DataDir;
 /// Largest answer that a command reads, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// The instance is not there, or its leader is being started again.
+/// The instance is not there.
 #[derive(Debug, thiserror::Error)]
-#[error("no instance runs on {data}: {source}; start one with `kiln up`, or name another with --data")]
+#[error("no instance runs on {data}: {reason}; start one with `kiln up`, or name another with --data")]
 pub(crate) struct NotRunning {
     data: String,
-    source: std::io::Error,
+    reason: std::io::Error,
+}
+
+/// The instance is there, and its leader does not answer: it starts, or is being started again.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the instance on {data} is not ready: {reason}; try again in a moment, `kiln status` shows its nodes"
+)]
+pub(crate) struct NotReady {
+    data: String,
+    reason: String,
 }
 
 /// What the instance refused, in its own words.
@@ -45,13 +55,15 @@ pub(crate) async fn change(
 }
 
 async fn send(data: &DataDir, method: Method, path: &str, body: Bytes) -> anyhow::Result<Bytes> {
-    let stream = UnixStream::connect(data.control_socket())
-        .await
-        .map_err(|source| NotRunning { data: data.root().display().to_string(), source })?;
+    let stream = UnixStream::connect(data.control_socket()).await.map_err(|error| absent(data, error))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(path).header("host", "kiln").body(Full::new(body))?;
-    let response = sender.send_request(request).await.context("the instance hung up before it answered")?;
+    // As text: a broken pipe to the instance must not look like one to a reader that has gone away.
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| anyhow::anyhow!("the instance hung up before it answered: {error}"))?;
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
         .collect()
@@ -62,6 +74,16 @@ async fn send(data: &DataDir, method: Method, path: &str, body: Bytes) -> anyhow
         return Ok(body);
     }
     Err(refusal(status, &body).into())
+}
+
+fn absent(data: &DataDir, reason: std::io::Error) -> anyhow::Error {
+    let running = crate::supervisor::is_running(data);
+    let data = data.root().display().to_string();
+    if running {
+        NotReady { data, reason: reason.to_string() }.into()
+    } else {
+        NotRunning { data, reason }.into()
+    }
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> Refused {

@@ -62,16 +62,28 @@ impl Routes {
             ask.owner_only()?;
         }
         match path.as_slice() {
-            ["health"] => self.health().await,
-            ["metrics"] => self.metrics().await,
-            ["api", "status" | "services"] => json(&self.services().await?),
             ["api", "topics", rest @ ..] => self.topics(&ask, rest).await,
             ["api", "groups", rest @ ..] => self.groups(&ask, rest),
             ["api", "amqp", rest @ ..] => self.broker(&ask, rest).await,
             ["api", "users" | "vhosts" | "permissions", ..] => self.accounts(&ask, &path[1..]).await,
+            other => self.look(&ask, other).await,
+        }
+    }
+
+    /// What can only be looked at.
+    async fn look(&self, ask: &Ask, path: &[&str]) -> Answer {
+        let known =
+            matches!(path, ["health" | "metrics"] | ["api", "status" | "services" | "flows" | "tasks"]);
+        if !known {
+            return Err(no_route(ask));
+        }
+        ask.question()?;
+        match path {
+            ["health"] => self.health().await,
+            ["metrics"] => self.metrics().await,
             ["api", "flows"] => json(&self.flows()),
-            ["api", "tasks"] => self.tasks(&ask),
-            _ => Err(no_route(&ask)),
+            ["api", "tasks"] => self.tasks(ask),
+            _ => json(&self.services().await?),
         }
     }
 

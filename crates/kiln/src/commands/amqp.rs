@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use hyper::Method;
 
+use super::say;
 use crate::api::client::{change, escape, get};
 use crate::api::model::{Listing, NewPermission, NewUser};
 use crate::cli::{Amqp, AmqpList, Permission, User, Vhost};
@@ -27,7 +28,7 @@ pub(super) async fn run(data: &DataDir, verb: Amqp) -> anyhow::Result<ExitCode> 
         Amqp::Purge { queue, vhost } => {
             let path = format!("/api/amqp/queues/{}/contents?vhost={}", escape(&queue), escape(&vhost));
             let dropped = change(data, Method::DELETE, &path, &()).await?;
-            println!("{} messages dropped", String::from_utf8_lossy(&dropped));
+            say(&format!("{} messages dropped", String::from_utf8_lossy(&dropped)))?;
         }
         Amqp::DeleteQueue { queue, vhost } => {
             let path = format!("/api/amqp/queues/{}?vhost={}", escape(&queue), escape(&vhost));

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::exit;
+use super::{exit, say};
 use crate::cli::Config;
 use crate::paths::DataDir;
 use crate::settings;
@@ -22,7 +22,8 @@ pub(super) fn run(data: &DataDir, verb: Config) -> anyhow::Result<ExitCode> {
 
 fn check(data: &DataDir, file: Option<&Path>) -> anyhow::Result<ExitCode> {
     let Some(file) = settings::file(data, file)? else {
-        println!("there is no {}; every setting has its default", data.root().join("kiln.toml").display());
+        let usual = data.root().join("kiln.toml");
+        say(&format!("there is no {}; every setting has its default", usual.display()))?;
         return Ok(ExitCode::SUCCESS);
     };
     let checked = kiln_config::parse(&file.path, &file.text)
@@ -31,12 +32,8 @@ fn check(data: &DataDir, file: Option<&Path>) -> anyhow::Result<ExitCode> {
     match checked {
         Ok(loaded) => {
             let config = &loaded.config;
-            println!(
-                "{}: good; {} flows, {} tasks",
-                file.path.display(),
-                config.flow.len(),
-                config.task.len()
-            );
+            let (path, flows, tasks) = (file.path.display(), config.flow.len(), config.task.len());
+            say(&format!("{path}: good; {flows} flows, {tasks} tasks"))?;
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {

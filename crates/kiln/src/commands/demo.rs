@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{exit, flow, status, tasks};
+use super::{Usage, exit, flow, say, status, tasks};
 use crate::api::client::get;
 use crate::api::model::{Services, Status, TaskTotals, Tasks};
 use crate::cli::Demo;
@@ -39,6 +39,8 @@ const WINDOW: usize = 256;
 const RATE: f64 = 2500.0;
 /// Rows shown at the beginning and at the end of the table.
 const ROWS_SHOWN: usize = 8;
+/// What the cluster's supervisor writes to, in its data directory.
+const LOG: &str = "supervisor.log";
 /// The seed of the generated lines.
 const SEED: u64 = 20_261_122;
 /// What a shell reports for a program that Ctrl-C ended.
@@ -62,10 +64,10 @@ pub(super) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
     let done = tokio::select! {
         done = show(arguments, &cluster.data, lines) => done,
         () = interrupts.next() => Ok(None),
-        died = cluster.child.wait() => Err(anyhow::anyhow!("the cluster ended by itself: {}", died?)),
+        died = cluster.child.wait() => Err(anyhow::anyhow!("the cluster ended by itself: {}\n{}", died?, cluster.said())),
     };
     match (&done, arguments.keep) {
-        (Ok(Some(_)), true) => cluster.keep(arguments.json),
+        (Ok(Some(_)), true) => cluster.keep(arguments.json)?,
         _ => cluster.stop().await?,
     }
     Ok(match done? {
@@ -75,24 +77,31 @@ pub(super) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Ctrl-C and SIGTERM, heard from before the cluster is there, so that none is left behind.
+/// Ctrl-C, SIGTERM and the end of the terminal, heard from before the cluster is there, so that none is left behind.
 struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Interrupts {
     fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("failed to listen for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
     async fn next(mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
-        eprintln!("kiln: interrupted; stopping the cluster");
+        // The terminal may be gone.
+        let _ = writeln!(std::io::stderr(), "kiln: interrupted; stopping the cluster");
     }
 }
 
@@ -103,12 +112,12 @@ fn lines(arguments: &Demo) -> anyhow::Result<Vec<String>> {
         let text = String::from_utf8_lossy(&bytes);
         return Ok(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect());
     }
-    anyhow::ensure!(
-        arguments.tasks <= arguments.lines,
-        "--tasks {} is more than --lines {}: each task is a line",
-        arguments.tasks,
-        arguments.lines
-    );
+    if arguments.tasks > arguments.lines {
+        let Demo { tasks, lines, .. } = arguments;
+        return Err(
+            Usage(format!("--tasks {tasks} is more than --lines {lines}: each task is a line")).into()
+        );
+    }
     let commands = ["checksum path=/etc/hostname", "primes number={}", "wait seconds=0.02"];
     let spec = Spec {
         lines: u64::from(arguments.lines),
@@ -125,17 +134,11 @@ fn lines(arguments: &Demo) -> anyhow::Result<Vec<String>> {
 async fn show(arguments: &Demo, data: &DataDir, lines: Vec<String>) -> anyhow::Result<Option<Outcome>> {
     let expected = expected_tasks(&lines)?;
     let ready = wait_ready(data).await?;
-    let say = |text: &str| {
-        if !arguments.json {
-            println!("{text}");
-        }
-    };
-    say(&format!("{} nodes are ready: {}", ready.nodes.len(), hosts(&ready)));
-    say(&format!(
-        "replaying {} lines of syslog with {expected} tasks to {} (RELP)",
-        lines.len(),
-        ready.listeners.syslog
-    ));
+    if !arguments.json {
+        say(&format!("{} nodes are ready: {}", ready.nodes.len(), hosts(&ready)))?;
+        let (count, to) = (lines.len(), &ready.listeners.syslog);
+        say(&format!("replaying {count} lines of syslog with {expected} tasks to {to} (RELP)"))?;
+    }
     let started = Instant::now();
     let progress = Progress::new(arguments.json, expected);
     let sent = send(lines, ready.listeners.syslog.clone());
@@ -152,7 +155,7 @@ async fn show(arguments: &Demo, data: &DataDir, lines: Vec<String>) -> anyhow::R
         latency_ms_p99: rounded(totals.latency_ms_p99),
     };
     if arguments.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        say(&serde_json::to_string(&outcome)?)?;
     } else {
         print(data, &outcome, sent, started.elapsed()).await?;
     }
@@ -320,7 +323,7 @@ impl Cluster {
         let data = DataDir::new(dir.path())?;
         let settings: PathBuf = data.root().join("kiln.toml");
         tokio::fs::write(&settings, SETTINGS).await?;
-        let log = std::fs::File::create(data.root().join("supervisor.log"))?;
+        let log = std::fs::File::create(data.root().join(LOG))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--data").arg(data.root()).arg("up");
         for key in ["kafka", "amqp", "syslog", "console"] {
@@ -335,10 +338,14 @@ impl Cluster {
             .kill_on_drop(true)
             .spawn()
             .context("failed to start the cluster")?;
-        if !arguments.json {
-            println!("starting the cluster in {}", data.root().display());
+        let cluster = Self { child, data, dir };
+        if !arguments.json
+            && let Err(error) = say(&format!("starting the cluster in {}", cluster.data.root().display()))
+        {
+            cluster.stop().await?;
+            return Err(error.into());
         }
-        Ok(Self { child, data, dir })
+        Ok(cluster)
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
@@ -350,15 +357,22 @@ impl Cluster {
         self.dir.close().context("failed to remove the demo's directory")
     }
 
-    fn keep(self, silent: bool) {
+    /// What the supervisor has complained about.
+    fn said(&self) -> String {
+        let log = std::fs::read(self.data.root().join(LOG)).unwrap_or_default();
+        String::from_utf8_lossy(&log).trim_end().to_owned()
+    }
+
+    fn keep(self, silent: bool) -> std::io::Result<()> {
         let data = self.dir.keep();
         // Left running on purpose: without this the handle would end it.
         std::mem::forget(self.child);
-        if !silent {
-            let data = data.display();
-            println!(
-                "\nIt goes on running. Where to look next:\n  kiln --data {data} status\n  kiln --data {data} tasks --watch\n  kiln --data {data} topic read task-events\n  kiln --data {data} amqp list queues\n  export FLUX_URI=local://{data}/run/broker-0.sock; flux jobs -a\n  kiln --data {data} down; rm -r {data}"
-            );
+        if silent {
+            return Ok(());
         }
+        let data = data.display();
+        say(&format!(
+            "\nIt goes on running. Where to look next:\n  kiln --data {data} status\n  kiln --data {data} tasks --watch\n  kiln --data {data} topic read task-events\n  kiln --data {data} amqp list queues\n  export FLUX_URI=local://{data}/run/broker-0.sock; kiln flux jobs -a\n  kiln --data {data} down; rm -r {data}"
+        ))
     }
 }

@@ -11,6 +11,7 @@ use kiln_flow::syslog::Received;
 use kiln_flow::tester::{self, Report};
 use kiln_world::{Clock as _, RealClock};
 
+use super::Usage;
 use crate::api::client::get;
 use crate::api::model::FlowStatus;
 use crate::cli::Flow;
@@ -51,7 +52,7 @@ pub(super) fn test(
     json: bool,
     samples: usize,
 ) -> anyhow::Result<ExitCode> {
-    let flow = find(rule, &load(data, config)?)?;
+    let flow = find(rule, &settings::to_be_tried(data, config)?.config)?;
     let text = read(file)?;
     let now = Received::at(RealClock::new().now());
     let report = tester::test(&flow, text.lines(), now, samples);
@@ -63,13 +64,6 @@ pub(super) fn test(
         print_report(&mut out, &report)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn load(data: &DataDir, config: Option<&Path>) -> anyhow::Result<Config> {
-    if config.is_none() && data.effective_config().exists() {
-        return Ok(settings::take_over(data)?.config);
-    }
-    Ok(settings::load(data, config, Vec::new())?.0.config)
 }
 
 /// The flow of that name; anything that is no name of a flow is a filter expression.
@@ -90,13 +84,14 @@ fn find(rule: &str, config: &Config) -> anyhow::Result<Compiled> {
         } else {
             format!("there are {}", known.join(", "))
         };
-        anyhow::bail!(
+        return Err(Usage(format!(
             "there is no flow `{rule}` ({known}); name one, give --config FILE, or write a filter such as 'message.contains(\"{rule}\")'"
-        );
+        ))
+        .into());
     }
     tester::of_expression(rule).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(|problem| problem.message.clone()).collect();
-        anyhow::anyhow!("{}", lines.join("\n"))
+        Usage(lines.join("\n")).into()
     })
 }
 

@@ -10,9 +10,16 @@ mod tasks;
 mod topic;
 mod up;
 
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::api::client::NotRunning;
+use anyhow::Context as _;
+
+use crate::api::client::{NotReady, NotRunning};
 use crate::cli::{Cli, Command};
 use crate::paths;
 
@@ -28,6 +35,26 @@ pub(crate) mod exit {
     pub(crate) const NOT_READY: u8 = 4;
 }
 
+/// The command line or the settings are wrong, and nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub String);
+
+/// Prints a line on standard output. Unlike `println!` it does not panic when nobody reads.
+pub(crate) fn say(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}")
+}
+
+/// Whether standard output is a pipe that nobody reads any more: a command that waits for news would otherwise learn it from the next news only.
+pub(crate) fn nobody_reads() -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let stdout = std::io::stdout();
+    let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    // POLLERR is what the writing end of a pipe without readers gives.
+    poll(&mut asked, PollTimeout::ZERO).is_ok()
+        && asked[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLERR))
+}
+
 /// Runs one command.
 pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<ExitCode> {
     let data = paths::resolve(cli.data.as_deref())?;
@@ -35,7 +62,7 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
         Command::Up(arguments) => up::up(&data, &arguments, flags),
         Command::Down { timeout } => up::down(&data, std::time::Duration::from_secs(timeout)),
         Command::Node { rank } => crate::node::run(&data, rank),
-        Command::Flux { arguments } => Ok(crate::flux::main(arguments)),
+        Command::Flux { arguments } => flux(cli.data.as_deref(), arguments),
         Command::Config(verb) => config::run(&data, verb),
         Command::Flow(crate::cli::Flow::Test { rule, file, config, json, samples }) => {
             flow::test(&data, &rule, &file, config.as_deref(), json, samples)
@@ -55,6 +82,18 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
     }
 }
 
+/// `kiln flux ...`. A `--data` before it goes before `FLUX_URI`, which the flux command reads by itself.
+fn flux(data: Option<&Path>, arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    match data.filter(|dir| std::env::var_os("KILN_DATA").is_none_or(|inherited| inherited != *dir)) {
+        None => Ok(crate::flux::main(arguments)),
+        Some(dir) => {
+            let mut flux = std::process::Command::new("/proc/self/exe");
+            flux.arg0("flux").args(arguments).env("KILN_DATA", dir).env_remove("FLUX_URI");
+            Err(flux.exec()).context("failed to become flux")
+        }
+    }
+}
+
 fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
@@ -69,11 +108,16 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("kiln: {error:#}");
-    if error.is::<NotRunning>() {
-        ExitCode::from(exit::NOT_RUNNING)
-    } else if error.is::<kiln_config::Problems>() || error.is::<crate::wiring::flows::BadChain>() {
-        ExitCode::from(exit::USAGE)
+    ExitCode::from(if error.is::<NotRunning>() {
+        exit::NOT_RUNNING
+    } else if error.is::<NotReady>() {
+        exit::NOT_READY
+    } else if error.is::<Usage>()
+        || error.is::<kiln_config::Problems>()
+        || error.is::<crate::wiring::flows::BadChain>()
+    {
+        exit::USAGE
     } else {
-        ExitCode::from(exit::FAILED)
-    }
+        exit::FAILED
+    })
 }

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::exit;
+use super::{exit, say};
 use crate::api::client;
 use crate::api::model::{Services, Status};
 use crate::paths::DataDir;
-use crate::supervisor::{Picture, State};
+use crate::supervisor::{OFF, Picture, State};
 use crate::table;
 
 /// Puts together what the supervisor and the leader know; `None` when nothing runs.
@@ -32,7 +32,7 @@ pub(crate) async fn gather(data: &DataDir) -> anyhow::Result<Option<Status>> {
 pub(super) async fn run(data: &DataDir, json: bool) -> anyhow::Result<ExitCode> {
     let Some(status) = gather(data).await? else {
         if json {
-            println!("{}", serde_json::json!({ "ready": false, "running": false, "data": data.root() }));
+            say(&serde_json::json!({ "ready": false, "running": false, "data": data.root() }).to_string())?;
         }
         eprintln!("kiln: no instance runs on {}; start one with `kiln up`", data.root().display());
         return Ok(ExitCode::from(exit::NOT_RUNNING));
@@ -73,11 +73,7 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
         service("kafka", &listeners.kafka, services.map(kafka)),
         service("amqp", &listeners.amqp, services.map(amqp)),
         service("syslog", &listeners.syslog, services.map(flows)),
-        service(
-            "console",
-            &format!("http://{}", listeners.console),
-            Some("/health /metrics /api/status".to_owned()),
-        ),
+        console(&listeners.console),
         service("jobs", &status.flux_uri, services.map(jobs)),
         service("tasks", "", services.map(tasks)),
     ];
@@ -90,6 +86,13 @@ fn service(name: &str, listens: &str, holds: Option<String>) -> Vec<String> {
         listens.to_owned(),
         holds.unwrap_or_else(|| "no answer: its node is being started again".to_owned()),
     ]
+}
+
+fn console(address: &str) -> Vec<String> {
+    if address == OFF {
+        return service("console", OFF, Some(String::new()));
+    }
+    service("console", &format!("http://{address}"), Some("/health /metrics /api/status".to_owned()))
 }
 
 fn kafka(s: &Services) -> String {

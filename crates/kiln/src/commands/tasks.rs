@@ -5,6 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::nobody_reads;
 use crate::api::client::get;
 use crate::api::model::{Task, Tasks as Page};
 use crate::cli::Tasks;
@@ -37,9 +41,13 @@ async fn page(data: &DataDir, arguments: &Tasks) -> anyhow::Result<Page> {
 }
 
 async fn watch(data: &DataDir, arguments: &Tasks) -> anyhow::Result<ExitCode> {
+    let mut interrupts = signal(SignalKind::interrupt()).context("failed to listen for signals")?;
     let mut seen: HashMap<String, Task> = HashMap::new();
     loop {
-        let page = page(data, arguments).await?;
+        let page = tokio::select! {
+            page = page(data, arguments) => page?,
+            _ = interrupts.recv() => return Ok(ExitCode::SUCCESS),
+        };
         let mut out = std::io::stdout().lock();
         for task in &page.tasks {
             if seen.get(&task.key) == Some(task) {
@@ -55,9 +63,12 @@ async fn watch(data: &DataDir, arguments: &Tasks) -> anyhow::Result<ExitCode> {
         out.flush()?;
         drop(out);
         seen = page.tasks.into_iter().map(|t| (t.key.clone(), t)).collect();
+        if nobody_reads() {
+            return Ok(ExitCode::SUCCESS);
+        }
         tokio::select! {
             () = tokio::time::sleep(WATCH_EVERY) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+            _ = interrupts.recv() => return Ok(ExitCode::SUCCESS),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! `kiln topic`.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use hyper::Method;
 
+use super::{Usage, nobody_reads};
 use crate::api::client::{change, escape, get};
 use crate::api::model::{NewRecords, NewTopic, Record, Records, Topic as View};
 use crate::cli::Topic;
@@ -16,8 +17,10 @@ use crate::table;
 const PAGE: u64 = 1000;
 /// How long the instance holds a question at the end of a topic before it answers that nothing came.
 const FOLLOW_MS: u64 = 1000;
-/// Lines sent in one request.
+/// Lines sent in one request, unless their bytes come first.
 const LINES_PER_REQUEST: usize = 1000;
+/// A request is sent once it has this many bytes of lines; a single longer line is a request of its own.
+const BYTES_PER_REQUEST: usize = 1 << 20;
 
 pub(super) async fn run(data: &DataDir, verb: Topic) -> anyhow::Result<ExitCode> {
     match verb {
@@ -39,7 +42,7 @@ pub(super) async fn run(data: &DataDir, verb: Topic) -> anyhow::Result<ExitCode>
 
 fn key_value(pair: &str) -> anyhow::Result<(String, String)> {
     let (key, value) =
-        pair.split_once('=').with_context(|| format!("--config {pair}: write it as KEY=VALUE"))?;
+        pair.split_once('=').ok_or_else(|| Usage(format!("--config {pair}: write it as KEY=VALUE")))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -93,7 +96,7 @@ async fn read(
         let page: Records = get(data, &path).await?;
         print_records(&page.records, json)?;
         left -= (page.records.len() as u64).min(left);
-        if page.records.is_empty() && !follow {
+        if page.records.is_empty() && (!follow || nobody_reads()) {
             return Ok(());
         }
         from = page.next.to_string();
@@ -118,14 +121,38 @@ async fn write(data: &DataDir, name: &str) -> anyhow::Result<()> {
     let path = format!("/api/topics/{}/records", escape(name));
     let mut lines = std::io::stdin().lock().lines();
     loop {
-        let values = lines
-            .by_ref()
-            .take(LINES_PER_REQUEST)
-            .collect::<Result<Vec<String>, _>>()
-            .context("failed to read standard input")?;
+        let values = some_lines(&mut lines).context("failed to read standard input")?;
         if values.is_empty() {
             return Ok(());
         }
         change(data, Method::POST, &path, &NewRecords { values }).await?;
+    }
+}
+
+/// The lines of one request; none at the end.
+fn some_lines(lines: &mut impl Iterator<Item = io::Result<String>>) -> io::Result<Vec<String>> {
+    let (mut values, mut bytes) = (Vec::new(), 0);
+    while values.len() < LINES_PER_REQUEST && bytes < BYTES_PER_REQUEST {
+        let Some(line) = lines.next().transpose()? else { break };
+        bytes += line.len();
+        values.push(line);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_make_more_requests() {
+        let line = |length: usize| Ok("x".repeat(length));
+        let mut lines =
+            [line(BYTES_PER_REQUEST - 1), line(1), line(BYTES_PER_REQUEST * 2), line(1)].into_iter();
+        let mut next = || some_lines(&mut lines).unwrap().len();
+        assert_eq!([next(), next(), next(), next()], [2, 1, 1, 0]);
+        let mut many = std::iter::repeat_with(|| line(1)).take(LINES_PER_REQUEST + 1);
+        assert_eq!(some_lines(&mut many).unwrap().len(), LINES_PER_REQUEST);
+        assert_eq!(some_lines(&mut many).unwrap().len(), 1);
     }
 }

@@ -9,11 +9,11 @@ use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::exit;
+use super::{exit, say};
 use crate::cli::Up;
 use crate::paths::DataDir;
 use crate::settings::{self, Flags};
-use crate::supervisor::{self, Ended, Picture};
+use crate::supervisor::{self, Ended, OFF, Picture};
 
 /// How often a waiting command looks again. Only people wait here.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -31,10 +31,11 @@ pub(super) fn up(data: &DataDir, arguments: &Up, mut flags: Flags) -> anyhow::Re
         return detach(data);
     }
     let hosts = hosts(&loaded.config);
-    settings::hand_over(data, sources)?;
     crate::log_to_stderr(&loaded.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(supervisor::run(data, &hosts, |picture| announce(data, picture)))?;
+    let hand_over = || settings::hand_over(data, sources);
+    let ended =
+        runtime.block_on(supervisor::run(data, &hosts, hand_over, |picture| announce(data, picture)))?;
     match ended {
         Ended::Stopped => Ok(ExitCode::SUCCESS),
         Ended::StartFailed { host, why } => anyhow::bail!("{host} failed to start: {why}"),
@@ -65,19 +66,24 @@ fn summary(data: &DataDir, picture: &Picture) -> String {
     };
     format!(
         "kiln is ready: {nodes}; data in {data}\n\
-         \n  kafka    {}\n  amqp     amqp://guest:guest@{}/\n  syslog   {}  (UDP, TCP, RELP)\n  console  http://{}/api/status\n  flux     export FLUX_URI=local://{}\n\
+         \n  kafka    {}\n  amqp     {}\n  syslog   {}\n  console  {}\n  flux     export FLUX_URI=local://{}\n\
          \nNext:  kiln status  |  kiln flux run -n{n} hostname  |  kiln topic list  |  kiln tasks  |  kiln down\n",
         listeners.kafka,
-        listeners.amqp,
-        listeners.syslog,
-        listeners.console,
+        around("amqp://guest:guest@", &listeners.amqp, "/"),
+        around("", &listeners.syslog, "  (UDP, TCP, RELP)"),
+        around("http://", &listeners.console, "/api/status"),
         data.broker_socket(0).display(),
         n = picture.nodes.len(),
         data = data.root().display(),
     )
 }
 
-/// Starts this same command again in a session of its own, and returns when it is ready.
+/// What a client types to reach a listener; one that is off has nothing around it.
+fn around(before: &str, address: &str, after: &str) -> String {
+    if address == OFF { OFF.to_owned() } else { format!("{before}{address}{after}") }
+}
+
+/// Starts this same command again in a process group of its own, and returns when it is ready.
 fn detach(data: &DataDir) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(
         !supervisor::is_running(data),
@@ -139,6 +145,6 @@ pub(super) fn down(data: &DataDir, patience: Duration) -> anyhow::Result<ExitCod
     if supervisor::is_running(data) {
         anyhow::bail!("the supervisor, process {supervisor}, does not stop; see {}", data.logs().display());
     }
-    println!("kiln is stopped; data stays in {}", data.root().display());
+    say(&format!("kiln is stopped; data stays in {}", data.root().display()))?;
     Ok(ExitCode::SUCCESS)
 }

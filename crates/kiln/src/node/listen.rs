@@ -10,7 +10,7 @@ use kiln_flow::SyslogListeners;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::paths::DataDir;
-use crate::supervisor::{Listeners, Picture};
+use crate::supervisor::{Listeners, OFF, Picture};
 
 /// How often, and how many times, a port that the dead predecessor may still hold is tried again.
 const RETRY: (Duration, u32) = (Duration::from_millis(50), 40);
@@ -76,6 +76,6 @@ async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub(super) fn shown(listener: Option<&TcpListener>) -> anyhow::Result<String> {
     Ok(match listener {
         Some(listener) => listener.local_addr()?.to_string(),
-        None => "off".to_owned(),
+        None => OFF.to_owned(),
     })
 }

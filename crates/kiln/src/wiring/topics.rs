@@ -90,7 +90,7 @@ fn headers_of<'a>(record: &RecordRef<'a>) -> Headers<'a> {
 }
 
 /// Splits records into runs of about [`BATCH_BYTES`], well below the smallest limit that a topic may have on its batches.
-fn batches<'a, 'r>(mut records: &'a [Record<'r>]) -> impl Iterator<Item = &'a [Record<'r>]> {
+pub(crate) fn batches<'a, 'r>(mut records: &'a [Record<'r>]) -> impl Iterator<Item = &'a [Record<'r>]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let count = records.iter().take_while(|r| {

@@ -10,7 +10,7 @@ use kiln_types::Offset;
 use super::{Answer, Routes, done, json, no_route};
 use crate::api::ask::{Ask, Fault};
 use crate::api::model;
-use crate::wiring::topics::decode;
+use crate::wiring::topics::{batches, decode};
 
 /// Records in one answer.
 const RECORDS_MAX: usize = 10_000;
@@ -50,6 +50,9 @@ impl Routes {
         let partition: i32 = ask.parsed("partition", 0)?;
         let max = ask.parsed("max", 100_usize)?.min(RECORDS_MAX);
         let wait = Duration::from_millis(ask.parsed("wait_ms", 0)?).min(WAIT_MAX);
+        if self.kafka.partition_count(name).is_none() {
+            return Err(no_topic(name));
+        }
         let mut marks = self.kafka.watch(name, partition).map_err(Fault::missing)?;
         let now = *marks.borrow_and_update();
         let from = match ask.query("from")?.as_deref() {
@@ -80,24 +83,26 @@ impl Routes {
 
     async fn write_records(&self, ask: &Ask, name: &str) -> Answer {
         let new: model::NewRecords = ask.json()?;
-        if self.kafka.watch(name, 0).is_err() {
-            return Err(Fault::missing(format!(
-                "there is no topic {name}; `kiln topic create {name}` makes it"
-            )));
+        if self.kafka.partition_count(name).is_none() {
+            return Err(no_topic(name));
         }
         let time_ms = self.clock.now().millis();
         let record =
             |value| Record { key: None, value: Some(String::as_bytes(value)), headers: &[], time_ms };
         let records: Vec<Record<'_>> = new.values.iter().map(record).collect();
-        if records.is_empty() {
-            return done();
+        let mut last = None;
+        for batch in batches(&records) {
+            let placed = self.kafka.append_records(name, 0, batch).map_err(Fault::failed)?;
+            last = Some(placed.last);
         }
-        let placed = self.kafka.append_records(name, 0, &records).map_err(Fault::failed)?;
-        self.kafka.durable(name, 0, placed.last).await.map_err(Fault::failed)?;
+        if let Some(last) = last {
+            self.kafka.durable(name, 0, last).await.map_err(Fault::failed)?;
+        }
         done()
     }
 
     pub(super) fn groups(&self, ask: &Ask, rest: &[&str]) -> Answer {
+        ask.question()?;
         let groups = self.kafka.list_groups().map_err(Fault::failed)?;
         match rest {
             [] => json(&groups.iter().map(group).collect::<Vec<_>>()),
@@ -108,6 +113,10 @@ impl Routes {
             _ => Err(no_route(ask)),
         }
     }
+}
+
+fn no_topic(name: &str) -> Fault {
+    Fault::missing(format!("there is no topic {name}; `kiln topic create {name}` makes it"))
 }
 
 fn admin_fault(error: AdminError) -> Fault {

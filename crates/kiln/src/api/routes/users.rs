@@ -1,12 +1,14 @@
 //! `/api/users`, `/api/vhosts` and `/api/permissions`: for the owner alone, also to look at.
 
 use hyper::Method;
+use kiln_amqp::Conditions;
 use kiln_auth::Permissions;
 
 use super::amqp::listing;
 use super::{Answer, Routes, done, json, no_route};
 use crate::api::ask::{Ask, Fault};
 use crate::api::model::{Listing, NewPermission, NewUser};
+use crate::wiring::exchanges;
 
 impl Routes {
     pub(super) async fn accounts(&self, ask: &Ask, path: &[&str]) -> Answer {
@@ -23,10 +25,7 @@ impl Routes {
                 self.auth.add_vhost(name).await.map_err(Fault::bad)?;
                 done()
             }
-            (&Method::DELETE, ["vhosts", name]) => {
-                self.auth.delete_vhost(name).await.map_err(Fault::bad)?;
-                done()
-            }
+            (&Method::DELETE, ["vhosts", name]) => self.delete_vhost(name).await,
             (&Method::GET, ["permissions"]) => json(&self.permission_list()?),
             (&Method::PUT, ["permissions", user]) => {
                 let new: NewPermission = ask.json()?;
@@ -47,6 +46,23 @@ impl Routes {
             Some(tags) => self.auth.add_user(name, &user.password, tags).await.map_err(Fault::bad)?,
             None => self.auth.set_password(name, &user.password).await.map_err(Fault::bad)?,
         }
+        done()
+    }
+
+    /// Deletes a virtual host after what is in it.
+    async fn delete_vhost(&self, name: &str) -> Answer {
+        if name == exchanges::VHOST {
+            return Err(Fault::bad(format!("virtual host {name} stays: the queues of the tasks are in it")));
+        }
+        for queue in self.amqp.queues().into_iter().filter(|queue| queue.vhost == name) {
+            self.amqp.delete(name, &queue.name, Conditions::default()).await.map_err(Fault::failed)?;
+        }
+        // Those that every virtual host has go with it.
+        let of_clients = |name: &str| !name.is_empty() && !name.starts_with("amq.");
+        for exchange in self.amqp.exchanges().into_iter().filter(|e| e.vhost == name && of_clients(&e.name)) {
+            self.amqp.delete_exchange(name, &exchange.name, false).await.map_err(Fault::failed)?;
+        }
+        self.auth.delete_vhost(name).await.map_err(Fault::bad)?;
         done()
     }
 
