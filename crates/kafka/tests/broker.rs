@@ -318,3 +318,47 @@ async fn the_first_answer_after_a_restart_knows_every_topic() {
         }
     }
 }
+
+/// Polls a request so often, with time in between for what it waits for, and then drops it, as a connection that
+/// is closed does.
+async fn ask_and_go_away(request: impl Future, polls: usize) {
+    let mut request = std::pin::pin!(request);
+    for _ in 0..polls {
+        if futures_util::poll!(request.as_mut()).is_ready() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// librdkafka closes its first connection as soon as it knows the brokers, with a `Metadata` under way that creates
+/// a topic. What was begun is finished: else the store has a topic that the registry has not, and every later
+/// `Metadata` of it is answered with `LEADER_NOT_AVAILABLE`.
+#[tokio::test]
+async fn a_client_that_goes_away_while_a_topic_changes_leaves_nothing_half_done() {
+    let machine = Machine::start(Settings::default()).await;
+    let broker = &machine.broker;
+    for polls in 1..8 {
+        let name = format!("t{polls}");
+        let new = NewTopic { name: name.clone(), ..NewTopic::default() };
+        ask_and_go_away(broker.create_topic(new.clone()), polls).await;
+        let again = broker.create_topic(new.clone()).await;
+        assert!(matches!(again, Ok(_) | Err(kiln_kafka::AdminError::TopicExists(_))), "{again:?}");
+        assert_eq!(broker.partition_count(&name), Some(1), "created after {polls} polls");
+
+        ask_and_go_away(broker.alter_topic(&name, |config| config.set("retention.ms", Some("-1"))), polls)
+            .await;
+        ask_and_go_away(broker.set_partitions(&name, 3), polls).await;
+        let more = broker.set_partitions(&name, 4).await;
+        assert!(more.is_ok(), "{more:?}");
+        let placed = broker.append(&name, 3, &mut batch(&["a"])).unwrap();
+        broker.durable(&name, 3, placed.last).await.unwrap();
+
+        ask_and_go_away(broker.delete_topic(&name), polls).await;
+        let again = broker.delete_topic(&name).await;
+        assert!(matches!(again, Ok(()) | Err(kiln_kafka::AdminError::NoTopic(_))), "{again:?}");
+        assert_eq!(broker.partition_count(&name), None, "deleted after {polls} polls");
+        let fresh = broker.create_topic(new).await.unwrap();
+        assert_eq!(fresh.partitions[0].end, Offset(0));
+    }
+}

@@ -1,7 +1,15 @@
 """confluent-kafka's AdminClient: topics, settings, partitions, groups, and the errors for what is refused."""
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+)
 
 from common import address, check, unique, until
 
@@ -16,6 +24,52 @@ def refused(futures, code):
             check(got.code() == code, f"{name}: {got} instead of {code}")
             continue
         check(False, f"{name} was not refused with {code}")
+
+
+def alter_settings(server, admin, topic):
+    """Settings are changed one by one, replaced and refused, and hold at once."""
+
+    def resource(*changes, name=topic, kind=ConfigResource.Type.TOPIC):
+        operations = AlterConfigOpType
+        entries = [
+            ConfigEntry(key, value, incremental_operation=operations.DELETE if value is None else operations.SET)
+            for key, value in changes
+        ]
+        return ConfigResource(kind, name, incremental_configs=entries)
+
+    def alter(one, **how):
+        admin.incremental_alter_configs([one], **how)[one].result(30)
+
+    def shown():
+        asked = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        return admin.describe_configs([asked])[asked].result(30)
+
+    def deliver(size):
+        errors = []
+        producer = Producer({"bootstrap.servers": server, "message.timeout.ms": 20000})
+        producer.produce(topic, value=b"x" * size, partition=1, on_delivery=lambda error, _: errors.append(error))
+        check(producer.flush(30) == 0, "flush")
+        return errors[0]
+
+    alter(resource(("max.message.bytes", "3000"), ("cleanup.policy", "delete")))
+    check(shown()["max.message.bytes"].value == "3000", "changed")
+    check(shown()["retention.ms"].value == "3600000", "what is not named stays")
+    check(deliver(4000).code() == KafkaError.MSG_SIZE_TOO_LARGE, "the limit holds at once")
+    alter(resource(("max.message.bytes", "9000")), validate_only=True)
+    check(deliver(4000) is not None, "a trial changes nothing")
+    alter(resource(("max.message.bytes", None)))
+    check(shown()["max.message.bytes"].is_default and deliver(4000) is None, "back to the default")
+    for wrong in [resource(("cleanup.policy", "compact")), resource(("retention.ms", "soon")), resource(("colour", "red"))]:
+        refused(admin.incremental_alter_configs([wrong]), KafkaError.INVALID_CONFIG)
+    missing = resource(("retention.ms", "1"), name=unique("missing"))
+    refused(admin.incremental_alter_configs([missing]), KafkaError.UNKNOWN_TOPIC_OR_PART)
+    node = resource(("num.partitions", "7"), name="1", kind=ConfigResource.Type.BROKER)
+    refused(admin.incremental_alter_configs([node]), KafkaError.INVALID_REQUEST)
+
+    whole = ConfigResource(ConfigResource.Type.TOPIC, topic, set_config={"retention.bytes": "1000000"})
+    admin.alter_configs([whole])[whole].result(30)
+    check(shown()["retention.bytes"].value == "1000000", "replaced")
+    check(shown()["retention.ms"].is_default, "what is not named goes back to its default")
 
 
 def main():
@@ -43,6 +97,8 @@ def main():
     check(described["max.message.bytes"].is_default, "a setting left alone is a default")
     node = ConfigResource(ConfigResource.Type.BROKER, "1")
     check("num.partitions" in admin.describe_configs([node])[node].result(30), "the broker's settings")
+
+    alter_settings(server, admin, topic)
 
     admin.create_partitions([NewPartitions(topic, 5)])[topic].result(30)
     until(lambda: len(admin.list_topics(timeout=30).topics[topic].partitions) == 5, "five partitions")

@@ -1,6 +1,6 @@
 //! Creating, growing, deleting and listing topics; listing groups.
 
-use super::{Broker, Partition, StartError, Topic, blocking};
+use super::{Broker, Partition, StartError, Topic, blocking, to_the_end};
 use crate::core::topic::{BadTopic, TopicConfig, check_name};
 use crate::machine::{Command, OffsetRow, Rejection, TOPICS, TopicRow, parse_offset_key};
 use crate::wire::ErrorCode;
@@ -160,8 +160,13 @@ impl Lag {
 }
 
 impl Broker {
-    /// Creates a topic; it can be written when this returns.
+    /// Creates a topic; it can be written when this returns. It is created also if the caller goes away meanwhile.
     pub async fn create_topic(&self, new: NewTopic) -> Result<TopicInfo, AdminError> {
+        let broker = self.clone();
+        to_the_end(async move { broker.create(new).await }).await
+    }
+
+    async fn create(&self, new: NewTopic) -> Result<TopicInfo, AdminError> {
         let partitions = self.check_new(&new)?;
         let _turn = self.inner.admin.lock().await;
         if self.topics().get(&new.name).is_some() {
@@ -190,8 +195,13 @@ impl Broker {
         Ok(partitions)
     }
 
-    /// Grows a topic to `partitions` partitions.
+    /// Grows a topic to `partitions` partitions, also if the caller goes away meanwhile.
     pub async fn set_partitions(&self, name: &str, partitions: u32) -> Result<(), AdminError> {
+        let (broker, name) = (self.clone(), name.to_owned());
+        to_the_end(async move { broker.grow(&name, partitions).await }).await
+    }
+
+    async fn grow(&self, name: &str, partitions: u32) -> Result<(), AdminError> {
         let _turn = self.inner.admin.lock().await;
         let topic = self.changeable(name)?;
         let has = topic.partitions.len() as u32;
@@ -216,8 +226,18 @@ impl Broker {
     /// Changes a topic's settings, all of what `change` does or nothing.
     ///
     /// They hold when this returns, and retention from its next round on; `segment.bytes` holds for partitions
-    /// that are opened later, so for those that are there after the next start.
+    /// that are opened later, so for those that are there after the next start. It is done also if the caller
+    /// goes away meanwhile.
     pub async fn alter_topic(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut TopicConfig) -> Result<(), BadTopic> + Send + 'static,
+    ) -> Result<(), AdminError> {
+        let (broker, name) = (self.clone(), name.to_owned());
+        to_the_end(async move { broker.alter(&name, change).await }).await
+    }
+
+    async fn alter(
         &self,
         name: &str,
         change: impl FnOnce(&mut TopicConfig) -> Result<(), BadTopic> + Send,
@@ -240,8 +260,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes a topic with its records and every group's offsets in it.
+    /// Deletes a topic with its records and every group's offsets in it, also if the caller goes away meanwhile.
     pub async fn delete_topic(&self, name: &str) -> Result<(), AdminError> {
+        let (broker, name) = (self.clone(), name.to_owned());
+        to_the_end(async move { broker.delete(&name).await }).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), AdminError> {
         let _turn = self.inner.admin.lock().await;
         let topic = self.changeable(name)?;
         self.inner.store.submit(Command::DeleteTopic { name: name.to_owned() }).await?;

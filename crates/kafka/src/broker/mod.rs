@@ -283,9 +283,22 @@ pub(crate) async fn read_partition(
 
 /// Runs what blocks on the disk on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    ended(tokio::task::spawn_blocking(work)).await
+}
+
+/// Runs a change of store, registry and directories to its end, also when whoever waits for it goes away.
+///
+/// A client may close its connection at any moment, and its requests go with it. A change that ended in the middle
+/// would leave a topic that the store has and the registry has not: it could be neither used nor created.
+async fn to_the_end<T: Send + 'static>(change: impl Future<Output = T> + Send + 'static) -> T {
+    ended(tokio::spawn(change)).await
+}
+
+async fn ended<T>(task: JoinHandle<T>) -> T {
+    match task.await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(done) => done,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => std::future::pending().await, // the runtime is going down, and the caller with it
     }
 }
 

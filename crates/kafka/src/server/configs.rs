@@ -201,7 +201,8 @@ impl Alteration {
             let topic = broker.changeable(&self.name);
             topic.and_then(|topic| self.change(&mut topic.config.clone()).map_err(AdminError::from))
         } else {
-            broker.alter_topic(&self.name, |config| self.change(config)).await
+            let name = self.name.clone();
+            broker.alter_topic(&name, move |config| self.change(config)).await
         };
         outcome(&altered)
     }
