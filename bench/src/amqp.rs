@@ -108,9 +108,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return runtime.block_on(serve(dir));
     }
     let own = if args.connect.is_none() { Some(Own::start("amqp", &args.dir)?) } else { None };
-    let address =
-        args.connect.clone().or_else(|| own.as_ref().map(|own| own.address().to_owned())).context("no broker")?;
-    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.pid()));
+    let address = args
+        .connect
+        .clone()
+        .or_else(|| own.as_ref().map(|own| own.address().to_owned()))
+        .context("no broker")?;
+    let pid = args.pid.or_else(|| own.as_ref().map(Own::pid));
     let mut rows = Vec::new();
     for load in LOADS {
         let mut results = Vec::new();

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (None, Some(own)) => own.address().to_owned(),
         (None, None) => bail!("no broker"),
     };
-    let pid = args.pid.or_else(|| own.as_ref().map(|own| own.pid()));
+    let pid = args.pid.or_else(|| own.as_ref().map(Own::pid));
     let mut rows = Vec::new();
     for (n, load) in loads(args.in_flight).iter().enumerate() {
         let topic = format!("bench-{}-{n}", std::process::id());

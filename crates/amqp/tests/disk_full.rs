@@ -5,7 +5,7 @@ mod support;
 use kiln_amqp::wire::{BasicAck, BasicConsume, BasicGet, BasicQos, BasicReject, Method, ShortStr, Table};
 use support::{Client, Machine};
 
-const BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
+static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
 
 async fn count(client: &mut Client, wanted: impl Fn(&Method) -> bool) -> usize {
     // Whatever was sent before the answer to this has come then.
@@ -20,13 +20,15 @@ async fn count(client: &mut Client, wanted: impl Fn(&Method) -> bool) -> usize {
 async fn a_publisher_that_waits_goes_on_consuming() {
     const BACKLOG: usize = 600;
     let machine = Machine::start().await;
-    let mut client = machine.client().await;
+    let mut client = machine.client("/").await;
     client.declare("work", Table::new()).await;
     client.confirm_select().await;
     for _ in 0..BACKLOG {
         client.publish("work", &BODY).await;
     }
-    client.wait_for(|method| matches!(method, Method::BasicAck(ack) if ack.delivery_tag == BACKLOG as u64)).await;
+    client
+        .wait_for(|method| matches!(method, Method::BasicAck(ack) if ack.delivery_tag == BACKLOG as u64))
+        .await;
     machine.disk.set_capacity(Some(machine.disk.used_bytes() + 1024));
 
     client.publish("work", &BODY).await;
@@ -38,11 +40,17 @@ async fn a_publisher_that_waits_goes_on_consuming() {
         client.wait_for(due).await;
         client.send(1, BasicAck { delivery_tag: tag, multiple: false }).await;
     }
+    // The queue gave space back. The simulated disk goes on counting removed files, so the space is given here.
+    while machine.broker.queues()[0].disk_bytes > (BACKLOG * BODY.len()) as u64 / 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    machine.disk.set_capacity(None);
     client.wait_for(|method| matches!(method, Method::ConnectionUnblocked(_))).await;
     let confirmed = BACKLOG as u64 + 1;
     client.wait_for(|method| matches!(method, Method::BasicAck(ack) if ack.delivery_tag == confirmed)).await;
     client.wait_for(|method| matches!(method, Method::BasicDeliver(d) if d.delivery_tag == confirmed)).await;
-    let told = |method: &Method| matches!(method, Method::ConnectionBlocked(_) | Method::ConnectionUnblocked(_));
+    let told =
+        |method: &Method| matches!(method, Method::ConnectionBlocked(_) | Method::ConnectionUnblocked(_));
     assert_eq!(count(&mut client, told).await, 0, "it was told more than once");
 }
 
@@ -51,7 +59,7 @@ async fn a_publisher_that_waits_goes_on_consuming() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waited_is_taken_in_order() {
     let machine = Machine::start().await;
-    let mut client = machine.client().await;
+    let mut client = machine.client("/").await;
     client.declare("work", Table::new()).await;
     client.confirm_select().await;
     client.publish("work", b"0").await;
@@ -79,10 +87,9 @@ async fn what_waited_is_taken_in_order() {
 async fn dead_letters_wait_for_room() {
     for loses_power in [false, true] {
         let machine = Machine::start().await;
-        let mut client = machine.client().await;
-        let to_grave = Table::new()
-            .with("x-dead-letter-exchange", "")
-            .with("x-dead-letter-routing-key", "grave");
+        let mut client = machine.client("/").await;
+        let to_grave =
+            Table::new().with("x-dead-letter-exchange", "").with("x-dead-letter-routing-key", "grave");
         client.declare("grave", Table::new()).await;
         client.declare("work", to_grave).await;
         client.confirm_select().await;

@@ -17,8 +17,8 @@ async fn a_vhost_comes_and_goes() {
     for round in 0..3 {
         machine.auth.add_vhost("lab").await.unwrap();
         machine.auth.set_permissions("guest", "lab", Permissions::full()).await.unwrap();
-        let mut client = machine.client_of("lab").await;
-        let mut other = machine.client().await;
+        let mut client = machine.client("lab").await;
+        let mut other = machine.client("/").await;
         assert!(machine.broker.queues().is_empty(), "round {round}: queues of the former one");
         client.declare("work", Table::new()).await;
         client.confirm_select().await;
@@ -49,7 +49,7 @@ async fn a_vhost_comes_and_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_that_nobody_knows_are_removed() {
     let machine = Machine::start().await;
-    let mut client = machine.client().await;
+    let mut client = machine.client("/").await;
     client.declare("kept", Table::new()).await;
     client.confirm_select().await;
     client.publish("kept", b"message").await;
@@ -67,7 +67,7 @@ async fn directories_that_nobody_knows_are_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_permission_taken_away_stops_a_publisher() {
     let machine = Machine::start().await;
-    let mut client = machine.client().await;
+    let mut client = machine.client("/").await;
     client.declare("work", Table::new()).await;
     client.confirm_select().await;
     for tag in 1..=2 {
@@ -87,7 +87,7 @@ async fn a_permission_taken_away_stops_a_publisher() {
 #[tokio::test(flavor = "multi_thread")]
 async fn open_channels_are_counted() {
     let machine = Machine::start().await;
-    let mut client = machine.client().await;
+    let mut client = machine.client("/").await;
     client.send(5, kiln_amqp::wire::ChannelOpen::default()).await;
     client.wait_for(|method| matches!(method, Method::ChannelOpenOk(_))).await;
     client.declare("work", Table::new()).await;

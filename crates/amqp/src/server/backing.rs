@@ -109,15 +109,21 @@ impl Backing {
     ) -> Result<(Self, Vec<(StoredMessage, bool)>), BackingError> {
         let (messages_dir, marks_dir) = directories(dir);
         let messages = volume.open(&messages_dir, settings())?;
-        let mut backing = Self { messages, marks: None, live: Live::default(), settled_since_reclaim: 0, settled_bytes: 0 };
+        let mut backing =
+            Self { messages, marks: None, live: Live::default(), settled_since_reclaim: 0, settled_bytes: 0 };
         if !durable {
             return Ok((backing, Vec::new()));
         }
         let log =
             volume.open(&marks_dir, Settings { segment_bytes_max: MARKS_SEGMENT_BYTES_MAX, ..settings() })?;
         let recovered = read_marks(&log)?;
-        backing.marks =
-            Some(Marks { log, delivered: recovered.delivered, snapshot_bytes: 0, next_snapshot: 0, is_behind: false });
+        backing.marks = Some(Marks {
+            log,
+            delivered: recovered.delivered,
+            snapshot_bytes: 0,
+            next_snapshot: 0,
+            is_behind: false,
+        });
         let entries = backing.recover(&recovered)?;
         Ok((backing, entries))
     }

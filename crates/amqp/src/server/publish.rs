@@ -46,7 +46,8 @@ impl Session {
         for (queue, group) in self.publishing.groups.take() {
             if let Some(rest) = self.push(&queue, group) {
                 self.publishing.count += rest.messages.len();
-                self.publishing.bytes += rest.messages.iter().map(|message| message.footprint()).sum::<usize>();
+                self.publishing.bytes +=
+                    rest.messages.iter().map(|message| message.footprint()).sum::<usize>();
                 *self.publishing.groups.of(&queue) = rest;
             }
         }

@@ -98,6 +98,12 @@ enum Untaken {
     Failed(String),
 }
 
+impl From<BackingError> for Untaken {
+    fn from(error: BackingError) -> Self {
+        if error.is_full() { Self::Full } else { Self::Failed(error.to_string()) }
+    }
+}
+
 /// Counts for people.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
@@ -223,10 +229,7 @@ impl Queue {
         let mut next_offset = 0;
         let mut target = None;
         if !logged.is_empty() {
-            let backing = self.backing(state).map_err(|error| match error.is_full() {
-                true => Untaken::Full,
-                false => Untaken::Failed(error.to_string()),
-            })?;
+            let backing = self.backing(state)?;
             let (base, last) =
                 backing.append(logged.into_iter(), now / 1000).map_err(|error| match error {
                     AppendError::Full => Untaken::Full,

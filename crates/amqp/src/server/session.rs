@@ -17,8 +17,8 @@ use crate::server::listing::Peer;
 use crate::server::mailbox::{Consumer, Delivery, Letter, Mailbox, weight};
 use crate::server::routes::{Place, Resource, Route, Routes};
 use crate::wire::{
-    BasicCancel, BasicPublish, Properties, ShortStr, Table, Traits, Value, encode_body,
-    encode_deliver, encode_header, encode_method, encode_return,
+    BasicCancel, BasicPublish, Properties, ShortStr, Table, Traits, Value, encode_body, encode_deliver,
+    encode_header, encode_method, encode_return,
 };
 use kiln_auth::Access;
 

@@ -11,10 +11,10 @@ use kiln_types::Timestamp;
 use tokio::sync::{Mutex, watch};
 
 use crate::server::broker::{Broker, BrokerError, StartError, WeakBroker};
+use crate::server::machine;
 use crate::server::mailbox::Letter;
 use crate::server::names::file_name;
 use crate::server::vhost::{Vhost, deleted};
-use crate::server::machine;
 use crate::wire::ShortStr;
 
 /// A running virtual host, and when it was made: one of the same name that was made later is another.
@@ -131,7 +131,9 @@ impl Broker {
         recorded.wait().await.map_err(StartError::Stored)?;
         let (broker, dir) = (self.clone(), self.root().join(file_name(&vhost.name)));
         let removing = tokio::task::spawn_blocking(move || {
-            queues.iter().for_each(|queue| queue.remove_files());
+            for queue in queues {
+                queue.remove_files();
+            }
             broker.remove_directory(&dir);
         });
         removing.await.map_err(|error| StartError::Stored(error.to_string()))

@@ -43,6 +43,7 @@ impl Machine {
     }
 
     async fn on(disk: SimDisk, store_disk: SimDisk) -> Self {
+        drop(tracing_subscriber::fmt().with_test_writer().try_init());
         let volume = |disk: &SimDisk| Volume::start(Arc::new(disk.clone()), Arc::new(RealClock::new()));
         let (volume, store_volume) = (volume(&disk), volume(&store_disk));
         let store = Store::builder(store_volume.clone(), "store").machine(AuthMachine).machine(AmqpMachine);
@@ -50,7 +51,8 @@ impl Machine {
         let rng = Arc::new(RealRng);
         let auth = Auth::open(store.handle(), rng.clone(), kiln_auth::Settings::default()).await.unwrap();
         let settings = Settings::default();
-        let broker = Broker::start(volume.clone(), store.handle(), auth.clone(), rng, settings).await.unwrap();
+        let broker =
+            Broker::start(volume.clone(), store.handle(), auth.clone(), rng, settings).await.unwrap();
         let (stop, shutdown) = shutdown_pair();
         let handle = broker.serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), shutdown).unwrap();
         let volumes = [volume, store_volume];
@@ -73,11 +75,8 @@ impl Machine {
         Self::on(self.disk, self.store_disk).await
     }
 
-    pub(crate) async fn client(&self) -> Client {
-        Client::connect(&self.handle, "/").await
-    }
-
-    pub(crate) async fn client_of(&self, vhost: &str) -> Client {
+    /// A client of a virtual host.
+    pub(crate) async fn client(&self, vhost: &str) -> Client {
         Client::connect(&self.handle, vhost).await
     }
 }

@@ -81,7 +81,7 @@ impl Model {
     }
 
     fn take(&mut self, queue: &Queue, rng: &SimRng) {
-        for _ in 0..1 + rng.below(4) {
+        for _ in 0..=rng.below(4) {
             self.held.extend(queue.get(false, 0).0.map(|(entry, _)| entry));
         }
     }
@@ -158,7 +158,9 @@ fn recovered(disk: &SimDisk) -> Vec<Bytes> {
     let volume = volume(disk);
     let queue = queue(&volume);
     queue.recover().unwrap();
-    std::iter::from_fn(|| queue.get(true, 0).0).map(|(entry, _)| entry.message.unwrap().body.clone()).collect()
+    std::iter::from_fn(|| queue.get(true, 0).0)
+        .map(|(entry, _)| entry.message.unwrap().body.clone())
+        .collect()
 }
 
 /// Runs the script of `seed` with the power failing after `syncs`; gives how many syncs succeeded.
