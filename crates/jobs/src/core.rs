@@ -24,4 +24,4 @@ pub use history::{Lookup, Want};
 pub use job::{OUTPUT_TAIL_BYTES_MAX, Span, priority_of};
 pub use manager::{BadRecord, Caller, Config, Effect, Input, Manager};
 pub use plan::{Decision, Waiting, plan};
-pub use record::{FORMAT, Record, Source, Stamped, Submitted};
+pub use record::{Checkpoint, FORMAT, Record, Source, Stamped, Submitted};

@@ -14,6 +14,7 @@ use kiln_world::Clock;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tokio::net::unix::pipe;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::uplink::{FromUplink, Outgoing};
@@ -373,8 +374,9 @@ impl Agent {
     fn launched(&mut self, job: JobId, launched: Launched) {
         let Launched { started, failed, warning } = launched;
         let Some(Entry::Live { shell, window }) = self.entries.get_mut(&job) else {
-            let groups: Vec<u32> = started.iter().map(|started| started.pid).collect();
-            return send_signal(&groups, Signal::SIGKILL as i32);
+            let groups: Vec<u32> = started.iter().map(|started| started.child.pid()).collect();
+            send_signal(&groups, Signal::SIGKILL as i32);
+            return started.into_iter().for_each(|started| drop(tokio::spawn(started.child.wait())));
         };
         let now = self.settings.clock.now();
         let streams = match Streams::open(shell, job, Arc::clone(window), self.events_in.clone()) {
@@ -455,14 +457,20 @@ impl Streams {
     /// Reads what a task writes, answers its PMI requests and waits for its end. Gives back its number, its process
     /// and the way to its standard input.
     fn connect(&self, started: Started) -> (u32, u32, Option<mpsc::UnboundedSender<Input>>) {
-        let Started { task, pid, mut child, pmi } = started;
-        if let Some(pipe) = child.stdout.take() {
-            self.read(task, Stream::Stdout, pipe);
+        let Started { task, child, stdin, stdout, stderr, pmi } = started;
+        let pid = child.pid();
+        for (stream, pipe) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
+            match pipe.map(pipe::Receiver::from_owned_fd) {
+                None => {}
+                Some(Ok(pipe)) => self.read(task, stream, pipe),
+                // The end of the stream is still due.
+                Some(Err(error)) => {
+                    tracing::error!(%error, job = %self.job, task, "a task's output cannot be read");
+                    self.read(task, stream, tokio::io::empty());
+                }
+            }
         }
-        if let Some(pipe) = child.stderr.take() {
-            self.read(task, Stream::Stderr, pipe);
-        }
-        let stdin = child.stdin.take().map(|pipe| {
+        let stdin = stdin.and_then(|pipe| pipe::Sender::from_owned_fd(pipe).ok()).map(|pipe| {
             let (input, data) = mpsc::unbounded_channel();
             tokio::spawn(write_stdin(pipe, data));
             input
@@ -472,9 +480,8 @@ impl Streams {
         }
         let (job, events) = (self.job, self.events.clone());
         tokio::spawn(async move {
-            use std::os::unix::process::ExitStatusExt;
             let wait_status = match child.wait().await {
-                Ok(status) => status.into_raw(),
+                Ok(status) => status,
                 Err(error) => {
                     tracing::error!(%error, %job, task, "a task's end was not seen");
                     Signal::SIGKILL as i32

@@ -14,6 +14,9 @@ use crate::core::{FORMAT, Stamped};
 /// Bytes read from the log at once.
 const READ_BYTES: usize = 1 << 20;
 
+/// Bytes of the log, above which old jobs are forgotten until it has three quarters of that.
+const LOG_BYTES_MAX: u64 = 1 << 30;
+
 /// Why the job manager's log cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
@@ -71,6 +74,31 @@ impl Events {
         Ok((appended.base, appended.last))
     }
 
+    /// The first record that there is.
+    pub(crate) fn start(&self) -> Offset {
+        self.log.watermarks().start
+    }
+
+    /// When the log is longer than [`LOG_BYTES_MAX`]: where it should begin.
+    pub(crate) fn too_long(&self) -> Option<Offset> {
+        let mut left = self.log.bytes();
+        if left <= LOG_BYTES_MAX {
+            return None;
+        }
+        let segments = self.log.segments();
+        let kept = segments.iter().find(|segment| {
+            let fits = left <= LOG_BYTES_MAX / 4 * 3;
+            left = left.saturating_sub(segment.bytes);
+            fits
+        });
+        kept.or(segments.last()).map(|segment| segment.base)
+    }
+
+    /// Lets the log begin at `start`, a record that is on disk. Blocks.
+    pub(crate) fn trim(&self, start: Offset) -> Result<(), kiln_log::ChangeError> {
+        self.log.set_start(start)
+    }
+
     /// Resolves when `last` is on disk.
     pub(crate) async fn durable(&self, last: Offset) -> Result<(), kiln_log::Failed> {
         self.log.durable(last).await
@@ -117,7 +145,8 @@ impl Events {
     pub(crate) fn span(&self, id: JobId, first: Offset, last: Offset) -> Result<Vec<Stamped>, EventsError> {
         let key = id.to_f58_plain();
         let mut found = Vec::new();
-        self.each(first, |record| {
+        // The job may have been forgotten since it was asked about.
+        self.each(first.max(self.start()), |record| {
             if record.offset <= last && record.key == Some(key.as_bytes()) {
                 found.push(decode(record.offset, record.value)?);
             }

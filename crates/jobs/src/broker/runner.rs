@@ -156,6 +156,8 @@ pub(crate) struct Runner {
     release: mpsc::Sender<Release>,
     releaser: tokio::task::JoinHandle<Result<(), Stopped>>,
     exits: Exits,
+    /// Where the log should have begun when it was last too long.
+    shortened: Offset,
 }
 
 impl Runner {
@@ -179,6 +181,7 @@ impl Runner {
             release,
             releaser,
             exits: Exits::default(),
+            shortened: Offset::ZERO,
         }
     }
 
@@ -222,6 +225,10 @@ impl Runner {
             self.step(input, now, &mut outs);
         }
         self.step(Input::Tick, now, &mut outs);
+        if let Some(before) = self.events.too_long().filter(|before| *before > self.shortened) {
+            self.shortened = before;
+            self.step(Input::Shorten(before), now, &mut outs);
+        }
         outs
     }
 
@@ -323,6 +330,7 @@ fn carry_out(effect: Effect, events: &Events, outlets: &SharedOutlets) {
         // The runner has appended them.
         Effect::Append(_) => {}
         Effect::Reply { to, answer } => reply(outlets, to, answer),
+        Effect::Trim(start) => trim(start, events.clone()),
         Effect::Lookup(lookup) => look_up(lookup, events.clone(), Arc::clone(outlets)),
         Effect::Send { rank, message } => {
             let mut outlets = lock(outlets);
@@ -339,6 +347,14 @@ fn reply(outlets: &SharedOutlets, to: Caller, answer: Answer) {
     if let Some(caller) = lock(outlets).callers.remove(&to) {
         let _ = caller.send(answer);
     }
+}
+
+/// Removes old segments aside.
+fn trim(start: Offset, events: Events) {
+    tokio::task::spawn_blocking(move || match events.trim(start) {
+        Ok(()) => tracing::info!(%start, "old jobs are forgotten; the job log is shorter"),
+        Err(error) => tracing::warn!(%error, "the job log keeps the records of jobs that are forgotten"),
+    });
 }
 
 /// Reads the log aside.

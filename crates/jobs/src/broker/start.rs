@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kiln_log::Volume;
 use kiln_net::{Listener, ServeLimits, Server, ShutdownTrigger, serve, shutdown_pair};
-use kiln_types::{IdSet, Offset, Rank};
+use kiln_types::{IdSet, Rank};
 use kiln_world::{Clock, Rng};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -149,6 +149,7 @@ pub async fn start_leader(settings: LeaderSettings) -> Result<Handle, StartError
     let owner = nix::unistd::geteuid().as_raw();
     let mut config = Config { nodes, owner, attributes, ..Config::default() };
     config.attributes.extend(own_attributes(&node));
+    config.attributes.extend(leader_attributes(&node, owner, &config.nodes));
     config.attributes.push(("instance-level".into(), node.jobid_path.matches('/').count().to_string()));
     let (manager, events) = replay(config, &volume, &dir)?;
     let (inputs, told) = mpsc::channel(INPUTS_MAX);
@@ -177,17 +178,27 @@ fn replay(config: Config, volume: &Volume, dir: &Path) -> Result<(Manager, Event
     let events = Events::open(volume, dir)?;
     let mut manager = Manager::new(config);
     let mut bad = None;
-    events.scan(Offset::ZERO, |offset, stamped| match manager.replay(offset, stamped) {
+    let start = events.start();
+    manager.begin_at(start);
+    events.scan(start, |offset, stamped| match manager.replay(offset, stamped) {
         Ok(()) => Ok(true),
         Err(error) => {
             bad = Some(error);
             Ok(false)
         }
     })?;
-    match bad {
-        Some(error) => Err(error.into()),
-        None => Ok((manager, events)),
-    }
+    bad.map_or_else(|| manager.replayed(), Err)?;
+    Ok((manager, events))
+}
+
+/// What is the same whichever broker is asked.
+fn leader_attributes(node: &NodeSettings, owner: u32, nodes: &[NodeConfig]) -> Vec<(String, String)> {
+    let hosts: kiln_types::Hostlist = nodes.iter().map(|node| node.host.as_str()).collect();
+    vec![
+        ("security.owner".to_owned(), owner.to_string()),
+        ("broker.starttime".to_owned(), format!("{:.2}", node.clock.now().seconds_f64())),
+        ("hostlist".to_owned(), hosts.to_string()),
+    ]
 }
 
 fn own_attributes(node: &NodeSettings) -> Vec<(String, String)> {

@@ -2,7 +2,7 @@
 
 use super::job::Span;
 use crate::proto::{JobResult, JobRow, Stats};
-use kiln_types::JobId;
+use kiln_types::{JobId, Offset};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// What the archive keeps in memory.
@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 pub struct ArchiveLimits {
     /// How many inactive jobs are listed; older ones are found by their id only.
     pub rows_max: usize,
-    /// How many inactive jobs are found at all.
-    pub spans_max: usize,
+    /// How many inactive jobs are found at all. When there are an eighth more, the oldest are forgotten with their
+    /// keys, and the log begins behind them.
+    pub jobs_max: usize,
 }
 
 impl Default for ArchiveLimits {
     fn default() -> Self {
-        Self { rows_max: 10_000, spans_max: 1_000_000 }
+        Self { rows_max: 10_000, jobs_max: 100_000 }
     }
 }
 
@@ -86,13 +87,38 @@ impl Archive {
 
     fn drop_oldest_row(&mut self) {
         let Some(old) = self.order.pop_front().and_then(|id| self.rows.remove(&id)) else { return };
-        self.stats.inactive_purged += 1;
         self.spans.insert(old.row.id, old.span);
-        if self.spans.len() > self.limits().spans_max {
-            self.spans.pop_first();
-            let oldest = self.spans.keys().next().copied().unwrap_or_default();
-            self.keys.retain(|_, id| *id >= oldest);
+    }
+
+    /// When there are too many jobs: the record before which they have to be submitted to be forgotten.
+    pub(super) fn too_old(&self) -> Option<Offset> {
+        let (kept, most) = (self.rows.len() + self.spans.len(), self.limits().jobs_max);
+        if kept <= most + most / 8 {
+            return None;
         }
+        let spans = self.rows.values().map(|job| &job.span).chain(self.spans.values());
+        let mut firsts: Vec<Offset> = spans.map(|span| span.first).collect();
+        Some(*firsts.select_nth_unstable(kept - most).1)
+    }
+
+    /// Forgets the jobs that were submitted before a record, and all keys but theirs and those of `active` jobs.
+    pub(super) fn forget(&mut self, before: Offset, active: impl Fn(JobId) -> bool) {
+        self.rows.retain(|_, job| job.span.first >= before);
+        self.order.retain(|id| self.rows.contains_key(id));
+        self.spans.retain(|_, span| span.first >= before);
+        self.keys.retain(|_, id| active(*id) || self.rows.contains_key(id) || self.spans.contains_key(id));
+    }
+
+    /// How many jobs ended: well, badly, canceled, timed out.
+    pub(super) fn ended(&self) -> [u64; 4] {
+        let Stats { successful, failed, canceled, timeout, .. } = self.stats;
+        [successful, failed, canceled, timeout]
+    }
+
+    /// The counterpart of [`Archive::ended`].
+    pub(super) fn set_ended(&mut self, ended: [u64; 4]) {
+        let [successful, failed, canceled, timeout] = ended;
+        self.stats = Stats { successful, failed, canceled, timeout, ..self.stats };
     }
 
     pub(super) fn get(&self, id: JobId) -> Option<&Inactive> {
@@ -127,7 +153,9 @@ impl Archive {
     /// Counts of ended jobs.
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.stats;
-        stats.states[6] = self.rows.len() as u64;
+        let listed = self.rows.len() as u64;
+        stats.states[6] = listed;
+        stats.inactive_purged = (stats.successful + stats.failed).saturating_sub(listed);
         stats
     }
 }

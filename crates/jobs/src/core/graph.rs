@@ -184,13 +184,37 @@ impl Graph {
     /// # Errors
     /// With what is asked for and what there is.
     pub fn feasible(&self, shape: &Shape, constraint: Option<&Constraint>) -> Result<(), Unsatisfiable> {
+        self.suffices(shape, constraint, false)
+    }
+
+    /// Names the excluded nodes if the request is unsatisfiable only because they are: ` (silicon1 is excluded)`, to
+    /// stand behind the text of [`Unsatisfiable`]. Empty otherwise. A drained node is no reason: it may come back, so
+    /// the job waits for it.
+    #[must_use]
+    pub fn exclusion_hint(&self, shape: &Shape, constraint: Option<&Constraint>) -> String {
+        if self.feasible(shape, constraint).is_ok() || self.suffices(shape, constraint, true).is_err() {
+            return String::new();
+        }
+        let excluded =
+            self.nodes.iter().filter(|(rank, node)| node.excluded && accepts(constraint, **rank, node));
+        let hosts: Vec<&str> = excluded.map(|(_, node)| node.host.as_str()).collect();
+        let verb = if hosts.len() == 1 { "is" } else { "are" };
+        format!(" ({} {verb} excluded)", hosts.into_iter().collect::<kiln_types::Hostlist>())
+    }
+
+    fn suffices(
+        &self,
+        shape: &Shape,
+        constraint: Option<&Constraint>,
+        with_excluded: bool,
+    ) -> Result<(), Unsatisfiable> {
         if shape.gpus > 0 {
             return Err(Unsatisfiable::Gpus { need: shape.slots_total(), gpus: shape.gpus });
         }
         let eligible: Vec<&Node> = self
             .nodes
             .iter()
-            .filter(|(rank, node)| !node.excluded && accepts(constraint, **rank, node))
+            .filter(|(rank, node)| (with_excluded || !node.excluded) && accepts(constraint, **rank, node))
             .map(|(_, node)| node)
             .collect();
         match shape.nodes {
@@ -403,6 +427,26 @@ mod tests {
             text(&slots(1, 1), Some(&property)),
             "unsatisfiable request: need 1 slot(s) of 1 core(s), only 0 such slot(s) available (total cores: 0)"
         );
+    }
+
+    #[test]
+    fn an_excluded_node_is_named_when_it_is_the_reason() {
+        let config = |rank| NodeConfig {
+            rank: Rank(rank),
+            host: format!("n{rank}"),
+            cores: "0-1".parse().unwrap(),
+            excluded: rank < 2,
+        };
+        let graph = Graph::new(&(0..4).map(config).collect::<Vec<_>>());
+        assert_eq!(graph.exclusion_hint(&nodes(4, 1), None), " (n[0-1] are excluded)");
+        assert_eq!(graph.exclusion_hint(&nodes(2, 1), None), "", "it can be satisfied");
+        assert_eq!(
+            graph.exclusion_hint(&nodes(5, 1), None),
+            "",
+            "it could not be satisfied with them either"
+        );
+        let host = Constraint::parse(&json!({"hostlist": ["n1"]})).unwrap();
+        assert_eq!(graph.exclusion_hint(&slots(1, 1), Some(&host)), " (n1 is excluded)");
     }
 
     #[test]

@@ -11,11 +11,13 @@
 //! - `agents`: what agents say, and what is said to them.
 //! - `progress`: how a job goes on from the state that it is in.
 //! - `polls`: answers that are held until there is something to say.
+//! - `shorten`: old jobs are forgotten, so that the log does not grow for ever.
 
 mod agents;
 mod polls;
 mod progress;
 mod requests;
+mod shorten;
 
 use requests::Outcome;
 
@@ -107,6 +109,8 @@ pub enum Input {
     AgentGone(Rank),
     /// It is [`Manager::wake_at`] or later.
     Tick,
+    /// The log is too long: what it says of jobs that are over and were submitted before this record may go.
+    Shorten(Offset),
 }
 
 /// Something to do outside.
@@ -130,6 +134,8 @@ pub enum Effect {
         /// What.
         message: ToAgent,
     },
+    /// The records before this one are not needed any more.
+    Trim(Offset),
 }
 
 /// Things to do at a time.
@@ -156,6 +162,11 @@ pub struct Manager {
     next: Offset,
     /// None before the first record.
     epoch: Option<Timestamp>,
+    /// The greatest job id given out.
+    newest: JobId,
+    /// Where the replay began, if that was behind the first record and the [`Record::Checkpoint`] that makes up for
+    /// what is missing has not come: until then there may be records of jobs that are not known.
+    partial: Option<Offset>,
     graph: Graph,
     active: BTreeMap<JobId, Job>,
     /// Jobs in SCHED that are not held, highest priority first, then lowest id.
@@ -182,6 +193,8 @@ impl Manager {
             ids: JobIds::new(Timestamp::EPOCH, 0),
             next: Offset::ZERO,
             epoch: None,
+            newest: JobId::default(),
+            partial: None,
             graph: Graph::new(&config.nodes),
             active: BTreeMap::new(),
             queue: BTreeSet::new(),
@@ -197,6 +210,12 @@ impl Manager {
         }
     }
 
+    /// Says that the log begins at this record and no earlier; before the first [`Manager::replay`].
+    pub fn begin_at(&mut self, start: Offset) {
+        self.next = start;
+        self.partial = (start > Offset::ZERO).then_some(start);
+    }
+
     /// Takes in a record of the log, without doing anything about it.
     ///
     /// # Errors
@@ -206,6 +225,14 @@ impl Manager {
             return Err(BadRecord::Gap { expected: self.next, found: offset });
         }
         self.apply(stamped)
+    }
+
+    /// Ends a replay.
+    ///
+    /// # Errors
+    /// When records are missing that no checkpoint makes up for.
+    pub fn replayed(&self) -> Result<(), BadRecord> {
+        self.partial.map_or(Ok(()), |start| Err(BadRecord::NoCheckpoint { start, end: self.next }))
     }
 
     /// Goes on after a replay: what was about to happen happens, and nodes with running jobs are waited for.
@@ -236,10 +263,14 @@ impl Manager {
             Input::CallerGone(caller) => self.polls.forget(caller),
             Input::Agent { rank, message } => self.agent_says(rank, message, now, &mut effects),
             Input::AgentGone(rank) => self.agent_gone(rank, now),
+            Input::Shorten(before) => self.shorten(before, now, &mut effects),
             Input::Tick => {}
         }
         self.due(now, &mut effects);
         self.settle(now, &mut effects);
+        if let Some(before) = self.archive.too_old() {
+            self.shorten(before, now, &mut effects);
+        }
         effects
     }
 
@@ -325,6 +356,7 @@ impl Manager {
                     self.archive.set_key(submitted.userid, key.clone(), id);
                 }
                 self.ids.seen(id);
+                self.newest = self.newest.max(id);
                 self.jobspec_bytes += submitted.jobspec.len();
                 self.active.insert(id, Job::new(stamped.at, offset, *submitted, spec));
                 self.touched.insert(id);
@@ -340,6 +372,7 @@ impl Manager {
                 self.scheduling = on;
                 self.replan = true;
             }
+            Record::Checkpoint(checkpoint) => self.restore(*checkpoint),
             Record::Waited { id } if !self.active.contains_key(&id) => self.archive.waited(id),
             _ => self.apply_to_job(offset, stamped)?,
         }
@@ -348,7 +381,9 @@ impl Manager {
 
     fn apply_to_job(&mut self, offset: Offset, stamped: Stamped) -> Result<(), BadRecord> {
         let id = stamped.record.job().ok_or(BadRecord::NoJob(offset))?;
-        let job = self.active.get_mut(&id).ok_or(BadRecord::UnknownJob { offset, id })?;
+        let Some(job) = self.active.get_mut(&id) else {
+            return if self.partial.is_some() { Ok(()) } else { Err(BadRecord::UnknownJob { offset, id }) };
+        };
         self.queue.remove(&queue_place(job));
         let event = match &stamped.record {
             Record::Job { event, .. } => Some(event.clone()),
@@ -454,6 +489,14 @@ pub enum BadRecord {
     /// A record of no known meaning.
     #[error("record {0} is about no job")]
     NoJob(Offset),
+    /// The log does not begin with the first record, and no checkpoint says what stood before its start.
+    #[error("the records before {start} are missing, and no checkpoint before {end} makes up for them")]
+    NoCheckpoint {
+        /// Where the log begins.
+        start: Offset,
+        /// Where it ends.
+        end: Offset,
+    },
     /// A jobspec that was accepted is refused now.
     #[error("{0}")]
     Jobspec(String),

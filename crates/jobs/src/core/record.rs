@@ -5,7 +5,7 @@
 
 use super::event::{ExecEvent, JobEvent};
 use crate::proto::{OutputEvent, SubmitFlags};
-use kiln_types::{IdSet, JobId, Timestamp};
+use kiln_types::{IdSet, JobId, Offset, Rank, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Version of the format, the first byte of a record's value.
@@ -95,6 +95,28 @@ pub enum Record {
         /// Which.
         id: JobId,
     },
+    /// Old jobs are forgotten, so that the log may begin later than it did.
+    Checkpoint(Box<Checkpoint>),
+}
+
+/// What is known at a point of the log beside its jobs, so that what stood before the log's start is not missed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// That of the job ids.
+    pub epoch: Timestamp,
+    /// The greatest job id given out.
+    pub newest: JobId,
+    /// Jobs that are over and were submitted before this record are forgotten, and their keys with them.
+    pub forget: Offset,
+    /// The records before this one are not needed any more. The checkpoint makes up for what is missing from a log that
+    /// begins here or earlier; in one that was shortened further, a later checkpoint does.
+    pub start: Offset,
+    /// The nodes that are drained, since when and why.
+    pub drained: Vec<(Rank, Timestamp, String)>,
+    /// Whether jobs are started.
+    pub scheduling: bool,
+    /// How many jobs ended so far: well, badly, and of the latter those canceled and those timed out.
+    pub ended: [u64; 4],
 }
 
 /// A new job.
@@ -138,7 +160,8 @@ impl Record {
             Self::Instance { .. }
             | Self::Drained { .. }
             | Self::Undrained { .. }
-            | Self::Scheduling { .. } => None,
+            | Self::Scheduling { .. }
+            | Self::Checkpoint(_) => None,
         }
     }
 
@@ -172,13 +195,23 @@ mod tests {
             jobspec: "{}".into(),
         };
         let source = Source { node: 1, seq: 2 };
-        let cases: [(Record, &[u8]); 6] = [
+        let checkpoint = Checkpoint {
+            epoch: Timestamp(3),
+            newest: id,
+            forget: Offset(4),
+            start: Offset(2),
+            drained: vec![(Rank(1), Timestamp(5), "d".into())],
+            scheduling: true,
+            ended: [6, 7, 8, 9],
+        };
+        let cases: [(Record, &[u8]); 7] = [
             (Record::Instance { epoch: Timestamp(3) }, &[0, 6]),
             (Record::Submitted(Box::new(submitted)), &[1, 58, 0, 16, 1, 0, 1, 1, b'k', 2, b'{', b'}']),
             (Record::Job { id, event: JobEvent::Finish(256) }, &[2, 58, 9, 128, 4]),
             (Record::Exec { id, event: ExecEvent::Done, source: Some(source) }, &[3, 58, 7, 1, 1, 2]),
             (Record::Seen { id, source, wait_status: 9 }, &[6, 58, 1, 2, 18]),
             (Record::Scheduling { on: true }, &[9, 1]),
+            (Record::Checkpoint(Box::new(checkpoint)), &[11, 6, 58, 8, 4, 1, 1, 10, 1, b'd', 1, 6, 7, 8, 9]),
         ];
         for (record, bytes) in cases {
             let stamped = Stamped { at: Timestamp(-1), record };

@@ -443,11 +443,7 @@ fn strangers_may_look_but_not_touch() {
 
 #[test]
 fn memory_of_ended_jobs_is_bounded_and_they_are_still_found() {
-    let mut rig = Rig::new(1);
-    rig.config.archive = ArchiveLimits { rows_max: 2, spans_max: 2 };
-    rig.manager = rig.replayed();
-    rig.agents[0].connected = false;
-    rig.connect(0);
+    let mut rig = Rig::with_archive(ArchiveLimits { rows_max: 2, jobs_max: 4 });
     let ids: Vec<JobId> = (0..5)
         .map(|_| {
             let id = rig.submit(&tasks(1, None));
@@ -460,4 +456,46 @@ fn memory_of_ended_jobs_is_bounded_and_they_are_still_found() {
     assert_eq!(rig.events(ids[1], LogName::Main), FLOW);
     assert!(rig.answer(Request::Info { id: ids[0], key: InfoKey::R }).is_err(), "forgotten altogether");
     rig.assert_replay_is_the_same();
+}
+
+#[test]
+fn old_jobs_are_forgotten_and_the_rest_survives_a_restart() {
+    let mut rig = Rig::with_archive(ArchiveLimits { rows_max: 4, jobs_max: 8 });
+    let nodes = crate::proto::WhichNodes::Ranks("1".parse().unwrap());
+    rig.answer(Request::Drain { nodes, reason: "dusty".into() }).unwrap();
+    let mut jobs = Vec::new();
+    for number in 0..30 {
+        let key = format!("k{number}");
+        let Ok(Reply::Submitted { id, .. }) =
+            rig.submit_as(&tasks(1, None), Some(&key), SubmitFlags::default())
+        else {
+            panic!("it is submitted");
+        };
+        rig.end_everywhere(id, i32::from(number % 2 == 0) << 8);
+        jobs.push(id);
+    }
+    assert!(rig.start > 0, "the log is shortened");
+    for restarted in [false, true] {
+        let Ok(Reply::Stats(stats)) = rig.answer(Request::Stats) else { panic!() };
+        assert_eq!((stats.successful, stats.failed), (15, 15));
+        let gone = rig.answer(Request::Info { id: jobs[0], key: InfoKey::Jobspec });
+        assert_eq!(gone.unwrap_err().kind, FailureKind::NotFound);
+        assert_eq!(rig.events(jobs[28], LogName::Main), FLOW);
+        let Ok(Reply::Nodes(rows)) = rig.answer(Request::Resources) else { panic!() };
+        assert_eq!(rows[1].drained.as_ref().map(|drained| drained.reason.as_str()), Some("dusty"));
+        let mut again = |key| rig.submit_as(&tasks(1, None), Some(key), SubmitFlags::default());
+        assert_eq!(again("k29"), Ok(Reply::Submitted { id: jobs[29], known: true }));
+        let Ok(Reply::Submitted { id, known }) = again("k0") else { panic!() };
+        assert_eq!(known, restarted, "the key went with its job, and now belongs to another one");
+        assert!(id > jobs[29]);
+        rig.crash_leader();
+    }
+}
+
+#[test]
+fn a_log_without_its_beginning_needs_a_checkpoint() {
+    let mut manager = Manager::new(Config::default());
+    let start = kiln_types::Offset(5);
+    manager.begin_at(start);
+    assert_eq!(manager.replayed(), Err(BadRecord::NoCheckpoint { start, end: start }));
 }

@@ -1,25 +1,21 @@
-//! The thread that forks, and everything that happens between fork and exec.
+//! The thread that starts tasks: their directory, their files and pipes, and why one does not start.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::signal::Signal;
-use nix::unistd::{Pid, getpid, getppid};
-use tokio::process::Child;
+use nix::sched::CpuSet;
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 
 use super::environment;
+use super::spawn::{self, Child, Limit, Order};
 use super::template::TaskNames;
 use crate::spec::JobFile;
 
@@ -78,8 +74,11 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) task: u32,
-    pub(crate) pid: u32,
     pub(crate) child: Child,
+    /// Our ends of its pipes; none where it has a file.
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
     /// Our end of the task's PMI socket.
     pub(crate) pmi: Option<UnixStream>,
 }
@@ -122,12 +121,10 @@ pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
 /// Hands work to the thread, which ends when the last sender is dropped.
 pub(crate) type Launcher = mpsc::Sender<Work>;
 
-/// Starts the thread. Must be called within a tokio runtime, which will wait for the children.
+/// Starts the thread. Tasks die with it, since it is their parent.
 pub(crate) fn start() -> io::Result<Launcher> {
     let (launcher, work) = mpsc::channel();
-    let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("launcher".into()).spawn(move || {
-        let _runtime = runtime.enter();
         for work in work {
             carry_out(work);
         }
@@ -200,34 +197,64 @@ fn prepare(plan: &Plan) -> io::Result<()> {
 }
 
 fn launch_task(plan: &Plan, task: &TaskPlan, cwd: &str, limits: &[Limit]) -> Result<Started, Failure> {
-    let [program, arguments @ ..] = task.command.as_slice() else {
+    let [program, ..] = task.command.as_slice() else {
         return Err((Culprit::Program(String::new()), io::ErrorKind::NotFound.into()));
     };
     let cwd = Path::new(cwd);
     let in_file = |path: &Path| Culprit::File(path.to_owned());
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().envs(&plan.environment).current_dir(cwd).process_group(0);
-    command.stdin(match &plan.input {
-        Source::Pipe => Stdio::piped(),
-        Source::File(path) => File::open(cwd.join(path)).map_err(|error| (in_file(path), error))?.into(),
-    });
-    let stdout = open(&task.stdout, cwd)?;
+    let in_program = |error| (Culprit::Program(program.clone()), error);
+    let (stdin, to_stdin) = match &plan.input {
+        Source::Pipe => {
+            let (theirs, ours) = io::pipe().map_err(in_program)?;
+            (OwnedFd::from(theirs), Some(OwnedFd::from(ours)))
+        }
+        Source::File(path) => {
+            (File::open(cwd.join(path)).map_err(|error| (in_file(path), error))?.into(), None)
+        }
+    };
+    let stdout_file = open(&task.stdout, cwd)?;
     // Both streams into one file share its position, so that neither overwrites the other.
-    let stderr = match (&task.stdout, &task.stderr, &stdout) {
+    let stderr_file = match (&task.stdout, &task.stderr, &stdout_file) {
         (Sink::File { path: out, .. }, Sink::File { path: err, .. }, Some(file)) if out == err => {
             Some(file.try_clone().map_err(|error| (in_file(err), error))?)
         }
         _ => open(&task.stderr, cwd)?,
     };
-    command.stdout(stdout.map_or_else(Stdio::piped, Stdio::from));
-    command.stderr(stderr.map_or_else(Stdio::piped, Stdio::from));
-    let in_program = |error| (Culprit::Program(program.clone()), error);
+    let (from_stdout, stdout) = output(stdout_file).map_err(in_program)?;
+    let (from_stderr, stderr) = output(stderr_file).map_err(in_program)?;
     let (ours, theirs) = plan.pmi.then(UnixStream::pair).transpose().map_err(in_program)?.unzip();
     let fd = theirs.as_ref().map(std::os::fd::AsRawFd::as_raw_fd);
-    command.envs(environment::of_task(task.names, fd));
-    at_fork(&mut command, theirs.map(OwnedFd::from), limits.to_vec(), processors(&task.processors));
-    let child = tokio::process::Command::from(command).spawn().map_err(in_program)?;
-    Ok(Started { task: task.names.task, pid: child.id().unwrap_or(0), child, pmi: ours })
+    let mut environment: BTreeMap<OsString, OsString> =
+        plan.environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    environment.extend(
+        environment::of_task(task.names, fd).into_iter().map(|(name, value)| (name.into(), value.into())),
+    );
+    let child = spawn::spawn(&Order {
+        command: &task.command,
+        environment: environment.into_iter().collect(),
+        cwd,
+        streams: [stdin, stdout, stderr],
+        kept: theirs.map(OwnedFd::from),
+        limits,
+        processors: processors(&task.processors),
+    });
+    let child = child.map_err(in_program)?;
+    Ok(Started {
+        task: task.names.task,
+        child,
+        stdin: to_stdin,
+        stdout: from_stdout,
+        stderr: from_stderr,
+        pmi: ours,
+    })
+}
+
+/// Our end and the task's end of an output: a pipe, unless it goes to a file.
+fn output(file: Option<File>) -> io::Result<(Option<OwnedFd>, OwnedFd)> {
+    match file {
+        Some(file) => Ok((None, file.into())),
+        None => io::pipe().map(|(ours, theirs)| (Some(ours.into()), theirs.into())),
+    }
 }
 
 fn open(sink: &Sink, cwd: &Path) -> Result<Option<File>, Failure> {
@@ -246,14 +273,6 @@ fn open(sink: &Sink, cwd: &Path) -> Result<Option<File>, Failure> {
 /// Whether this is a device such as /dev/null, which cannot be cut.
 fn is_no_file(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| !metadata.is_file())
-}
-
-/// A resource limit, ready to be set.
-#[derive(Clone, Copy)]
-struct Limit {
-    resource: Resource,
-    soft: rlim_t,
-    hard: rlim_t,
 }
 
 /// Resolves limits before the fork, and leaves out those that hold already.
@@ -289,40 +308,6 @@ fn processors(wanted: &[u32]) -> Option<CpuSet> {
     let mut set = CpuSet::new();
     let set_any = wanted.iter().filter(|processor| set.set(**processor as usize).is_ok()).count() > 0;
     set_any.then_some(set)
-}
-
-#[expect(unsafe_code, reason = "std has no other way to act between fork and exec")]
-fn at_fork(command: &mut Command, pmi: Option<OwnedFd>, limits: Vec<Limit>, processors: Option<CpuSet>) {
-    let parent = getpid();
-    // SAFETY: the closure only makes system calls (prctl, getppid, setrlimit, sched_setaffinity, fcntl); it allocates
-    // nothing and takes no lock, so it may run in the child of a process with threads.
-    unsafe {
-        command.pre_exec(move || in_child(parent, pmi.as_ref(), &limits, processors.as_ref()));
-    }
-}
-
-fn in_child(
-    parent: Pid,
-    pmi: Option<&OwnedFd>,
-    limits: &[Limit],
-    processors: Option<&CpuSet>,
-) -> io::Result<()> {
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // A broker that died between the fork and the line above sends no signal any more.
-    if getppid() != parent {
-        return Err(Errno::ESRCH.into());
-    }
-    for Limit { resource, soft, hard } in limits {
-        setrlimit(*resource, *soft, *hard)?;
-    }
-    if let Some(processors) = processors {
-        // Cores that this machine does not have are no reason to fail.
-        let _ = sched_setaffinity(Pid::from_raw(0), processors);
-    }
-    if let Some(pmi) = pmi {
-        fcntl(pmi, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    }
-    Ok(())
 }
 
 /// What was tried when a task did not start.

@@ -126,7 +126,8 @@ impl Manager {
     fn check_feasible(&mut self, id: JobId, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(job) = self.active.get(&id) else { return };
         if let Err(why) = self.graph.feasible(&job.spec.shape, job.spec.constraint.as_ref()) {
-            self.raise(id, self.config.owner, exception("alloc", why.to_string()), now, effects);
+            let hint = self.graph.exclusion_hint(&job.spec.shape, job.spec.constraint.as_ref());
+            self.raise(id, self.config.owner, exception("alloc", format!("{why}{hint}")), now, effects);
         }
     }
 

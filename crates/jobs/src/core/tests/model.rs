@@ -15,6 +15,7 @@ enum Op {
     CrashLeader,
     Drain(u32),
     Undrain(u32),
+    Shorten(i64),
     Pass(u64),
 }
 
@@ -33,6 +34,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => Just(Op::CrashLeader),
         1 => rank().prop_map(Op::Drain),
         1 => rank().prop_map(Op::Undrain),
+        1 => (0i64..100).prop_map(Op::Shorten),
         1 => (0u64..30).prop_map(Op::Pass),
     ];
     proptest::collection::vec(one, 0..60)
@@ -65,6 +67,12 @@ fn apply(rig: &mut Rig, jobs: &mut Vec<JobId>, op: &Op) {
         Op::CrashLeader => rig.crash_leader(),
         Op::Drain(rank) => drop(rig.answer(Request::Drain { nodes: only(rank), reason: String::new() })),
         Op::Undrain(rank) => drop(rig.answer(Request::Undrain { nodes: only(rank) })),
+        Op::Shorten(percent) => {
+            let before = kiln_types::Offset(rig.log.len() as i64 * percent / 100);
+            // A job that is forgotten cannot be asked about any more.
+            jobs.retain(|&id| !rig.is_forgotten(id, before));
+            rig.step(Input::Shorten(before));
+        }
         Op::Pass(seconds) => rig.pass(seconds),
     }
 }

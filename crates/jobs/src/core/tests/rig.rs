@@ -27,6 +27,8 @@ pub(super) struct Rig {
     pub(super) config: Config,
     pub(super) manager: Manager,
     pub(super) log: Vec<Stamped>,
+    /// What is before this is gone from the log.
+    pub(super) start: usize,
     pub(super) now: Timestamp,
     pub(super) agents: Vec<SimAgent>,
     pub(super) answers: HashMap<Caller, Answer>,
@@ -36,13 +38,21 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(nodes: u32) -> Self {
+        Self::with(nodes, ArchiveLimits::default())
+    }
+
+    pub(super) fn with_archive(archive: ArchiveLimits) -> Self {
+        Self::with(2, archive)
+    }
+
+    fn with(nodes: u32, archive: ArchiveLimits) -> Self {
         let node = |rank| NodeConfig {
             rank: Rank(rank),
             host: format!("n{rank}"),
             cores: CORES.parse().unwrap(),
             excluded: false,
         };
-        let config = Config { nodes: (0..nodes).map(node).collect(), ..Config::default() };
+        let config = Config { nodes: (0..nodes).map(node).collect(), archive, ..Config::default() };
         let agent = |boot| SimAgent {
             boot,
             connected: false,
@@ -54,6 +64,7 @@ impl Rig {
             manager: Manager::new(config.clone()),
             config,
             log: Vec::new(),
+            start: 0,
             now: Timestamp::from_millis(1_000_000),
             agents: (0..u64::from(nodes)).map(agent).collect(),
             answers: HashMap::new(),
@@ -80,10 +91,12 @@ impl Rig {
                 }
                 Effect::Lookup(lookup) => {
                     let span = lookup.span.first.0 as usize..=lookup.span.last.0 as usize;
+                    assert!(*span.start() >= self.start, "records that are looked up are kept");
                     let answer = lookup.answer(self.log[span].to_vec());
                     assert!(self.answers.insert(lookup.to, answer).is_none(), "answered twice");
                 }
                 Effect::Send { rank, message } => self.deliver(rank, message),
+                Effect::Trim(start) => self.start = self.start.max(start.0 as usize),
             }
         }
         assert_eq!(self.manager.next_offset().0, self.log.len() as i64);
@@ -262,9 +275,11 @@ impl Rig {
 
     pub(super) fn replayed(&self) -> Manager {
         let mut manager = Manager::new(self.config.clone());
-        for (offset, stamped) in (0..).map(kiln_types::Offset).zip(self.log.clone()) {
+        manager.begin_at(kiln_types::Offset(self.start as i64));
+        for (offset, stamped) in (0..).map(kiln_types::Offset).zip(self.log.clone()).skip(self.start) {
             manager.replay(offset, stamped).expect("our own records");
         }
+        manager.replayed().expect("a checkpoint");
         manager
     }
 
@@ -286,6 +301,13 @@ impl Rig {
             self.step(Input::Tick);
         }
         self.now = until;
+    }
+
+    /// Whether a job goes when the log is shortened.
+    pub(super) fn is_forgotten(&mut self, id: JobId, before: kiln_types::Offset) -> bool {
+        let submitted = |stamped: &Stamped| matches!(&stamped.record, Record::Submitted(new) if new.id == id);
+        let first = self.log.iter().position(submitted).expect("it was submitted");
+        self.row(id).state == JobState::Inactive && (first as i64) < before.0
     }
 
     pub(super) fn assert_replay_is_the_same(&self) {
