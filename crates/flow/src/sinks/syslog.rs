@@ -58,9 +58,38 @@ async fn send_udp(socket: &mut Option<UdpSocket>, address: &str, records: &Recor
     }
     let Some(socket) = socket else { return Ok(()) };
     for record in records.iter() {
-        socket.send(record.value).await.map_err(unavailable)?;
+        send_datagram(socket, record.value).await.map_err(unavailable)?;
     }
     Ok(())
+}
+
+/// That nobody listens is told of an earlier datagram, and this one was not sent then. UDP promises no more than a try.
+async fn send_datagram(socket: &UdpSocket, bytes: &[u8]) -> std::io::Result<()> {
+    let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    match socket.send(bytes).await {
+        Err(error) if refused(&error) => match socket.send(bytes).await {
+            Err(error) if !refused(&error) => Err(error),
+            _ => Ok(()),
+        },
+        sent => sent.map(|_| ()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_datagram_to_nobody_does_not_hold_back_the_next() {
+        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = nobody.local_addr().unwrap();
+        drop(nobody);
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(address).await.unwrap();
+        for _ in 0..10 {
+            send_datagram(&socket, b"x").await.unwrap();
+        }
+    }
 }
 
 async fn send_tcp(stream: &mut Option<TcpStream>, address: &str, records: &Records) -> Result<(), PortError> {

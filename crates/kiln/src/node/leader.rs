@@ -144,12 +144,15 @@ impl Services {
         )
         .await
         .context("failed to start the message broker")?;
-        declare_task_queues(&amqp, &hosts(node)).await.context("failed to declare the agents' queues")?;
+        // A task for an excluded node has no queue, and becomes a dead letter that says so.
+        let nodes = nodes(node)?;
+        let working: Vec<String> = nodes.iter().filter(|n| !n.excluded).map(|n| n.host.clone()).collect();
+        declare_task_queues(&amqp, &working).await.context("failed to declare the agents' queues")?;
         let jobs = start_leader(LeaderSettings {
             node: broker::settings(node, &on.clock, &on.rng)?,
             volume: on.volume.clone(),
             dir: "jobs/events".into(),
-            nodes: nodes(node)?,
+            nodes,
             attributes: Vec::new(),
         })
         .await
