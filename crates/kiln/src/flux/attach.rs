@@ -45,6 +45,11 @@ pub(super) struct View {
     pub(super) stdin: Option<Stdin>,
     /// Nothing but the end is wanted.
     pub(super) quiet: bool,
+    /// The job's own events are followed up to this one, by default `finish`. When that comes before the tasks' end,
+    /// the exit code is 1, as Flux has it: how they ended is not seen.
+    pub(super) wait_event: Option<String>,
+    /// Say so when the job waits for resources, on standard error.
+    pub(super) status: bool,
 }
 
 /// Which tasks read what the command reads.
@@ -107,6 +112,8 @@ async fn follow_main(
     cursor: &Mutex<Cursor>,
 ) -> Result<End, Failure> {
     let (mut from, mut end) = (0, None);
+    let until = view.wait_event.as_deref();
+    let mut tell_status = view.status;
     loop {
         let (entries, finished) = events(broker, id, LogName::Main, from).await?;
         from += entries.len() as u64;
@@ -123,9 +130,16 @@ async fn follow_main(
             if entry.name == "finish" {
                 end = context(entry)["status"].as_i64().map(|status| End::Finished(status as i32));
             }
+            if until == Some(entry.name.as_str()) {
+                return Ok(end.unwrap_or(End::Never));
+            }
+        }
+        let waits = !begin.borrow().is_some_and(|begun| begun.running) && !finished;
+        if std::mem::take(&mut tell_status) && waits {
+            eprintln!("flux-job: {} waiting for resources", ids::show(id));
         }
         match end {
-            Some(end) if finished || !view.events => return Ok(end),
+            Some(end) if finished || !(view.events || until.is_some()) => return Ok(end),
             None if finished => return Ok(End::Never),
             _ => {}
         }

@@ -78,9 +78,11 @@ pub(super) fn fill_all(job: &mut SubmitJobs, values: &[(&str, &str)]) {
     let common = &mut job.common;
     let words =
         job.command.iter_mut().chain(&mut common.env).chain(&mut common.setattr).chain(&mut common.setopt);
+    let following = &mut job.following;
+    let logs = [&mut following.log, &mut following.log_stderr];
     let files =
         [&mut common.output, &mut common.error, &mut common.input, &mut common.job_name, &mut common.cwd];
-    for text in words.chain(files.into_iter().flatten()) {
+    for text in words.chain(files.into_iter().chain(logs).flatten()) {
         *text = fill(text, values);
     }
 }

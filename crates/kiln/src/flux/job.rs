@@ -135,8 +135,8 @@ struct Attach {
     /// Show exec events on stderr
     #[arg(short = 'X', long)]
     show_exec: bool,
-    /// Accepted for compatibility
-    #[arg(long, hide = true)]
+    /// Say so when the job waits for resources
+    #[arg(long)]
     show_status: bool,
     /// Label output by rank
     #[arg(short, long)]
@@ -150,14 +150,14 @@ struct Attach {
     /// Do not read stdin and capture signals
     #[arg(short, long)]
     read_only: bool,
-    /// Accepted for compatibility
-    #[arg(short, long, hide = true)]
+    /// Disable buffering of stdin, which is never buffered here
+    #[arg(short, long)]
     unbuffered: bool,
     /// Send standard input to these tasks only
     #[arg(short = 'i', long, value_name = "RANKS")]
     stdin_ranks: Option<String>,
-    /// Accepted for compatibility
-    #[arg(short, long, value_name = "NAME", hide = true)]
+    /// Follow the job's events up to this one only; before finish, the exit code is 1
+    #[arg(short, long, value_name = "NAME")]
     wait_event: Option<String>,
     /// Which job
     id: String,
@@ -224,6 +224,8 @@ async fn attach_to(options: Attach) -> Result<Code, Fail> {
         exec: options.show_exec || options.verbose > 1,
         stdin,
         quiet: false,
+        wait_event: options.wait_event,
+        status: options.show_status,
     };
     attach::attach(&broker, id, &view).await
 }

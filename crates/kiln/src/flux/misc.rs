@@ -11,7 +11,7 @@ use super::{
 };
 use kiln_jobs::proto::{Failure, Reply, Request};
 use kiln_types::{Fsd, Timestamp};
-use std::{collections::BTreeMap, fmt::Write, fs, time::UNIX_EPOCH};
+use std::{collections::BTreeMap, fmt::Write, fs, io::IsTerminal, time::UNIX_EPOCH};
 
 /// The version of flux-core whose command line this is; programs that call `flux` look at it.
 const FLUX_VERSION: &str = "0.88.0";
@@ -83,6 +83,9 @@ pub(super) async fn uptime() -> Result<Code, Fail> {
             [drained, offline]
         )
     );
+    if !scheduling(&broker).await.map_err(error)?.on {
+        say!("  scheduler disabled");
+    }
     Ok(0)
 }
 
@@ -113,18 +116,33 @@ fn uptime_line(
     line
 }
 
-/// `flux queue status|start|stop`.
+/// What the scheduler does.
+struct Scheduling {
+    on: bool,
+    pending: u32,
+    running: u32,
+}
+
+async fn scheduling(broker: &Broker) -> Result<Scheduling, Failure> {
+    match broker.ask_again(&Request::SchedulingStatus).await? {
+        Reply::Scheduling { on, pending, running } => Ok(Scheduling { on, pending, running }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// `flux queue list|status|start|stop`.
 pub(super) async fn queue(words: &[String]) -> Result<Code, Fail> {
     const PROGRAM: &str = "flux-queue";
     let error = |failure: Failure| Fail::error(PROGRAM, failure);
     let (command, verbose) =
         (words.first().map_or("", String::as_str), words.iter().any(|word| word == "-v"));
     let on = match command {
+        "list" => return queue_list().await,
         "status" => None,
         "start" => Some(true),
         "stop" => Some(false),
         other => {
-            let text = format!("'{other}' is not supported here; status, start and stop are");
+            let text = format!("'{other}' is not supported here; list, status, start and stop are");
             return Err(Fail::error(PROGRAM, text));
         }
     };
@@ -134,10 +152,7 @@ pub(super) async fn queue(words: &[String]) -> Result<Code, Fail> {
         say!("{}", scheduling_line(on));
         return Ok(0);
     }
-    let (on, pending, running) = match broker.ask_again(&Request::SchedulingStatus).await.map_err(error)? {
-        Reply::Scheduling { on, pending, running } => (on, pending, running),
-        other => return Err(error(unexpected(&other))),
-    };
+    let Scheduling { on, pending, running } = scheduling(&broker).await.map_err(error)?;
     say!("Job submission is enabled\n{}", scheduling_line(on));
     if verbose {
         say!(
@@ -145,6 +160,33 @@ pub(super) async fn queue(words: &[String]) -> Result<Code, Fail> {
         );
     }
     Ok(0)
+}
+
+/// `flux queue list`: the one queue there is, and what a job in it may ask for.
+async fn queue_list() -> Result<Code, Fail> {
+    const PROGRAM: &str = "flux-queue";
+    let error = |failure: Failure| Fail::error(PROGRAM, failure);
+    let broker = Broker::open(PROGRAM).await?;
+    let on = scheduling(&broker).await.map_err(error)?.on;
+    let nodes = resource::rows(&broker).await.map_err(error)?;
+    let offered = nodes.iter().filter(|node| !node.excluded);
+    let cores = offered.clone().map(|node| node.cores.len()).sum();
+    say!(" EN ST TDEFAULT   TLIMIT     NNODES     NCORES      NGPUS");
+    say!("{}", queue_line(on, offered.count(), cores, std::io::stdout().is_terminal()));
+    Ok(0)
+}
+
+fn queue_line(on: bool, nodes: usize, cores: u64, colour: bool) -> String {
+    let mark = |yes: bool| {
+        let sign = if yes { '✔' } else { '✗' };
+        match (colour, yes) {
+            (false, _) => format!(" {sign}"),
+            (true, true) => format!("\x1b[01;32m {sign}\x1b[0;0m"),
+            (true, false) => format!("\x1b[01;31m {sign}\x1b[0;0m"),
+        }
+    };
+    let (nodes, cores) = (format!("0-{nodes}"), format!("0-{cores}"));
+    format!(" {} {} {:>8} {:>8} {nodes:>10} {cores:>10} {:>10}", mark(true), mark(on), "inf", "inf", "0-0")
 }
 
 fn scheduling_line(on: bool) -> &'static str {
@@ -159,6 +201,14 @@ mod tests {
     fn the_version_is_three_numbers_and_new_enough() {
         let numbers: Vec<u32> = FLUX_VERSION.split('.').map(|part| part.parse().unwrap()).collect();
         assert!(numbers.len() == 3 && (numbers[0], numbers[1]) >= (0, 48));
+    }
+
+    #[test]
+    fn the_queue_is_as_large_as_the_instance() {
+        let line = queue_line(false, 4, 8, false);
+        assert_eq!(line, "  ✔  ✗      inf      inf        0-4        0-8        0-0");
+        let on = "\x1b[01;32m ✔\x1b[0;0m";
+        assert!(queue_line(true, 4, 8, true).starts_with(&format!(" {on} {on}      inf")));
     }
 
     #[test]

@@ -16,7 +16,11 @@ use kiln_jobs::{
     spec::json::spaced,
 };
 use kiln_types::{IdSet, JobId};
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    sync::Arc,
+};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// How many jobs are followed at the same time by one command.
@@ -41,8 +45,8 @@ pub(super) struct Run {
     /// Send standard input to these tasks only
     #[arg(long, value_name = "RANKS")]
     stdin_ranks: Option<String>,
-    /// Accepted for compatibility
-    #[arg(long, value_name = "NAME", hide = true)]
+    /// Follow the job's events up to this one only; before finish, the exit code is 1
+    #[arg(long, value_name = "NAME")]
     wait_event: Option<String>,
     /// Command and arguments
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
@@ -82,9 +86,15 @@ pub(super) struct Following {
     /// Print no ids
     #[arg(long)]
     pub(super) quiet: bool,
-    /// Accepted for compatibility; nothing is drawn where standard output is not a terminal
-    #[arg(long, hide = true)]
+    /// With --wait or --watch on a terminal, show how many jobs have ended
+    #[arg(long)]
     pub(super) progress: bool,
+    /// Write the jobs' ids to a file
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub(super) log: Option<String>,
+    /// Write what goes wrong to a file
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub(super) log_stderr: Option<String>,
 }
 
 /// `flux run`.
@@ -104,7 +114,8 @@ pub(super) async fn run(run: Run) -> Result<Code, Fail> {
         eprintln!("jobid: {}", ids::show(id));
     }
     let label = run.common.label_io;
-    let view = View { label, events: run.verbose > 1, exec: run.verbose > 2, stdin, quiet: false };
+    let (events, exec) = (run.verbose > 1, run.verbose > 2);
+    let view = View { label, events, exec, stdin, wait_event: run.wait_event, ..View::default() };
     attach::attach(&broker, id, &view).await
 }
 
@@ -166,7 +177,8 @@ pub(super) async fn submit_all(
     dry_run: bool,
     copies: Vec<Copy>,
 ) -> Result<Code, Fail> {
-    if following.progress {
+    let progress = following.progress && io::stdout().is_terminal();
+    if following.progress && !progress {
         eprintln!("flux: WARNING: stdout is not a tty. Ignoring --progress option");
     }
     let mut requests = Vec::with_capacity(copies.len());
@@ -177,18 +189,31 @@ pub(super) async fn submit_all(
         if dry_run {
             say!("{}", spaced(&jobspec));
         } else {
-            requests.push((request::submit(program, &submit.common, &jobspec)?, submit.common.label_io));
+            let logs = Logs::open(program, &submit.following)?;
+            requests.push((
+                request::submit(program, &submit.common, &jobspec)?,
+                submit.common.label_io,
+                logs,
+            ));
         }
     }
     if dry_run {
         return Ok(0);
     }
     let broker = Broker::open(program).await?;
-    let mut followed = Followed::default();
-    for (request, label) in requests {
+    let mut followed = Followed { progress, ..Followed::default() };
+    for (request, label, logs) in requests {
         match enqueue(&broker, request).await {
-            Ok(id) => followed.add(&broker, id, following, label),
-            Err(failure) => followed.refused(&failure),
+            Ok(id) => {
+                if !following.quiet {
+                    logs.say(id).map_err(|error| Fail::error(program, error))?;
+                }
+                followed.add(&broker, id, following, label);
+            }
+            Err(failure) => {
+                logs.complain(&refused_text(&failure)).map_err(|error| Fail::error(program, error))?;
+                followed.worst = followed.worst.max(1);
+            }
         }
     }
     followed.end().await
@@ -208,8 +233,43 @@ fn refused_text(failure: &Failure) -> String {
     format!("[Errno {number}] {failure}")
 }
 
+/// Where a submission's ids and errors go; without a file, to the usual places.
+struct Logs {
+    out: Option<File>,
+    err: Option<File>,
+}
+
+impl Logs {
+    fn open(program: &str, following: &Following) -> Result<Self, Fail> {
+        let open = |path: &Option<String>| {
+            let path = path.as_ref().map(|path| {
+                File::options().create(true).append(true).open(path).map_err(|error| (path, error))
+            });
+            path.transpose().map_err(|(path, error)| Fail::error(program, format!("{path}: {error}")))
+        };
+        Ok(Self { out: open(&following.log)?, err: open(&following.log_stderr)? })
+    }
+
+    fn say(&self, id: JobId) -> io::Result<()> {
+        if let Some(mut file) = self.out.as_ref() {
+            return writeln!(file, "{}", ids::show(id));
+        }
+        say!("{}", ids::show(id));
+        Ok(())
+    }
+
+    fn complain(&self, text: &str) -> io::Result<()> {
+        match self.err.as_ref() {
+            Some(mut file) => writeln!(file, "{text}"),
+            None => writeln!(io::stderr(), "{text}"),
+        }
+    }
+}
+
 /// Submitted jobs that are waited for.
 struct Followed {
+    /// Whether to show how many ended.
+    progress: bool,
     jobs: JoinSet<Result<Code, Fail>>,
     room: Arc<Semaphore>,
     worst: Code,
@@ -217,15 +277,12 @@ struct Followed {
 
 impl Default for Followed {
     fn default() -> Self {
-        Self { jobs: JoinSet::new(), room: Arc::new(Semaphore::new(FOLLOWED_MAX)), worst: 0 }
+        Self { progress: false, jobs: JoinSet::new(), room: Arc::new(Semaphore::new(FOLLOWED_MAX)), worst: 0 }
     }
 }
 
 impl Followed {
     fn add(&mut self, broker: &Broker, id: JobId, following: &Following, label: bool) {
-        if !following.quiet {
-            say!("{}", ids::show(id));
-        }
         let (wait, watch) = (following.wait, following.watch);
         let (broker, room) = (broker.clone(), Arc::clone(&self.room));
         if wait || watch {
@@ -242,12 +299,8 @@ impl Followed {
         }
     }
 
-    fn refused(&mut self, failure: &Failure) {
-        eprintln!("{}", refused_text(failure));
-        self.worst = self.worst.max(1);
-    }
-
     async fn end(mut self) -> Result<Code, Fail> {
+        let (total, mut failed) = (self.jobs.len(), 0);
         while let Some(ended) = self.jobs.join_next().await {
             let code = match ended {
                 Ok(Ok(code)) => code,
@@ -258,6 +311,11 @@ impl Followed {
                 Err(_) => 1,
             };
             self.worst = self.worst.max(code);
+            failed += usize::from(code != 0);
+            if self.progress {
+                let line_end = if self.jobs.is_empty() { "\n" } else { "" };
+                eprint!("\r{} of {total} jobs ended, {failed} failed{line_end}", total - self.jobs.len());
+            }
         }
         Ok(self.worst)
     }
