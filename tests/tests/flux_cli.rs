@@ -90,6 +90,34 @@ fn a_job_from_submission_to_its_events() {
 }
 
 #[test]
+fn what_the_instance_says_of_itself() {
+    let cluster = Cluster::start(2);
+    let owner = cluster.flux(&["getattr", "security.owner"]).ok().stdout;
+    assert!(owner.trim().parse::<u32>().is_ok(), "{owner}");
+    let start = cluster.flux(&["getattr", "broker.starttime"]).ok().stdout;
+    assert!(start.trim().parse::<f64>().is_ok_and(|seconds| seconds > 1e9), "{start}");
+    cluster.flux(&["uptime"]).ok().says(",  depth 0,  size 2");
+    cluster.flux(&["queue", "list"]).ok().says("      inf      inf        0-2        0-4        0-0");
+    let _ = cluster.flux(&["queue", "stop"]).ok();
+    cluster.flux(&["uptime"]).ok().says("\n  scheduler disabled\n");
+    let _ = cluster.flux(&["queue", "start"]).ok();
+}
+
+#[test]
+fn a_command_follows_a_job_as_far_as_asked() {
+    let cluster = Cluster::start(1);
+    // As in Flux: how the tasks ended is not seen, so it is no success.
+    assert_eq!(cluster.flux(&["run", "--wait-event=start", "echo", "abc"]).code(1).stdout, "abc\n");
+    let _ = cluster.flux(&["run", "--wait-event=clean", "sh", "-c", "exit 3"]).code(3);
+    let _ = cluster.flux(&["submit", "--cc=1-2", "--wait", "--log=ids.{cc}", "true"]).ok();
+    for number in 1..=2 {
+        let path = cluster.dir().join(format!("ids.{number}"));
+        let ids = std::fs::read_to_string(path).expect("the log");
+        assert!(ids.starts_with('ƒ'), "{ids}");
+    }
+}
+
+#[test]
 fn a_job_is_cancelled() {
     let cluster = Cluster::start(1);
     let id = cluster.flux(&["submit", "sleep", "600"]).ok().stdout.trim().to_owned();
@@ -139,6 +167,7 @@ fn excluded_nodes_run_nothing() {
     let settings = kiln_tests::Settings::nodes(2).toml("[cluster]\nexclude = \"silicon1\"\n");
     let cluster = Cluster::start_with(settings);
     assert_eq!(cluster.flux(&["resource", "info"]).ok().stdout, "1 Nodes, 2 Cores, 0 GPUs\n");
-    let _ = cluster.flux(&["run", "-N2", "-n2", "true"]).code(1);
+    cluster.flux(&["run", "-N2", "-n2", "true"]).code(1).says("only 1 eligible (silicon1 is excluded)");
+    cluster.flux(&["resource", "status"]).ok().says("silicon1");
     let _ = cluster.flux(&["run", "-n2", "true"]).ok();
 }
