@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
@@ -38,10 +38,10 @@ class Confluent:
         self.client.subscribe([topic])
 
     def step(self):
-        got = [m.value() for m in self.client.consume(200, timeout=0.3) if m.error() is None]
-        if got:
-            self.client.commit(asynchronous=False)
-        return got
+        return [m.value() for m in self.client.consume(200, timeout=0.3) if m.error() is None]
+
+    def commit(self):
+        self.client.commit(asynchronous=False)
 
     def close(self):
         self.client.close()
@@ -63,10 +63,10 @@ class Python:
         )
 
     def step(self):
-        got = [record.value for records in self.client.poll(timeout_ms=300).values() for record in records]
-        if got:
-            self.client.commit()
-        return got
+        return [record.value for records in self.client.poll(timeout_ms=300).values() for record in records]
+
+    def commit(self):
+        self.client.commit()
 
     def close(self):
         self.client.close()
@@ -76,17 +76,20 @@ def read(kind, server, topic, group, seen, stopping):
     member = kind(server, topic, group)
     while not stopping.is_set():
         try:
-            seen.update(member.step())
+            got = member.step()
+            seen.update(got)
+            if got:
+                member.commit()
         except (KafkaException, KafkaError, AssertionError):
             time.sleep(0.1)  # the broker is away, or the member has to join again
     member.close()
 
 
-def committed(admin, group):
-    """How far the group is, by partition; none while the broker is away."""
+def committed(onlooker, topic):
+    """How far the onlooker's group is, by partition (-1: nothing yet); none while the broker is away."""
+    asked = [TopicPartition(topic, n) for n in range(PARTITIONS)]
     try:
-        answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=5)
-        return {one.partition: one.offset for one in answer[group].result(10).topic_partitions}
+        return {one.partition: max(one.offset, -1) for one in onlooker.committed(asked, timeout=5)}
     except KafkaException:
         return None
 
@@ -96,7 +99,7 @@ def main():
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 10
     topic = unique("group-survive")
     groups = {unique("confluent"): Confluent, unique("python"): Python}
-    admin = AdminClient({"bootstrap.servers": server, "log_level": 0, "reconnect.backoff.max.ms": 500})
+    admin = AdminClient({"bootstrap.servers": server, "log_level": 0})
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])[topic].result(30)
     stopping = threading.Event()
     seen = {group: set() for group in groups}
@@ -109,6 +112,7 @@ def main():
         thread.start()
 
     quiet = {"bootstrap.servers": server, "log_level": 0, "reconnect.backoff.max.ms": 500}
+    onlookers = {group: Consumer({**quiet, "group.id": group}) for group in groups}  # ask, and never join
     producer = Producer({**quiet, "enable.idempotence": True, "linger.ms": 2, "delivery.timeout.ms": 120000})
     failures, count, looked = [], 0, 0
     furthest = {group: {} for group in groups}
@@ -122,7 +126,7 @@ def main():
         if count % 500:
             continue
         for group in groups:
-            now = committed(admin, group)
+            now = committed(onlookers[group], topic)
             looked += now is not None
             for partition, offset in (now or {}).items():
                 before = furthest[group].get(partition, -1)
@@ -135,7 +139,7 @@ def main():
         until(lambda: seen[group] == everything, f"{group} has seen all", deadline_s=120)
         ends = [(count - n + PARTITIONS - 1) // PARTITIONS for n in range(PARTITIONS)]
         expected = dict(enumerate(ends))
-        until(lambda: committed(admin, group) == expected, f"{group} has committed {expected}", deadline_s=60)
+        until(lambda: committed(onlookers[group], topic) == expected, f"{group} has committed {expected}", deadline_s=60)
     described = admin.describe_consumer_groups(list(groups))
     for group in groups:
         one = described[group].result(30)

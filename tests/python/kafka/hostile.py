@@ -8,10 +8,11 @@ import os
 import socket
 import struct
 import sys
+import time
 
 from confluent_kafka.admin import AdminClient
 
-from common import address, check
+from common import address, check, unique
 
 MEMORY_KIB_MAX = 400 << 10
 
@@ -84,11 +85,26 @@ def crowd(server):
         peer.close()
 
 
+def goes_away(server):
+    """A client that leaves while its topic is being created does not leave the topic half made."""
+    for n in range(60):
+        topic = unique("gone").encode()
+        ask = frame(request(3, 0, struct.pack(">ih", 1, len(topic)) + topic))
+        with connect(server) as peer:
+            peer.sendall(ask)
+            time.sleep(n / 10000)
+        answer = exchange(server, ask)
+        at = answer.index(topic)
+        error = struct.unpack(">h", answer[at - 4 : at - 2])[0]
+        check(error == 0, f"topic asked for again after {n / 10} ms: error {error}")
+
+
 def main():
     server = address()
     garbage(server)
     api_versions(server)
     crowd(server)
+    goes_away(server)
     if len(sys.argv) > 2:
         used = memory_kib(int(sys.argv[2]))
         check(used < MEMORY_KIB_MAX, f"{used} KiB resident")
