@@ -2,13 +2,13 @@
 //! processor spends on a message.
 //!
 //! The client is Kiln's own, so both brokers are measured with the same one. Without `--connect` it starts a broker in
-//! another process, on a directory that is removed afterwards.
+//! another process, on a directory that is removed afterwards, and then Debian's `RabbitMQ` where it is installed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use kiln_amqp::client::{Channel, Client, Endpoint};
 use kiln_amqp::wire::{Properties, QueueDeclare, ShortStr};
 use kiln_amqp::{AmqpMachine, Broker, Settings};
@@ -19,6 +19,10 @@ use kiln_world::{RealClock, RealDisk, RealRng};
 use serde_json::{Value, json};
 
 use crate::own::{self, Own, cpu_time};
+use crate::rabbitmq::RabbitMq;
+
+/// The peer is about ten times slower, and gets as much less to do.
+const PEER_SHARE: u64 = 8;
 
 /// What is measured, and against whom.
 #[derive(Debug, clap::Args)]
@@ -107,24 +111,53 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(dir) = &args.serve {
         return runtime.block_on(serve(dir));
     }
-    let own = if args.connect.is_none() { Some(Own::start("amqp", &args.dir)?) } else { None };
-    let address = args
-        .connect
-        .clone()
-        .or_else(|| own.as_ref().map(|own| own.address().to_owned()))
-        .context("no broker")?;
-    let pid = args.pid.or_else(|| own.as_ref().map(Own::pid));
+    let mut brokers = Vec::new();
+    if let Some(address) = &args.connect {
+        brokers.push(runtime.block_on(all_loads(args, "given", address, args.pid, args.messages))?);
+    } else {
+        let own = Own::start("amqp", &args.dir)?;
+        brokers.push(runtime.block_on(all_loads(
+            args,
+            "kiln",
+            own.address(),
+            Some(own.pid()),
+            args.messages,
+        ))?);
+        drop(own);
+        match RabbitMq::start(&args.dir)? {
+            Some(peer) => {
+                let (address, messages) = (peer.address.to_string(), args.messages / PEER_SHARE);
+                let rows = all_loads(args, "rabbitmq", &address, Some(peer.pid()), messages);
+                brokers.push(runtime.block_on(rows)?);
+            }
+            None => eprintln!("no peer: Debian's package rabbitmq-server is not installed"),
+        }
+    }
+    if args.json {
+        println!("{}", json!({ "amqp": brokers }));
+    }
+    Ok(())
+}
+
+/// Measures every load against one broker.
+async fn all_loads(
+    args: &Args,
+    broker: &str,
+    address: &str,
+    pid: Option<u32>,
+    messages: u64,
+) -> Result<Value> {
     let mut rows = Vec::new();
     for load in LOADS {
         let mut results = Vec::new();
         for _ in 0..args.runs.max(1) {
-            let count = (args.messages as f64 * load.share) as u64 / load.pairs as u64;
-            results.push(runtime.block_on(measure(&address, pid, load, count))?);
+            let count = (messages as f64 * load.share) as u64 / load.pairs as u64;
+            results.push(measure(address, pid, load, count).await?);
         }
         results.sort_by(|a, b| a.per_second.total_cmp(&b.per_second));
         let median = results.swap_remove(results.len() / 2);
         if !args.json {
-            print_row(load.name, &median);
+            print_row(broker, load.name, &median);
         }
         rows.push(json!({
             "name": load.name,
@@ -132,10 +165,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "broker_cpu_us_per_message": median.cpu_us,
         }));
     }
-    if args.json {
-        println!("{}", json!({ "amqp": Value::Array(rows) }));
-    }
-    Ok(())
+    Ok(json!({ "broker": broker, "loads": rows }))
 }
 
 struct Measured {
@@ -143,9 +173,9 @@ struct Measured {
     cpu_us: Option<f64>,
 }
 
-fn print_row(name: &str, measured: &Measured) {
+fn print_row(broker: &str, name: &str, measured: &Measured) {
     let cpu = measured.cpu_us.map_or_else(String::new, |us| format!("{us:8.2} us of broker CPU each"));
-    println!("{name:32} {:12.0} messages/s {cpu}", measured.per_second);
+    println!("{broker:9} {name:30} {:10.0} messages/s {cpu}", measured.per_second);
 }
 
 async fn measure(address: &str, pid: Option<u32>, load: Load, count: u64) -> Result<Measured> {

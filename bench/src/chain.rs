@@ -34,7 +34,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for (name, lines, tasks) in LOADS {
         let result = measure(&kiln, lines, tasks).with_context(|| format!("load `{name}`"))?;
         if !args.json {
-            println!("{name:<20} p50 {:>8} ms   p99 {:>8} ms   {:>5} tasks/s", result.p50, result.p99, result.rate);
+            println!(
+                "{name:<20} p50 {:>8} ms   p99 {:>8} ms   {:>5} tasks/s",
+                result.p50, result.p99, result.rate
+            );
         }
         results.push(json!({ "load": name, "latency_ms_p50": result.p50, "latency_ms_p99": result.p99, "tasks_per_s": result.rate }));
     }
@@ -66,6 +69,9 @@ fn measure(kiln: &PathBuf, lines: u32, tasks: u32) -> Result<Measured> {
 
 /// The numbers behind `name` in the demo's result table.
 fn numbers(text: &str, name: &str) -> Result<Vec<f64>> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no line `{name}` in:\n{text}"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("no line `{name}` in:\n{text}"))?;
     Ok(line.split_whitespace().filter_map(|word| word.parse().ok()).collect())
 }

@@ -194,7 +194,7 @@ fn end_to_end(address: &str, topic: &str) -> Result<Vec<Duration>> {
             (0..PACED_MESSAGES).try_for_each(|_| response(&mut answers, &mut buffer).map(drop))
         });
         for n in 0..PACED_MESSAGES {
-            let due = Duration::from_secs_f64(n as f64 / PACE_PER_SECOND as f64);
+            let due = Duration::from_secs_f64(f64::from(n) / f64::from(PACE_PER_SECOND));
             thread::sleep(due.saturating_sub(epoch.elapsed()));
             let mut value = [0_u8; 100];
             value[..8].copy_from_slice(&(epoch.elapsed().as_nanos() as u64).to_be_bytes());

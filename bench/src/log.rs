@@ -77,9 +77,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         (0..args.rounds.max(1)).map(|number| round(args, number)).collect::<anyhow::Result<Vec<_>>>()?;
     let report = Report::new(&rounds);
     if args.json {
-        println!("{}", report.json())
+        println!("{}", report.json());
     } else {
-        print!("{}", report.table())
+        print!("{}", report.table());
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ mod chain;
 mod kafka;
 mod log;
 mod own;
+mod rabbitmq;
 
 use clap::{Parser, Subcommand};
 
