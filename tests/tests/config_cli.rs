@@ -162,6 +162,20 @@ fn the_console_tells_health_and_metrics() {
     get("/metrics").ok().says("# EOF");
     assert_eq!(get("/api/status").ok().json()["tasks"]["issued"], 0);
     let _ = get("/nothing").code(1);
+    let answer = |request: &str| {
+        let mut stream =
+            std::net::TcpStream::connect(cluster.address("console")).expect("the console listens");
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).expect("it answers");
+        String::from_utf8_lossy(&first).into_owned()
+    };
+    assert_eq!(answer("HEAD /health HTTP/1.1\r\nhost: k\r\n\r\n"), "HTTP/1.1 200");
+    // Refused before its body has come.
+    assert_eq!(
+        answer("POST /api/topics HTTP/1.1\r\nhost: k\r\ncontent-length: 1000000\r\n\r\n"),
+        "HTTP/1.1 403"
+    );
 }
 
 /// `kiln ARGUMENTS` with a standard output that nobody reads any more; its exit code and what it complains about.

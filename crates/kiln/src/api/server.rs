@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use kiln_net::{AcceptLimits, Listener, Shutdown, Stream, accept_loop};
 
@@ -58,17 +58,27 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
+    // hyper leaves out the body of the answer.
+    let method = if head.method == Method::HEAD { Method::GET } else { head.method };
+    if caller == Caller::Visitor {
+        // Nothing that a visitor may ask has a body: it is not read, so that it costs nothing.
+        let ask = Ask { caller, method, uri: head.uri, body: Bytes::new() };
+        return Ok(reply(&routes, ask).await);
+    }
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
         return Ok(problem(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is larger than {BODY_BYTES_MAX} bytes"),
         ));
     };
-    let ask = Ask { caller, method: head.method, uri: head.uri, body: body.to_bytes() };
-    Ok(match routes.answer(ask).await {
+    Ok(reply(&routes, Ask { caller, method, uri: head.uri, body: body.to_bytes() }).await)
+}
+
+async fn reply(routes: &Routes, ask: Ask) -> Response<Full<Bytes>> {
+    match routes.answer(ask).await {
         Ok((kind, bytes)) => respond(StatusCode::OK, kind, bytes),
         Err(Fault { status, error }) => problem(status, error),
-    })
+    }
 }
 
 fn problem(status: StatusCode, error: String) -> Response<Full<Bytes>> {
