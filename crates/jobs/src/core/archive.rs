@@ -11,13 +11,13 @@ pub struct ArchiveLimits {
     /// How many inactive jobs are listed; older ones are found by their id only.
     pub rows_max: usize,
     /// How many inactive jobs are found at all. When there are an eighth more, the oldest are forgotten with their
-    /// keys, and the log begins behind them.
+    /// keys, and the log begins behind them. A replay takes about 0.3 ms for each, and must take less than a lease.
     pub jobs_max: usize,
 }
 
 impl Default for ArchiveLimits {
     fn default() -> Self {
-        Self { rows_max: 10_000, jobs_max: 100_000 }
+        Self { rows_max: 10_000, jobs_max: 20_000 }
     }
 }
 
