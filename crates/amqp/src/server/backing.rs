@@ -100,19 +100,20 @@ fn directories(dir: &Path) -> (PathBuf, PathBuf) {
 }
 
 impl Backing {
-    /// Opens or creates what is on disk in `dir`, and gives the messages that are still to be delivered, with the
-    /// milliseconds at which they were published. A queue that is not `durable` starts with nothing.
+    /// Opens or creates what is on disk in `dir`, and shows `found` each message that is still to be delivered, with
+    /// whether it was delivered before; none is kept in memory. A queue that is not `durable` starts with nothing.
     pub(super) fn open(
         volume: &Volume,
         dir: &Path,
         durable: bool,
-    ) -> Result<(Self, Vec<(StoredMessage, bool)>), BackingError> {
+        found: &mut dyn FnMut(&StoredMessage, bool),
+    ) -> Result<Self, BackingError> {
         let (messages_dir, marks_dir) = directories(dir);
         let messages = volume.open(&messages_dir, settings())?;
         let mut backing =
             Self { messages, marks: None, live: Live::default(), settled_since_reclaim: 0, settled_bytes: 0 };
         if !durable {
-            return Ok((backing, Vec::new()));
+            return Ok(backing);
         }
         let log =
             volume.open(&marks_dir, Settings { segment_bytes_max: MARKS_SEGMENT_BYTES_MAX, ..settings() })?;
@@ -124,12 +125,15 @@ impl Backing {
             next_snapshot: 0,
             is_behind: false,
         });
-        let entries = backing.recover(&recovered)?;
-        Ok((backing, entries))
+        backing.recover(&recovered, found)?;
+        Ok(backing)
     }
 
-    fn recover(&mut self, recovered: &Recovered) -> Result<Vec<(StoredMessage, bool)>, BackingError> {
-        let mut out = Vec::new();
+    fn recover(
+        &mut self,
+        recovered: &Recovered,
+        found: &mut dyn FnMut(&StoredMessage, bool),
+    ) -> Result<(), BackingError> {
         let end = self.messages.watermarks().end;
         let mut at = self.messages.watermarks().start;
         while at < end {
@@ -141,12 +145,12 @@ impl Backing {
                 if stored.offset >= at.0 && !stored.transient && recovered.is_live(stored.offset) {
                     let delivered = stored.offset < recovered.delivered;
                     self.live.add(stored.offset, 1);
-                    out.push((stored, delivered));
+                    found(&stored, delivered);
                 }
             }
             at = last.next();
         }
-        Ok(out)
+        Ok(())
     }
 
     /// The log of messages, to wait for its flush.

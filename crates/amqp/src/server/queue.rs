@@ -16,6 +16,7 @@ use crate::core::{
 };
 use crate::server::backing::{Backing, BackingError, Chore, logged_offset};
 use crate::server::mailbox::{Consumer, Letter};
+use crate::server::record::StoredMessage;
 use crate::wire::ShortStr;
 
 /// Messages kept in memory for one queue, in bytes; the bodies of what comes after are only in the log.
@@ -157,20 +158,20 @@ impl Queue {
     /// Reads back what the last run left. Only for a durable queue whose directory is there.
     pub(super) fn recover(&self) -> Result<Followup, BackingError> {
         let mut state = self.lock();
-        let (backing, entries) = Backing::open(&self.volume, &self.dir, true)?;
-        state.backing = Some(backing);
-        for (stored, delivered) in entries {
+        let core = &mut state.core;
+        let mut found = |stored: &StoredMessage, delivered| {
             let entry = Entry {
                 position: 0,
                 offset: stored.offset,
-                expires_at: state.core.expiry(stored.time_ms * 1000, stored.message.expiration),
+                expires_at: core.expiry(stored.time_ms * 1000, stored.message.expiration),
                 size: stored.message.body.len() as u32,
-                priority: state.core.cut_priority(stored.message.priority),
+                priority: core.cut_priority(stored.message.priority),
                 redelivered: delivered,
                 message: None,
             };
-            state.core.push(entry);
-        }
+            core.push(entry);
+        };
+        state.backing = Some(Backing::open(&self.volume, &self.dir, true, &mut found)?);
         Ok(self.finish(state, Vec::new(), 0))
     }
 
@@ -272,8 +273,9 @@ impl Queue {
 
     fn backing<'s>(&self, state: &'s mut State) -> Result<&'s mut Backing, BackingError> {
         if state.backing.is_none() {
-            let (backing, _) = Backing::open(&self.volume, &self.dir, self.spec.is_stored())?;
-            state.backing = Some(backing);
+            // Nothing is found: its directory is new.
+            state.backing =
+                Some(Backing::open(&self.volume, &self.dir, self.spec.is_stored(), &mut |_, _| {})?);
         }
         Ok(state.backing.as_mut().expect("it was just opened"))
     }
