@@ -75,23 +75,6 @@ async fn send_datagram(socket: &UdpSocket, bytes: &[u8]) -> std::io::Result<()> 
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_datagram_to_nobody_does_not_hold_back_the_next() {
-        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = nobody.local_addr().unwrap();
-        drop(nobody);
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        socket.connect(address).await.unwrap();
-        for _ in 0..10 {
-            send_datagram(&socket, b"x").await.unwrap();
-        }
-    }
-}
-
 async fn send_tcp(stream: &mut Option<TcpStream>, address: &str, records: &Records) -> Result<(), PortError> {
     let mut frames = Vec::with_capacity(records.bytes() + 8 * records.len());
     for record in records.iter() {
@@ -127,4 +110,21 @@ async fn send_relp(sender: &RelpSender, records: &Records) -> Result<(), PortErr
         answer.wait().await.map_err(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_datagram_to_nobody_does_not_hold_back_the_next() {
+        let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = nobody.local_addr().unwrap();
+        drop(nobody);
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(address).await.unwrap();
+        for _ in 0..10 {
+            send_datagram(&socket, b"x").await.unwrap();
+        }
+    }
 }
