@@ -23,6 +23,19 @@ fn confluent_kafka_administers_topics_and_groups() {
 }
 
 #[test]
+fn kafka_python_administers_topics() {
+    script("kafka/kafka_python_admin.py");
+}
+
+#[test]
+fn a_group_of_fifty_and_a_storm_of_joins_leave_nothing_behind() {
+    const SECONDS: &str = "8";
+    let cluster = Cluster::start(1);
+    let leader = cluster.pid(0).expect("the leader runs").to_string();
+    let _ = cluster.python("kafka/group_storm.py", &[cluster.address("kafka"), &leader, SECONDS]).ok();
+}
+
+#[test]
 fn bytes_that_no_client_sends_harm_nobody() {
     let cluster = Cluster::start(1);
     let leader = cluster.pid(0).expect("the leader runs").to_string();
