@@ -93,7 +93,7 @@ fn round(args: &Args, number: usize) -> anyhow::Result<Round> {
     let plain = || write_through(&scratch.0.join("big"), args.mebibytes);
     let log = || append_big(&scratch.0, args.mebibytes);
     // Whoever comes second finds the disk busier or its cache fuller: they take turns.
-    let (disk_mb_s, log_mb_s) = if number % 2 == 0 {
+    let (disk_mb_s, log_mb_s) = if number.is_multiple_of(2) {
         let disk = plain()?;
         (disk, log()?)
     } else {

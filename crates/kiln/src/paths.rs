@@ -61,6 +61,11 @@ impl DataDir {
         self.run().join(format!("broker-{rank}.sock"))
     }
 
+    /// Held by the process of a node for as long as it lives: nobody else touches what is that node's.
+    pub(crate) fn node_lock(&self, rank: u32) -> PathBuf {
+        self.run().join(format!("node-{rank}.lock"))
+    }
+
     /// The password with which agents log in to the broker; readable by the owner alone.
     pub(crate) fn agent_secret(&self) -> PathBuf {
         self.run().join("agent.secret")

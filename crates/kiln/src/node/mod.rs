@@ -9,6 +9,7 @@ mod foundations;
 mod host;
 mod leader;
 mod listen;
+mod lock;
 mod member;
 mod pmi;
 mod secret;
@@ -47,6 +48,7 @@ pub(crate) struct Node {
 /// Runs a node until it is told to stop.
 pub(crate) fn run(data: &DataDir, rank: u32) -> anyhow::Result<ExitCode> {
     host::follow_supervisor()?;
+    let _alone = lock::alone(data, rank)?;
     let config = settings::take_over(data)?.config;
     crate::log_to_stderr(&config);
     host::raise_file_limit();
