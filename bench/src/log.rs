@@ -264,18 +264,22 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let mut out =
-            format!("{:<26} {:>10} {:>10} {:>10}\n", "durable, 1 KiB", "per second", "p50 us", "p99 us");
+        let mut rows =
+            vec![format!("{:<26} {:>10} {:>10} {:>10}", "durable, 1 KiB", "per second", "p50 us", "p99 us")];
         for line in std::iter::once(&self.fdatasync).chain(&self.appends) {
             let Line { what, per_second, p50_us, p99_us } = line;
-            out += &format!("{what:<26} {per_second:>10.0} {p50_us:>10.0} {p99_us:>10.0}\n");
+            rows.push(format!("{what:<26} {per_second:>10.0} {p50_us:>10.0} {p99_us:>10.0}"));
         }
-        out += &format!("{:<26} {:>9.1}x\n\n", "most writers / one writer", self.gain());
-        out += &format!("{:<26} {:>10}\n", "sequential, 1 MiB", "MB/s");
-        out += &format!("{:<26} {:>10.0}\n", "plain file, one fdatasync", self.disk_mb_s);
-        out += &format!("{:<26} {:>10.0}\n", "log, durable", self.log_mb_s);
-        out += &format!("{:<26} {:>9.0}%\n", "log / plain file", 100.0 * self.log_mb_s / self.disk_mb_s);
-        out
+        rows.extend([
+            format!("{:<26} {:>9.1}x", "most writers / one writer", self.gain()),
+            String::new(),
+            format!("{:<26} {:>10}", "sequential, 1 MiB", "MB/s"),
+            format!("{:<26} {:>10.0}", "plain file, one fdatasync", self.disk_mb_s),
+            format!("{:<26} {:>10.0}", "log, durable", self.log_mb_s),
+            format!("{:<26} {:>9.0}%", "log / plain file", 100.0 * self.log_mb_s / self.disk_mb_s),
+            String::new(),
+        ]);
+        rows.join("\n")
     }
 
     fn json(&self) -> Value {
