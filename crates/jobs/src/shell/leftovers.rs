@@ -74,7 +74,14 @@ mod tests {
         fs::create_dir_all(lost.join("sub")).expect("a directory");
         fs::create_dir(&kept).expect("a directory");
         let sleep = |tmpdir: &Path| {
-            Command::new("sleep").arg("100").env("FLUX_JOB_TMPDIR", tmpdir).spawn().expect("a process")
+            let command = &mut Command::new("sleep");
+            let process = command.arg("100").env("FLUX_JOB_TMPDIR", tmpdir).spawn().expect("a process");
+            // The exec lets the parent go on before the kernel shows the new environment.
+            let environment = format!("/proc/{}/environ", process.id());
+            while fs::read(&environment).expect("a process of ours").is_empty() {
+                std::thread::yield_now();
+            }
+            process
         };
         let (mut doomed, mut innocent) = (sleep(&lost.join("jobtmp-0-f2")), sleep(&kept));
         sweep(dir.path()).expect("swept");
