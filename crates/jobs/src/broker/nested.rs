@@ -22,6 +22,7 @@ use super::client::{Jobs, JobsError};
 use super::start::{Handle, LeaderSettings, NodeSettings, StartError, start_leader, start_member};
 use crate::core::{NodeConfig, exit_code};
 use crate::proto::{InfoKey, Reply, Request};
+use crate::shell::environment::OF_JOB;
 use crate::spec::{BadR, R};
 
 /// Key under which rank 0 publishes its socket.
@@ -32,20 +33,6 @@ const SOCKET_PATH_MAX: usize = 107 - 8;
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the brokers take to end.
 const DRAIN: Duration = Duration::from_secs(1);
-/// The variables of the enclosing job that the script must not see.
-const OF_JOB: [&str; 11] = [
-    "FLUX_JOB_ID",
-    "FLUX_JOB_ID_PATH",
-    "FLUX_JOB_SIZE",
-    "FLUX_JOB_NNODES",
-    "FLUX_JOB_TMPDIR",
-    "FLUX_TASK_RANK",
-    "FLUX_TASK_LOCAL_ID",
-    "FLUX_KVS_NAMESPACE",
-    "PMI_FD",
-    "PMI_RANK",
-    "PMI_SIZE",
-];
 
 /// What a nested broker is told.
 #[derive(Clone)]

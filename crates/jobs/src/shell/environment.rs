@@ -19,8 +19,8 @@ pub(crate) struct Surroundings {
     pub(crate) root: bool,
 }
 
-/// Variables of an enclosing job, which must not reach a task.
-const FOREIGN: [&str; 12] = [
+/// Variables that say which job and task a process belongs to; they are not true inside another one.
+pub(crate) const OF_JOB: [&str; 11] = [
     "FLUX_JOB_ID",
     "FLUX_JOB_ID_PATH",
     "FLUX_JOB_SIZE",
@@ -29,11 +29,12 @@ const FOREIGN: [&str; 12] = [
     "FLUX_TASK_RANK",
     "FLUX_TASK_LOCAL_ID",
     "FLUX_KVS_NAMESPACE",
-    "FLUX_PMI_LIBRARY_PATH",
     "PMI_FD",
     "PMI_RANK",
     "PMI_SIZE",
 ];
+/// The library of the enclosing instance; a task gets this one's.
+const PMI_LIBRARY: &str = "FLUX_PMI_LIBRARY_PATH";
 
 /// The variables that all tasks of a job on one node have: those of the jobspec, and those about the job.
 pub(crate) fn of_job(
@@ -43,7 +44,7 @@ pub(crate) fn of_job(
     pmi: bool,
 ) -> BTreeMap<String, String> {
     let mut variables = submitted.clone();
-    for name in FOREIGN {
+    for name in OF_JOB.into_iter().chain([PMI_LIBRARY]) {
         variables.remove(name);
     }
     if !around.bin_dir.is_empty() {
