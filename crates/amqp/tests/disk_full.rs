@@ -3,7 +3,7 @@
 mod support;
 
 use kiln_amqp::wire::{BasicAck, BasicConsume, BasicGet, BasicQos, BasicReject, Method, ShortStr, Table};
-use support::{Client, Machine};
+use support::{Client, Machine, wait_until};
 
 static BODY: [u8; 64 << 10] = [b'x'; 64 << 10];
 
@@ -41,9 +41,8 @@ async fn a_publisher_that_waits_goes_on_consuming() {
         client.send(1, BasicAck { delivery_tag: tag, multiple: false }).await;
     }
     // The queue gave space back. The simulated disk goes on counting removed files, so the space is given here.
-    while machine.broker.queues()[0].disk_bytes > (BACKLOG * BODY.len()) as u64 / 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let half = (BACKLOG * BODY.len()) as u64 / 2;
+    wait_until("the queue gave no space back", || machine.broker.queues()[0].disk_bytes <= half).await;
     machine.disk.set_capacity(None);
     client.wait_for(|method| matches!(method, Method::ConnectionUnblocked(_))).await;
     let confirmed = BACKLOG as u64 + 1;
@@ -112,9 +111,7 @@ async fn dead_letters_wait_for_room() {
             continue;
         }
         machine.disk.set_capacity(None);
-        while ready(&machine, "grave") == Some(0) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        wait_until("the dead letter did not come", || ready(&machine, "grave") != Some(0)).await;
         assert_eq!((ready(&machine, "grave"), ready(&machine, "work")), (Some(1), Some(0)));
     }
 }

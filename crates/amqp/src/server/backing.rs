@@ -223,16 +223,20 @@ impl Backing {
         self.messages.read(Offset(offset), Upto::End, READ_BYTES).map(decode_messages)
     }
 
-    /// What is worth doing now, outside the lock.
+    /// What is worth doing now, outside the lock. Space that can be given back goes first: on a full disk the rest waits
+    /// for it.
     pub(super) fn chore(&mut self, now_ms: i64) -> Option<Chore> {
-        if let Some(chore) = self.shorten(now_ms) {
-            return Some(chore);
-        }
+        self.reclaim().or_else(|| self.shorten(now_ms))
+    }
+
+    fn reclaim(&mut self) -> Option<Chore> {
         if self.settled_since_reclaim < RECLAIM_INTERVAL && self.settled_bytes < RECLAIM_BYTES {
             return None;
         }
-        self.settled_since_reclaim = 0;
-        self.settled_bytes = 0;
+        // What a large batch settled beyond the mark counts for the next look: how acknowledgements came in batches
+        // never decides whether a segment is looked at.
+        self.settled_since_reclaim %= RECLAIM_INTERVAL;
+        self.settled_bytes %= RECLAIM_BYTES;
         let segments = self.messages.segments();
         let (_, sealed) = segments.split_last()?;
         if !sealed.iter().any(|s| self.live.is_dead(s.base.0, s.last.0)) {

@@ -23,6 +23,15 @@ use tokio::net::{TcpListener, TcpStream};
 const HANGS_AFTER: Duration = Duration::from_secs(20);
 const FRAME_MAX: u32 = 131_072;
 
+/// Waits for what happens by itself; a broker that does not get there hangs, `otherwise` says how.
+pub(crate) async fn wait_until(otherwise: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + HANGS_AFTER;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "the broker hangs: {otherwise}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A broker whose queues are on one disk and whose store is on another.
 pub(crate) struct Machine {
     pub(crate) broker: Broker,
