@@ -7,7 +7,7 @@ use std::path::Path;
 use kiln_amqp::wire::{Method, QueueDeclare, ShortStr, Table};
 use kiln_auth::Permissions;
 use kiln_world::Disk;
-use support::Machine;
+use support::{Machine, wait_until};
 
 /// A virtual host works as soon as it is made; deleting it closes its connections and removes its queues, and one of
 /// the same name that follows at once is empty.
@@ -37,9 +37,10 @@ async fn a_vhost_comes_and_goes() {
         other.declare("other", Table::new()).await;
         machine.broker.delete("/", "other", kiln_amqp::Conditions::default()).await.unwrap();
     }
-    while !machine.disk.list(Path::new("amqp/lab")).unwrap().is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    wait_until("the virtual host's files stay", || {
+        machine.disk.list(Path::new("amqp/lab")).unwrap().is_empty()
+    })
+    .await;
     machine.auth.add_vhost("lab").await.unwrap();
     let machine = machine.restart(false).await;
     assert!(machine.broker.queues().is_empty(), "the store remembers queues of a deleted virtual host");

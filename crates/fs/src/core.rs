@@ -1,0 +1,11 @@
+//! What the filesystem decides, without I/O, clock or chance.
+
+pub mod attr;
+pub mod errno;
+pub mod ids;
+pub mod layout;
+
+pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
+pub use errno::Errno;
+pub use ids::{Fid, Ino, ObjectId, OstIndex, SessionId, Xid};
+pub use layout::{Component, Extent, Layout, Pattern, Spread};
