@@ -1,9 +1,14 @@
 //! What the filesystem decides, without I/O, clock or chance.
 
 pub mod attr;
+pub mod clean;
+pub mod dirty;
 pub mod errno;
 pub mod ids;
 pub mod layout;
+pub mod ranges;
+pub mod readahead;
+pub mod split;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;

@@ -250,7 +250,7 @@ impl Layout {
 }
 
 /// How much of the `nth` of `count` objects a file of `size` bytes fills.
-fn object_length(size: u64, stripe: u64, count: u64, nth: u64) -> u64 {
+pub(super) fn object_length(size: u64, stripe: u64, count: u64, nth: u64) -> u64 {
     let (stripes, rest) = (size / stripe, size % stripe);
     let (rounds, last) = (stripes / count, stripes % count);
     let whole = rounds * stripe;
