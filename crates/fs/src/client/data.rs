@@ -4,7 +4,9 @@
 //! requests; sequential readers are read ahead for. Which of the two is allowed the caller says with each request, by
 //! [`Mode`]: it follows from the lease that the mount holds.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +14,23 @@ use bytes::Bytes;
 use crate::core::{Attr, Errno, Ino, Layout, Time};
 
 mod file;
+mod mount;
 mod osts;
+mod read;
+mod space;
+mod write;
+mod write_back;
+
+#[cfg(test)]
+mod tests;
+
+use mount::Mount;
 
 pub use file::FileData;
 pub use osts::Osts;
+
+/// Files that nobody uses are looked for when there are so many entries at least.
+const SWEEP_LEN_MIN: usize = 64;
 
 /// What the data path asks of the metadata side. Calls wait for as long as the MDS is away; no lock of the data path is
 /// held meanwhile. `ESTALE` says that the session was evicted.
@@ -107,17 +122,76 @@ impl Default for Settings {
 }
 
 /// The data path of one mount.
-pub struct DataPath;
+pub struct DataPath {
+    mount: Arc<Mount>,
+    files: Mutex<Files>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// The files that somebody uses, and some that nobody uses any more.
+#[derive(Default)]
+struct Files {
+    known: HashMap<Ino, Weak<FileData>>,
+    /// At this length those that nobody uses go.
+    sweep_at: usize,
+}
+
+impl Files {
+    fn insert(&mut self, ino: Ino, file: &Arc<FileData>) {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, file| file.strong_count() > 0);
+            self.sweep_at = 2 * self.known.len() + SWEEP_LEN_MIN;
+        }
+        self.known.insert(ino, Arc::downgrade(file));
+    }
+}
 
 impl DataPath {
     /// Starts its threads; they end when it is dropped. What is held back then is lost: flush each file before.
-    pub fn new(_mds: Arc<dyn Mds>, _osts: Arc<Osts>, _settings: Settings) -> Arc<DataPath> {
-        Arc::new(DataPath)
+    pub fn new(mds: Arc<dyn Mds>, osts: Arc<Osts>, settings: Settings) -> Arc<DataPath> {
+        let workers = settings.workers.max(1);
+        let mount = Arc::new(Mount::new(mds, osts, settings));
+        let workers = (0..workers).map(|_| {
+            let mount = Arc::clone(&mount);
+            let name = "fs-data".to_owned();
+            let spawned = thread::Builder::new().name(name).spawn(move || mount.work());
+            spawned.expect("a process that cannot make a thread cannot mount")
+        });
+        let workers = workers.collect();
+        Arc::new(DataPath { mount, files: Mutex::default(), workers })
     }
 
     /// The data of a file: one for all its handles. `head` has its first bytes, as they were with `attr`, where the MDS
     /// sent them along and they may be kept. `attr` and `layout` are taken as [`FileData::set_size`] does.
-    pub fn file(&self, _ino: Ino, _attr: &Attr, _layout: Layout, _head: Option<Bytes>) -> Arc<FileData> {
-        Arc::new(FileData)
+    pub fn file(&self, ino: Ino, attr: &Attr, layout: Layout, head: Option<Bytes>) -> Arc<FileData> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = files.known.get(&ino).and_then(Weak::upgrade).filter(|file| !file.is_gone());
+        let file = known.unwrap_or_else(|| {
+            let file = FileData::new(ino, Arc::clone(&self.mount), attr, layout.clone());
+            files.insert(ino, &file);
+            file
+        });
+        drop(files);
+        file.opened(attr, layout, head);
+        file
+    }
+
+    /// Data that is held back for all files, in bytes.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.mount.dirty_bytes()
+    }
+}
+
+impl Drop for DataPath {
+    fn drop(&mut self) {
+        let files = std::mem::take(self.files.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let waiting = self.mount.stop();
+        files.known.into_values().filter_map(|file| file.upgrade()).for_each(|file| file.discard());
+        drop(waiting);
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a thread of the data path has failed");
+            }
+        }
     }
 }

@@ -96,6 +96,11 @@ impl Dirty {
         self.complete.iter().copied()
     }
 
+    /// Whether the chunk that begins here has every byte.
+    pub fn is_complete(&self, key: u64) -> bool {
+        self.complete.contains(&key)
+    }
+
     /// The chunks that have been dirty since `stamp` or longer and begin below `limit`.
     pub fn due(&self, stamp: u64, limit: u64) -> impl Iterator<Item = u64> + '_ {
         let chunks = self.chunks.range(..limit).filter(move |(_, chunk)| chunk.stamp <= stamp);

@@ -212,6 +212,13 @@ impl Spread {
     }
 }
 
+impl Component {
+    /// It must get objects before it is written.
+    pub fn lacks_objects(&self) -> bool {
+        matches!(&self.pattern, Pattern::Raid0 { objects, .. } if objects.is_empty())
+    }
+}
+
 impl Layout {
     /// The pieces of `len` bytes from `offset`, in order. A range beyond the largest offset is cut.
     pub fn pieces(&self, offset: u64, len: u64) -> Pieces<'_> {
