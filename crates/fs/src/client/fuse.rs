@@ -21,10 +21,10 @@ mod tests;
 
 use std::io;
 
-pub(crate) use abi::{Init, flags};
+pub(crate) use abi::flags;
 pub(crate) use interrupt::Interrupt;
 pub(crate) use kernel::Kernel;
-pub(crate) use reply::{Entries, Entry, Opened, Reply, Statfs};
+pub(crate) use reply::{Entries, Entry, Opened, Reply, Statfs, kind_of};
 pub(crate) use request::{Op, Request, Setattr};
 
 use crate::core::Errno;
@@ -61,12 +61,12 @@ impl<'t> Answer<'t> {
     }
 
     /// Sends the answer. When this returns, the kernel has acted on it: pages are filled and unlocked, names are linked.
-    pub(crate) fn send(mut self, outcome: Result<&Reply<'_>, Errno>) {
+    pub(crate) fn send(mut self, outcome: Result<&Reply, Errno>) {
         self.owed = false;
         self.write(outcome);
     }
 
-    fn write(&self, outcome: Result<&Reply<'_>, Errno>) {
+    fn write(&self, outcome: Result<&Reply, Errno>) {
         let sent = reply::encode(self.unique, outcome, |parts| self.carrier.carry(parts));
         if let Err(error) = sent {
             // ENOENT: the program was killed and the kernel has given the request up.

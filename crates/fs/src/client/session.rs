@@ -18,10 +18,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_net::CallError;
-use kiln_net::wire::Status;
+use kiln_net::blocking::Closer;
+use kiln_net::{CallError, Status};
 
-pub(crate) use keeper::{Holder, Keeper};
+pub(crate) use keeper::{Holder, Keeper, new_id};
 use link::{Link, Lost};
 
 use super::fuse::Interrupt;
@@ -129,6 +129,11 @@ impl Session {
         self.link.lifetime()
     }
 
+    /// Waits, at most so long, for the session to be open; whether it is.
+    pub(crate) fn wait_up(&self, at_most: Duration) -> bool {
+        self.link.wait_up(at_most)
+    }
+
     /// Ends every wait with `errno`, and all calls from now on.
     pub(crate) fn end(&self, errno: Errno) {
         self.link.end(errno);
@@ -136,39 +141,36 @@ impl Session {
 
     /// Asks something that changes nothing.
     pub(crate) fn ask(&self, ask: Ask, waiter: Waiter<'_>) -> Result<Answered, Errno> {
-        self.exchange(&mut Op::Ask(ask), &[], waiter)
+        self.exchange(Op::Ask(ask), &[], waiter)
     }
 
     /// Changes something, once.
     pub(crate) fn change(&self, cred: Cred, act: Act, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
         let xid = self.begin_change();
         let change = Change { xid, done_below: xid, cred, act };
-        let answered = self.exchange(&mut Op::Change(change), bulk, waiter);
+        let answered = self.exchange(Op::Change(change), bulk, waiter);
         self.xids().open.remove(&xid.0);
         answered
     }
 
     /// Tells the MDS something that it answers with [`Answer::Done`].
     pub(crate) fn tell(&self, op: Op) -> Result<(), Errno> {
-        self.exchange(&mut { op }, &[], Waiter::MOUNT)?.outcome.map(drop)
+        self.exchange(op, &[], Waiter::MOUNT)?.outcome.map(drop)
     }
 
     /// Asks for a lock. A wait for it ends with `EINTR` when the program gets a signal, and the lock is not held then.
     pub(crate) fn lock(&self, lock: Lock, waiter: Waiter<'_>) -> Result<Answered, Errno> {
-        let waits = matches!(lock, Lock::Set { wait: true, .. });
-        let mut op = Op::Lock(lock);
-        if !waits {
-            return self.exchange(&mut op, &[], waiter);
+        match lock {
+            Lock::Set { wait: true, .. } => self.exchange_interruptibly(Op::Lock(lock), waiter),
+            _ => self.exchange(Op::Lock(lock), &[], waiter),
         }
-        self.exchange_interruptibly(&mut op, waiter)
     }
 
     /// The session lives; a connection on which that is not answered in time is lost.
     pub(crate) fn ping(&self, at_most: Duration) -> Result<(), Errno> {
-        let (mut line, _) = self.link.line(Waiter::MOUNT, None)?;
-        let request = self.request(line.session, Op::Ping);
+        let (session, mut line) = self.link.line(Waiter::MOUNT, None)?;
         let timed = line.connection.set_timeout(Some(at_most)).is_ok();
-        let called = line.connection.call::<_, Reply>(&request, &[]);
+        let called = line.connection.call::<_, Reply>(&self.request(session, Op::Ping), &[]);
         if timed && called.is_ok() && line.connection.set_timeout(None).is_ok() {
             self.link.put_back(line);
         } else {
@@ -199,59 +201,52 @@ impl Session {
         wire::Request::Mds(wire::mds::Request { fs: self.fs.clone(), session, op })
     }
 
+    /// Puts into a request what is different when it is sent again.
+    fn freshen(&self, request: &mut wire::Request) {
+        if let wire::Request::Mds(wire::mds::Request { op: Op::Change(change), .. }) = request {
+            change.done_below = self.done_below();
+        }
+    }
+
     /// Sends until it is answered.
-    fn exchange(&self, op: &mut Op, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
+    fn exchange(&self, op: Op, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
         let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
-        let mut began = None;
+        let (session, mut line) = self.link.line(waiter, None)?;
+        let mut request = self.request(session, op);
         loop {
-            let (mut line, session) = self.link.line(waiter, began)?;
-            began = Some(session);
-            if let Op::Change(change) = op {
-                change.done_below = self.done_below();
-            }
-            let request = self.request(session, op.clone());
+            self.freshen(&mut request);
             let called = line.connection.call::<_, Reply>(&request, &[bulk]);
-            let (reply, bulk) = match self.called(called, &line)? {
-                Some(answer) => answer,
-                None => continue,
-            };
-            let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
-            self.link.put_back(line);
-            return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
+            if let Some((reply, bulk)) = self.called(called, &line)? {
+                let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
+                self.link.put_back(line);
+                return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
+            }
+            line = self.link.line(waiter, Some(session))?.1;
         }
     }
 
     /// As [`Session::exchange`], for a call that waits at the MDS: it ends with its connection.
-    fn exchange_interruptibly(&self, op: &mut Op, waiter: Waiter<'_>) -> Result<Answered, Errno> {
+    fn exchange_interruptibly(&self, op: Op, waiter: Waiter<'_>) -> Result<Answered, Errno> {
         let raised = || waiter.interrupt.is_some_and(Interrupt::is_raised);
-        let mut began = None;
+        let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
+        let (session, mut line) = self.link.line(waiter, None)?;
+        let request = self.request(session, op);
         loop {
-            if raised() {
-                return Err(Errno::EINTR);
-            }
-            let (mut line, session) = self.link.line(waiter, began)?;
-            began = Some(session);
-            if let (Some(interrupt), Ok(closer)) = (waiter.interrupt, line.connection.shutdown_handle()) {
-                interrupt.on_raise(move || closer.close());
-            }
-            let request = self.request(session, op.clone());
-            let called = line.connection.call::<_, Reply>(&request, &[]);
-            if let Some(interrupt) = waiter.interrupt {
-                interrupt.on_raise(|| {});
-            }
-            if called.is_err() && raised() {
+            let closer = line.connection.shutdown_handle().ok();
+            let hook = move || closer.iter().for_each(Closer::close);
+            let called = hooked(waiter.interrupt, hook, || line.connection.call::<_, Reply>(&request, &[]));
+            let interrupted = raised();
+            if called.is_err() && interrupted {
                 self.link.drop_line(&line);
                 return Err(Errno::EINTR);
             }
-            let Some((reply, bulk)) = self.called(called, &line)? else { continue };
-            let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket: 0 };
-            if raised() {
-                // The hook may have closed it.
-                self.link.drop_line(&line);
-            } else {
-                self.link.put_back(line);
+            if let Some((reply, bulk)) = self.called(called, &line)? {
+                let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
+                // The hook may have closed it after the answer came.
+                if interrupted { self.link.drop_line(&line) } else { self.link.put_back(line) }
+                return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
             }
-            return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
+            line = self.link.line(waiter, Some(session))?.1;
         }
     }
 
@@ -281,7 +276,18 @@ impl Session {
     }
 }
 
-/// Why the link ended.
+/// Runs `call`; an interrupt meanwhile runs `hook`.
+fn hooked<R>(interrupt: Option<&Interrupt>, hook: impl FnOnce() + Send + 'static, call: impl FnOnce() -> R) -> R {
+    if let Some(interrupt) = interrupt {
+        interrupt.on_raise(hook);
+    }
+    let result = call();
+    if let Some(interrupt) = interrupt {
+        interrupt.on_raise(|| {});
+    }
+    result
+}
+
 impl From<Lost> for Errno {
     fn from(lost: Lost) -> Errno {
         match lost {
@@ -290,4 +296,9 @@ impl From<Lost> for Errno {
             Lost::Gone => Errno::EINTR,
         }
     }
+}
+
+/// Whether the server answered, and the same request would be answered the same again.
+fn is_refusal(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { status: Status::BadRequest, .. } | CallError::Decode(_) | CallError::Encode(_))
 }

@@ -58,7 +58,6 @@ pub(crate) mod flags {
     pub(crate) const FOPEN_NOFLUSH: u32 = 1 << 5;
     pub(crate) const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
-    pub(crate) const GETATTR_FH: u32 = 1;
 
     pub(crate) const FATTR_MODE: u32 = 1;
     pub(crate) const FATTR_UID: u32 = 1 << 1;
@@ -79,7 +78,6 @@ pub(crate) mod flags {
     pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
     pub(crate) const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
     pub(crate) const LK_FLOCK: u32 = 1;
-    pub(crate) const FSYNC_FDATASYNC: u32 = 1;
     pub(crate) const SETXATTR_ACL_KILL_SGID: u32 = 1;
 }
 

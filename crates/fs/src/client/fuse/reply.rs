@@ -3,6 +3,8 @@
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::abi;
 use crate::core::{Attr, Errno, FileKind, Ino, Time};
 use crate::wire::mds::{LockKind, RecordLock};
@@ -15,17 +17,17 @@ const IO_BYTES: u32 = 1 << 20;
 const FIXED_BYTES: usize = abi::ENTRY_OUT_BYTES + 32;
 
 /// An answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Reply<'r> {
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
     Done,
-    Entry(Entry<'r>),
+    Entry(Entry),
     /// The name is not there, and the kernel may rely on it for so long.
     NoEntry(Duration),
-    Attr { attr: &'r Attr, keep: Duration },
-    Created(Entry<'r>, Opened),
+    Attr { attr: Attr, keep: Duration },
+    Created(Entry, Opened),
     Opened(Opened),
     /// Data of a file or a directory, a link's target, an attribute's value.
-    Bytes(&'r [u8]),
+    Bytes(Bytes),
     Written(u32),
     XattrSize(u32),
     Statfs(Statfs),
@@ -35,9 +37,9 @@ pub(crate) enum Reply<'r> {
 }
 
 /// A name that leads to an inode.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry<'r> {
-    pub(crate) attr: &'r Attr,
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) attr: Attr,
     /// How long the kernel may rely on the name.
     pub(crate) keep_name: Duration,
     /// How long it may rely on the attributes.
@@ -65,7 +67,7 @@ pub(crate) struct Statfs {
 /// Encodes an answer and gives it to `carry`, the data of the answer uncopied.
 pub(super) fn encode<R>(
     unique: u64,
-    outcome: Result<&Reply<'_>, Errno>,
+    outcome: Result<&Reply, Errno>,
     carry: impl FnOnce(&[IoSlice<'_>]) -> R,
 ) -> R {
     let mut fixed = Out::new();
@@ -117,7 +119,7 @@ impl Out {
     }
 
     /// Writes the fixed part, returns what follows.
-    fn reply<'r>(&mut self, reply: &Reply<'r>) -> &'r [u8] {
+    fn reply<'r>(&mut self, reply: &'r Reply) -> &'r [u8] {
         match reply {
             Reply::Done => {}
             Reply::Entry(entry) => self.entry(entry),
@@ -145,9 +147,9 @@ impl Out {
         &[]
     }
 
-    fn entry(&mut self, entry: &Entry<'_>) {
+    fn entry(&mut self, entry: &Entry) {
         self.entry_head(entry.attr.ino.0, entry.keep_name, entry.keep_attr);
-        self.attr(entry.attr);
+        self.attr(&entry.attr);
     }
 
     fn no_entry(&mut self, keep: Duration) {
@@ -262,6 +264,10 @@ impl Entries {
         &self.bytes
     }
 
+    pub(crate) fn into_bytes(self) -> Bytes {
+        Bytes::from(self.bytes)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -276,7 +282,7 @@ impl Entries {
     }
 
     /// Adds a name with attributes; without `entry` the kernel takes the name alone.
-    pub(crate) fn push_plus(&mut self, ino: Ino, kind: FileKind, name: &[u8], next: u64, entry: Option<&Entry<'_>>) -> bool {
+    pub(crate) fn push_plus(&mut self, ino: Ino, kind: FileKind, name: &[u8], next: u64, entry: Option<&Entry>) -> bool {
         if self.bytes.len() + record_bytes(abi::ENTRY_OUT_BYTES, name) > self.bytes_max {
             return false;
         }
