@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::CALLS_PER_SESSION_MAX;
-use super::holding::meet;
 use crate::core::{Ino, SessionId};
 use crate::wire::mds::{Callback, Take};
 
@@ -44,25 +43,13 @@ impl Calls {
         now: Duration,
     ) -> Option<Callback> {
         let count = self.counts.get(&session).copied().unwrap_or(0);
-        let take = self.with_those_before(session, ino, take);
-        if count >= CALLS_PER_SESSION_MAX || self.of(session, ino).any(|sent| covers(sent, &take)) {
+        if count >= CALLS_PER_SESSION_MAX || self.of(session, ino).any(|sent| covers(sent, take)) {
             return None;
         }
         self.seq += 1;
         self.counts.insert(session, count + 1);
         self.outstanding.insert((session, ino, self.seq), Call { take: take.clone(), sent: now });
-        Some(Callback { seq: self.seq, ino, take })
-    }
-
-    /// What will be left of a data lease after those that are on their way and this one: the session is told that, so that
-    /// both sides have the same when they have counted any of them.
-    fn with_those_before(&self, session: SessionId, ino: Ino, take: &Take) -> Take {
-        let Take::Data(mode) = take else { return take.clone() };
-        let before = self.of(session, ino).filter_map(|sent| match sent {
-            Take::Data(mode) => Some(*mode),
-            _ => None,
-        });
-        Take::Data(before.fold(*mode, meet))
+        Some(Callback { seq: self.seq, ino, take: take.clone() })
     }
 
     /// A callback is acknowledged.
@@ -111,7 +98,7 @@ fn all_of(session: SessionId) -> std::ops::RangeInclusive<(SessionId, Ino, u64)>
 fn covers(sent: &Take, take: &Take) -> bool {
     match (sent, take) {
         (Take::Names, Take::Name(_)) => true,
-        (Take::Data(sent), Take::Data(mode)) => meet(*sent, *mode) == *sent,
+        (Take::Data(sent), Take::Data(down_to)) => sent <= down_to,
         _ => sent == take,
     }
 }

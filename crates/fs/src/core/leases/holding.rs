@@ -66,16 +66,6 @@ pub(super) fn join(held: DataLease, want: DataLease) -> DataLease {
     }
 }
 
-/// What stays of a data lease when it is taken down to `to`: the most that is in both. Read and Direct have nothing in
-/// common, for the reason that [`join`] gives.
-pub(super) fn meet(held: DataLease, to: DataLease) -> DataLease {
-    match (held, to) {
-        (one, DataLease::Write) | (DataLease::Write, one) => one,
-        (one, other) if one == other => one,
-        _ => DataLease::None,
-    }
-}
-
 /// Whether a request that waits with this touch is against somebody else getting the data in this mode.
 pub(super) fn touch_excludes(touch: &Touch, mode: DataLease) -> bool {
     match touch {
@@ -119,7 +109,7 @@ impl Holding {
                 }
             }
             Take::Names => self.drop_names(),
-            Take::Data(mode) => self.leases.data = meet(self.leases.data, *mode),
+            Take::Data(mode) => self.leases.data = self.leases.data.min(*mode),
             Take::Name(_) | Take::Unlinked => {}
         }
     }
@@ -163,7 +153,8 @@ impl Holding {
     }
 }
 
-/// The most that a session may keep of `held` beside another that uses the data in the mode `used`.
+/// What a session keeps of `held` beside another that uses the data in the mode `used`. A writer is not taken down to
+/// Direct: it may not have its answer yet, believe that it holds Read, and keep that.
 fn down_to(used: DataLease, held: DataLease) -> DataLease {
-    if used == DataLease::Write { DataLease::None } else { meet(held, used) }
+    if (used, held) == (DataLease::Read, DataLease::Write) { DataLease::Read } else { DataLease::None }
 }
