@@ -5,6 +5,7 @@ pub mod errno;
 pub mod ids;
 pub mod layout;
 pub mod leases;
+pub mod locks;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;

@@ -199,7 +199,7 @@ impl LeaseTable {
         if awaited || called {
             return None;
         }
-        self.make_room(session, dir)?.know(known);
+        self.make_room(session, dir)?.know(&known);
         Some(Grant { ino: dir, leases: Leases { names: true, ..Leases::default() } })
     }
 

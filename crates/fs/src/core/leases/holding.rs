@@ -126,7 +126,7 @@ impl Holding {
     }
 
     /// Gives the names, of which these are known again.
-    pub(super) fn know<'n>(&mut self, known: impl Iterator<Item = &'n [u8]> + Clone) {
+    pub(super) fn know<'n>(&mut self, known: &(impl Iterator<Item = &'n [u8]> + Clone)) {
         self.leases.names = true;
         self.without.retain(|name| !known.clone().any(|known| known == name.as_slice()));
     }

@@ -18,7 +18,9 @@ fn data(mode: DataLease) -> Leases {
 
 fn table() -> LeaseTable {
     let mut table = LeaseTable::new(100, 1000);
-    [A, B, C].map(|session| table.join(session));
+    for session in [A, B, C] {
+        table.join(session);
+    }
     table
 }
 
@@ -346,7 +348,9 @@ impl World {
         if let Some(name) = &name {
             grants.extend(self.table.grant_names(session, ino, [name.as_slice()].into_iter(), ticket));
         }
-        ticket.into_iter().for_each(|ticket| self.table.leave(ticket));
+        if let Some(ticket) = ticket {
+            self.table.leave(ticket);
+        }
         self.answers.push(AnswerOnItsWay { session, seq: self.table.seq(), grants, name });
     }
 
@@ -498,7 +502,9 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..120),
     ) {
         let mut world = World::new();
-        steps.iter().for_each(|step| world.step(step));
+        for step in &steps {
+            world.step(step);
+        }
         world.settle();
     }
 }
