@@ -181,7 +181,7 @@ impl LeaseTable {
         &mut self,
         session: SessionId,
         dir: Ino,
-        known: impl Iterator<Item = &'n [u8]> + Clone,
+        known: &(impl Iterator<Item = &'n [u8]> + Clone),
         ticket: Option<Ticket>,
     ) -> Option<Grant> {
         let fresh = self.find(dir, session).is_none_or(|holding| !holding.leases.names);
@@ -199,7 +199,7 @@ impl LeaseTable {
         if awaited || called {
             return None;
         }
-        self.make_room(session, dir)?.know(&known);
+        self.make_room(session, dir)?.know(known);
         Some(Grant { ino: dir, leases: Leases { names: true, ..Leases::default() } })
     }
 

@@ -29,7 +29,7 @@ fn ack(callback: &Callback) -> Acked {
 }
 
 fn names(table: &mut LeaseTable, session: SessionId, known: &[&str]) -> bool {
-    table.grant_names(session, DIR, known.iter().map(|name| name.as_bytes()), None).is_some()
+    table.grant_names(session, DIR, &known.iter().map(|name| name.as_bytes()), None).is_some()
 }
 
 /// Sends what `touch` needs back, as `session`.
@@ -346,7 +346,7 @@ impl World {
         self.applied(session, &touches);
         let mut grants: Vec<Grant> = self.table.grant(session, ino, leases, ticket).into_iter().collect();
         if let Some(name) = &name {
-            grants.extend(self.table.grant_names(session, ino, [name.as_slice()].into_iter(), ticket));
+            grants.extend(self.table.grant_names(session, ino, &std::iter::once(name.as_slice()), ticket));
         }
         if let Some(ticket) = ticket {
             self.table.leave(ticket);
