@@ -6,6 +6,7 @@ pub mod ids;
 pub mod layout;
 pub mod leases;
 pub mod locks;
+pub mod namespace;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;
