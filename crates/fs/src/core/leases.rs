@@ -68,8 +68,6 @@ struct Usage {
     inodes: usize,
     /// Those that are open.
     opens: usize,
-    /// It is being evicted: no callback is sent and nothing granted.
-    mute: bool,
 }
 
 /// See the module.
@@ -125,10 +123,8 @@ impl LeaseTable {
     pub fn call(&mut self, conflicts: &[Conflict], now: Duration) -> Vec<(SessionId, Callback)> {
         let mut sent = Vec::new();
         for Conflict { session, ino, take } in conflicts {
-            let mute = self.sessions.get(session).is_none_or(|usage| usage.mute);
-            if !mute && let Some(callback) = self.calls.begin(*session, *ino, take, now) {
-                sent.push((*session, callback));
-            }
+            let callback = self.calls.begin(*session, *ino, take, now);
+            sent.extend(callback.map(|callback| (*session, callback)));
         }
         sent
     }
@@ -225,7 +221,7 @@ impl LeaseTable {
 
     /// The holding of a session on an inode, made if the session may have one more.
     fn make_room(&mut self, session: SessionId, ino: Ino) -> Option<&mut Holding> {
-        let usage = self.sessions.get_mut(&session).filter(|usage| !usage.mute)?;
+        let usage = self.sessions.get_mut(&session)?;
         let held = self.inodes.get(&ino).is_some_and(|list| list.iter().any(|one| one.session == session));
         if !held && usage.inodes >= self.leases_per_session_max {
             return None;
@@ -298,19 +294,24 @@ impl LeaseTable {
         })
     }
 
-    /// Whether somebody has it open, or may have: was asked and has not answered yet, or will not answer any more.
+    /// How a session has a file open.
+    pub fn open_mode(&self, session: SessionId, ino: Ino) -> Option<OpenMode> {
+        self.find(ino, session)?.open
+    }
+
+    /// Whether somebody has it open, or was asked and has not answered yet.
     pub fn in_use(&self, ino: Ino) -> bool {
         self.holdings(ino).iter().any(|holding| {
             let asked = || self.calls.of(holding.session, ino).any(|take| *take == Take::Unlinked);
-            let mute = || self.sessions.get(&holding.session).is_some_and(|usage| usage.mute);
-            holding.open.is_some() || asked() || mute()
+            holding.open.is_some() || asked()
         })
     }
 
-    /// The inode has lost its last name: what there is to ask those who may have it open without having said so.
-    pub fn unlinked(&self, ino: Ino) -> Vec<Conflict> {
-        let silent = self.holdings(ino).iter().filter(|holding| holding.open.is_none());
-        silent.map(|holding| Conflict { session: holding.session, ino, take: Take::Unlinked }).collect()
+    /// What there is to ask a session whose own request takes the last name of an inode: others have said whether they have
+    /// it open when they gave back its attributes.
+    pub fn unlinked(&self, session: SessionId, ino: Ino) -> Option<Conflict> {
+        let silent = self.find(ino, session).is_some_and(Holding::may_be_open);
+        silent.then_some(Conflict { session, ino, take: Take::Unlinked })
     }
 
     /// The inode is gone.
@@ -351,33 +352,28 @@ impl LeaseTable {
         self.calls.outstanding(session)
     }
 
+    /// Time was lost in which nobody could acknowledge: every callback counts as sent now.
+    pub fn renew_calls(&mut self, now: Duration) {
+        self.calls.renew(now);
+    }
+
     /// Sessions with a callback that is outstanding since before `since`.
     pub fn overdue(&self, since: Duration) -> Vec<SessionId> {
         self.calls.overdue(since)
     }
 
-    /// The session is being evicted: leases on names and attributes end at once. Those on data, and open files, stay until
-    /// the targets have been told not to serve it, and [`LeaseTable::drop_session`].
-    pub fn mute(&mut self, session: SessionId) {
-        let Some(usage) = self.sessions.get_mut(&session) else { return };
-        usage.mute = true;
-        self.calls.drop_session(session);
-        let only_data = |holding: &mut Holding| {
-            if holding.session == session {
-                holding.release(Leases { meta: true, names: true, data: DataLease::None });
-            }
-        };
-        self.inodes.values_mut().flatten().for_each(only_data);
-    }
-
-    /// Everything of a session is free.
-    pub fn drop_session(&mut self, session: SessionId) {
+    /// Everything of a session is free. Which files it may have been writing.
+    pub fn drop_session(&mut self, session: SessionId) -> Vec<Ino> {
         self.calls.drop_session(session);
         self.sessions.remove(&session);
-        self.inodes.retain(|_, list| {
-            list.retain(|holding| holding.session != session);
+        let mut written = Vec::new();
+        self.inodes.retain(|ino, list| {
+            for gone in list.extract_if(.., |holding| holding.session == session) {
+                written.extend((gone.leases.data >= DataLease::Direct).then_some(*ino));
+            }
             !list.is_empty()
         });
+        written
     }
 
     /// The mode in which a session uses the data of a file when it gets `want` beside what it holds.

@@ -74,6 +74,12 @@ impl Calls {
         calls
     }
 
+    pub(super) fn renew(&mut self, now: Duration) {
+        for call in self.outstanding.values_mut() {
+            call.sent = now;
+        }
+    }
+
     pub(super) fn overdue(&self, since: Duration) -> Vec<SessionId> {
         let late = self.outstanding.iter().filter(|(_, call)| call.sent < since);
         let mut sessions: Vec<SessionId> = late.map(|(&(session, ..), _)| session).collect();

@@ -143,6 +143,11 @@ impl Holding {
         if self.leases.data >= DataLease::Direct { OpenMode::Write } else { OpenMode::Read }
     }
 
+    /// Whether the session may have it open without having said so: to open without asking needs attributes and data.
+    pub(super) fn may_be_open(&self) -> bool {
+        self.open.is_none() && self.leases.meta && self.leases.data != DataLease::None
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.leases == Leases::default() && self.open.is_none()
     }

@@ -175,37 +175,33 @@ fn a_session_keeps_at_most_so_much() {
 }
 
 #[test]
-fn an_unlinked_file_is_in_use_until_everybody_has_answered_and_closed() {
+fn an_unlinked_file_is_in_use_until_its_remover_has_answered_and_everybody_closed() {
     let mut table = table();
-    table.grant(A, FILE, META, None);
-    table.grant(B, FILE, META, None);
-    assert!(table.open(C, FILE, OpenMode::Read).is_ok());
-    let asked = table.unlinked(FILE);
-    assert_eq!(asked.iter().map(|conflict| conflict.session).collect::<Vec<_>>(), [A, B]);
-    let sent = table.call(&asked, NOW);
-    table.close(C, FILE);
-    table.ack(A, ack(&sent[0].1));
-    assert!(table.in_use(FILE), "B has not answered");
-    table.ack(B, Acked { open: true, ..ack(&sent[1].1) });
-    assert!(table.in_use(FILE), "B has it open");
-    assert_eq!(table.close(B, FILE), Some(OpenMode::Read));
+    table.grant(A, FILE, Leases { meta: true, names: false, data: DataLease::Write }, None);
+    assert!(table.open(B, FILE, OpenMode::Read).is_ok());
+    assert_eq!(table.unlinked(B, FILE), None, "it is known");
+    let asked = table.unlinked(A, FILE).expect("A may have it open");
+    let sent = table.call(&[asked], NOW);
+    table.close(B, FILE);
+    assert!(table.in_use(FILE), "A has not answered");
+    table.ack(A, Acked { open: true, ..ack(&sent[0].1) });
+    assert!(table.in_use(FILE), "A has it open");
+    assert_eq!(table.close(A, FILE), Some(OpenMode::Write));
     assert!(!table.in_use(FILE));
     table.forget(FILE);
-    assert_eq!((table.inodes_of(A), table.inodes_of(B), table.inodes_of(C)), (0, 0, 0));
+    assert_eq!((table.inodes_of(A), table.inodes_of(B)), (0, 0));
 }
 
 #[test]
-fn a_session_that_is_evicted_keeps_data_until_it_is_dropped() {
+fn a_session_that_ends_leaves_nothing_but_what_it_may_have_written() {
     let mut table = table();
     table.grant(B, FILE, data(DataLease::Write), None);
     table.grant(B, DIR, META, None);
-    table.mute(B);
-    assert_eq!(table.conflicts(A, &[(DIR, Touch::Meta)]), []);
-    assert_eq!(table.conflicts(A, &[(FILE, Touch::Size)]).len(), 1);
-    assert_eq!(call(&mut table, A, FILE, Touch::Size), [], "nobody is there to call");
-    assert_eq!(table.grant(B, DIR, META, None), None);
-    table.drop_session(B);
-    assert_eq!(table.conflicts(A, &[(FILE, Touch::Size)]), []);
+    let sent = call(&mut table, A, FILE, Touch::Size);
+    assert_eq!(table.drop_session(B), [FILE]);
+    assert_eq!(table.conflicts(A, &[(FILE, Touch::Size), (DIR, Touch::Meta)]), []);
+    assert_eq!(table.ack(B, ack(&sent[0].1)), None);
+    assert_eq!(table.grant(B, DIR, META, None), None, "it is no session any more");
 }
 
 #[test]
@@ -412,7 +408,6 @@ impl World {
     }
 
     fn evict(&mut self, session: SessionId) {
-        self.table.mute(session);
         self.table.drop_session(session);
         self.beliefs.retain(|(of, _), _| *of != session);
         self.callbacks.remove(&session);
