@@ -35,7 +35,8 @@ impl Names {
         }
     }
 
-    /// The name leads there now. `false`: there are too many to remember, and nothing is known any more.
+    /// The name leads there now; `None` when that is not known, or not covered by the lease. `false`: there are too many to
+    /// remember, and nothing is known any more.
     #[must_use]
     pub(crate) fn add(&mut self, name: &[u8], ino: Option<Ino>) -> bool {
         if self.names.len() >= NAMES_MAX && !self.names.contains_key(name) {
@@ -45,8 +46,47 @@ impl Names {
         true
     }
 
-    /// The name is not there any more.
+    /// The name is not there any more; what it led to. A name that the lease does not cover stays one that is asked for.
     pub(crate) fn remove(&mut self, name: &[u8]) -> Option<Ino> {
+        if self.find(name) == Known::Unknown {
+            return None;
+        }
         self.names.remove(name).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_made_here_is_not_there() {
+        let mut names = Names::default();
+        assert_eq!(names.find(b"a"), Known::Absent);
+        assert!(names.add(b"a", Some(Ino(5))));
+        assert_eq!(names.find(b"a"), Known::There(Ino(5)));
+        assert_eq!(names.remove(b"a"), Some(Ino(5)));
+        assert_eq!(names.find(b"a"), Known::Absent);
+    }
+
+    #[test]
+    fn a_name_that_was_called_back_is_asked_for_until_it_is_granted_again() {
+        let mut names = Names::default();
+        assert!(names.add(b"a", None));
+        assert_eq!(names.find(b"a"), Known::Unknown);
+        assert_eq!(names.remove(b"a"), None);
+        assert_eq!(names.find(b"a"), Known::Unknown, "the lease on it did not come back");
+        assert!(names.add(b"a", Some(Ino(6))));
+        assert_eq!(names.find(b"a"), Known::There(Ino(6)));
+    }
+
+    #[test]
+    fn too_many_names_are_not_remembered() {
+        let mut names = Names::default();
+        for n in 0..NAMES_MAX {
+            assert!(names.add(n.to_string().as_bytes(), None));
+        }
+        assert!(!names.add(b"one more", None));
+        assert!(names.add(b"7", None), "one that is known already");
     }
 }

@@ -171,7 +171,7 @@ impl Client {
         }
         let Made { attr, file, opening, grants } = opened;
         let kept = self.meta.absorb(grants, stamp);
-        self.name_added(parent, name, Some(attr.ino), stamp);
+        self.name_added(parent, name, attr.ino, &kept, stamp);
         let entry = self.made_entry(attr, Some(parent), &kept, before);
         let flags = self.open_flags(&opening.inode, open);
         let opened = Opened { handle: opening.handle(file), flags };

@@ -162,7 +162,7 @@ impl Client {
             entry.keep_attr = self.own_attr_time(&kept, entry.attr.ino);
             entry
         };
-        self.name_added(parent, name, Some(entry.attr.ino), stamp);
+        self.name_added(parent, name, entry.attr.ino, &kept, stamp);
         if fresh_dir && kept.grants().iter().any(|grant| grant.ino == entry.attr.ino && grant.leases.names) {
             let inode = self.meta.inodes.get(entry.attr.ino);
             let mut state = inode.state();
@@ -198,10 +198,21 @@ impl Client {
         }
     }
 
-    /// A name was made by this mount; what it leads to, where that is known.
-    pub(super) fn name_added(&self, parent: Ino, name: &[u8], ino: Option<Ino>, stamp: Stamp) {
+    /// A name was made by this mount; what it leads to, where that is known and `kept` covers it.
+    pub(super) fn name_added(&self, parent: Ino, name: &[u8], ino: Ino, kept: &Kept<'_>, stamp: Stamp) {
+        let ino = (!kept.name(parent).is_zero()).then_some(ino);
         self.name_changed(parent, name, stamp, |state| {
             state.add_name(name, ino);
+            Some(())
+        });
+    }
+
+    /// A name was given to something else by this mount. The answer covers no name: one that the lease did not cover stays
+    /// unknown.
+    fn name_replaced(&self, parent: Ino, name: &[u8], ino: Option<Ino>, stamp: Stamp) {
+        self.name_changed(parent, name, stamp, |state| {
+            let known = state.find_name(name) != Known::Unknown;
+            state.add_name(name, ino.filter(|_| known));
             Some(())
         });
     }
@@ -260,9 +271,9 @@ impl Client {
     fn renamed(&self, (from, from_name): (Ino, &[u8]), (to, to_name): (Ino, &[u8]), how: Rename, stamp: Stamp) {
         let moved = self.name_removed(from, from_name, stamp);
         let replaced = self.name_removed(to, to_name, stamp);
-        self.name_added(to, to_name, moved, stamp);
+        self.name_replaced(to, to_name, moved, stamp);
         if how == Rename::Exchange {
-            self.name_added(from, from_name, replaced, stamp);
+            self.name_replaced(from, from_name, replaced, stamp);
         }
     }
 
@@ -276,7 +287,7 @@ impl Client {
         let kept = self.meta.absorb(answered.grants, stamp);
         let attr = expect_entry(answered.outcome)?;
         let entry = self.entry(attr, parent, &kept, before);
-        self.name_added(parent, name, Some(ino), stamp);
+        self.name_added(parent, name, ino, &kept, stamp);
         Ok(Ready::keeping(Reply::Entry(entry), kept))
     }
 }
