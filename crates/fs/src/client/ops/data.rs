@@ -7,8 +7,8 @@ use crate::client::cache::{Begin, Inode, Need, Use};
 use crate::client::data::Seek;
 use crate::client::fuse::Reply;
 use crate::client::handles::Handle;
-use crate::core::Errno;
-use crate::wire::mds::Ask;
+use crate::core::{Errno, SetAttr};
+use crate::wire::mds::{Act, Ask};
 
 /// How often a lease is asked for that is always gone again when it comes.
 const ASKS_MAX: u32 = 1000;
@@ -71,7 +71,7 @@ impl Client {
         let used = self.begin(caller, &handle.inode, need)?;
         let offset = if append { handle.file.size() } else { offset };
         if how.kill_suid_sgid {
-            handle.file.kill_suid_sgid();
+            self.kill_set_id(caller, &handle.inode)?;
         }
         let sync = how.flags & libc::O_DSYNC != 0;
         handle.file.write(offset, data, used.mode, sync)?;
@@ -83,6 +83,24 @@ impl Client {
             self.notices.forget_pages(handle.inode.ino, offset, data.len() as u64);
         }
         Ok(Ready::using(Reply::Written(data.len() as u32), used))
+    }
+
+    /// Somebody without privileges writes: set-id bits go before the first byte comes. The file's attributes show it at
+    /// once, which they would not if it were told with the data.
+    fn kill_set_id(&self, caller: &Caller<'_>, inode: &Inode) -> Result<(), Errno> {
+        const SET_ID: u16 = (libc::S_ISUID | libc::S_ISGID) as u16;
+        let state = inode.state();
+        let plain = state.meta && state.last_attr().is_some_and(|attr| attr.mode & SET_ID == 0);
+        drop(state);
+        if plain {
+            return Ok(());
+        }
+        let before = self.meta.changes();
+        let set = SetAttr { kill_suid_sgid: true, ..SetAttr::default() };
+        let answered = self.change(caller, Act::Setattr { ino: inode.ino, set })?;
+        drop(self.meta.absorb(answered.grants, answered.stamp));
+        self.meta.note(&super::attrs::expect_attr(answered.outcome)?, before);
+        Ok(())
     }
 
     pub(super) fn fsync(&self, caller: &Caller<'_>, handle: u64) -> Outcome<'_> {
