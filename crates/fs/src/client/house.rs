@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Client;
@@ -74,7 +75,18 @@ impl House {
 /// Works until the mount ends.
 pub(crate) fn keep_house(client: &Arc<Client>) {
     let mut pinged = Instant::now();
+    let mut lapsed = false;
     while client.house.rest() {
+        let lapses = client.meta.session.may_be_evicted();
+        if lapses {
+            // Nothing that is done here could be told to the MDS.
+            if !lapsed {
+                lapse(client);
+            }
+            lapsed = true;
+            continue;
+        }
+        lapsed = false;
         for closed in client.house.take(|todo| &mut todo.closed).chunks(BATCH_MAX) {
             client.tell_closed(closed);
         }
@@ -87,6 +99,18 @@ pub(crate) fn keep_house(client: &Arc<Client>) {
             // An end of the session ends this thread too.
             let _ = client.meta.session.ping(lifetime / 3);
         }
+    }
+}
+
+/// The MDS has a right to count this mount out: what the kernel keeps may be stale from now on, and is dropped. Data that
+/// was not written back stays, in case the session is resumed.
+fn lapse(client: &Arc<Client>) {
+    tracing::warn!("the MDS was not heard for as long as a session lives: nothing is kept any more");
+    let lapsing = Arc::clone(client);
+    // On a thread of its own: pages may be waiting for a server.
+    let spawned = thread::Builder::new().name("fs-lapse".to_owned()).spawn(move || lapsing.drop_clean());
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to drop what may be stale");
     }
 }
 

@@ -59,7 +59,6 @@ impl Client {
         let granted: HashSet<Ino> =
             kept.grants().iter().filter(|grant| grant.leases.meta).map(|grant| grant.ino).collect();
         let names_granted = kept.grants().iter().any(|grant| grant.ino == ino && grant.leases.names);
-        let last = names.last().map_or(after, |name| name.cursor);
         *listed = Listed {
             names: names.into(),
             plus,
@@ -67,7 +66,6 @@ impl Client {
             before,
             granted,
             names_granted,
-            after: last,
             end,
             from: after,
         };
