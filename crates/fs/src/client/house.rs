@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use super::cache::{Inode, everything};
+use super::data::{FileData, Mds};
 use super::session::Waiter;
 use crate::core::Ino;
 use crate::wire::mds::{Ask, Leases};
@@ -182,6 +183,21 @@ impl Client {
         None
     }
 
+    /// Writes back what is left of a file that nobody uses any more, unless nobody can ever read it.
+    fn let_go(&self, inode: &Inode, file: &FileData) {
+        if file.attr_changes().is_none() {
+            return;
+        }
+        match self.meta.attr(inode.ino) {
+            Ok(attr) if attr.nlink > 0 => {
+                if let Err(errno) = file.flush() {
+                    tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
+                }
+            }
+            Ok(_) | Err(_) => file.discard(),
+        }
+    }
+
     /// Takes the leases from an inode that is not used; `None` when it is, or has none.
     fn give_up(&self, inode: &Arc<Inode>) -> Option<Leases> {
         let file = {
@@ -191,8 +207,8 @@ impl Client {
             }
             state.file.clone()
         };
-        if let Some(file) = file && let Err(errno) = file.flush() {
-            tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
+        if let Some(file) = file {
+            self.let_go(inode, &file);
         }
         let mut state = inode.state();
         if state.lookups > 0 || state.is_open_at_mds() {
