@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::core::{Errno, Ino, ObjectId, OstIndex};
-use crate::wire::mds::{Act, Answer, Ask, DataLease, Leases, Op};
+use crate::wire::mds::{Act, Answer, Ask, DataLease, Leases, Op, Take};
 use crate::wire::oss;
 
 /// Behind what is on the MDT.
@@ -23,6 +23,13 @@ fn big_file(client: &mut Client, name: &str) -> (Ino, (OstIndex, ObjectId)) {
     assert_eq!(attr(&client.change(written)).size, 2 * STRIPED);
     client.drop_leases(ino);
     (ino, object)
+}
+
+/// Asks, and keeps nothing.
+fn size_of(client: &mut Client, ino: Ino) -> u64 {
+    let size = attr(&client.ask(Ask::Getattr { ino })).size;
+    client.drop_leases(ino);
+    size
 }
 
 #[test]
@@ -96,15 +103,19 @@ fn a_cut_is_answered_when_the_ost_has_cut_also_if_it_was_away() {
     let oss = world.oss(0);
     let mut a = world.client(1);
     let mut b = world.client(2);
+    let mut callbacks = a.callbacks();
     let (ino, (_, object)) = big_file(&mut a, "f");
     drop(oss);
     let cut = a.change_later(Act::Setattr {
         ino,
         set: crate::core::SetAttr { size: Some(STRIPED), ..crate::core::SetAttr::default() },
     });
-    eventually("the MDT has cut", || attr(&b.ask(Ask::Getattr { ino })).size == STRIPED);
+    eventually("the MDT has cut", || size_of(&mut b, ino) == STRIPED);
     assert!(cut.waits());
-    let opened = b.open(ino, true);
+    let opened = b.later(Op::Ask(Ask::Open { ino, write: true, data_max: 0 }));
+    callbacks.give(ino, &Take::Meta);
+    let opened = opened.reply();
+    b.drop_leases(ino);
     assert_eq!(granted(&opened, ino).data, DataLease::None, "what is written now could be cut off");
     let lease = b.later(Op::Ask(Ask::Lease { ino, want: DataLease::Write }));
     assert!(lease.waits());
@@ -125,7 +136,7 @@ fn a_cut_that_the_server_did_not_live_to_see_is_done_by_the_next() {
     let change = a.change_of(Act::Setattr { ino, set });
     let cut = a.later(Op::Change(change.clone()));
     let mut b = world.client(2);
-    eventually("the MDT has cut", || attr(&b.ask(Ask::Getattr { ino })).size == STRIPED);
+    eventually("the MDT has cut", || size_of(&mut b, ino) == STRIPED);
     b.call(Op::Bye);
     a.disconnect();
     world.kill();
