@@ -33,15 +33,15 @@ pub(super) const META: Leases = Leases { meta: true, names: false, data: DataLea
 
 /// No limit ends within a test.
 pub(super) const PATIENT: Settings = Settings {
-    session_limit: Duration::from_secs(600),
-    recovery_limit: Duration::from_secs(600),
+    session_limit: Duration::from_mins(10),
+    recovery_limit: Duration::from_mins(10),
     leases_per_session_max: 1000,
 };
 
 /// Who does not answer is soon gone.
 pub(super) const STRICT: Settings = Settings {
-    session_limit: Duration::from_millis(400),
-    recovery_limit: Duration::from_millis(300),
+    session_limit: Duration::from_secs(2),
+    recovery_limit: Duration::from_millis(1500),
     leases_per_session_max: 1000,
 };
 
