@@ -164,6 +164,11 @@ impl Mds {
         self.server.lock().sessions.list()
     }
 
+    /// Why its MDT answers `EIO` to everything, if it does: the process should end, and recover at its next start.
+    pub fn failed(&self) -> Option<Arc<str>> {
+        self.server.lock().mdt.failed()
+    }
+
     /// Evicts a session as if it had not answered; `false` when it is not here.
     pub fn evict(&self, session: SessionId) -> bool {
         let mut state = self.server.lock();

@@ -1,1 +1,8 @@
+//! An MDS on a real MDT behind a real socket, with clients that send what they like.
 
+mod coherence;
+mod locking;
+mod sessions;
+mod stress;
+mod targets;
+mod world;
