@@ -604,7 +604,7 @@ fn run(cluster: &Cluster, file: &FileData, model: &mut Vec<u8>, step: &Step, n: 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
     fn a_file_is_what_was_written_to_it(
         osts in 1..4_u16,
