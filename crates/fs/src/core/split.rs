@@ -22,15 +22,12 @@ pub fn runs(layout: &Layout, extent: Extent, bytes_max: u64) -> Vec<Run> {
         let mut done = 0;
         while done < piece.len {
             let rest = behind(piece, done);
-            let grown = runs.iter_mut().rev().find(|run| run.takes(&rest) && run.len < bytes_max);
-            let run = match grown {
-                Some(run) => run,
-                None => {
-                    runs.push(Run { place: rest.place, len: 0, parts: Vec::new() });
-                    runs.last_mut().expect("it was pushed above")
-                }
-            };
-            done += run.grow(&rest, bytes_max);
+            let takes = |run: &Run| run.takes(&rest) && run.len < bytes_max;
+            let nth = runs.iter().rposition(takes).unwrap_or(runs.len());
+            if nth == runs.len() {
+                runs.push(Run { place: rest.place, len: 0, parts: Vec::new() });
+            }
+            done += runs[nth].grow(&rest, bytes_max);
         }
     }
     runs
@@ -148,7 +145,7 @@ mod tests {
                 prop_assert!(run.len <= bytes_max);
                 let mut n = 0;
                 for part in &run.parts {
-                    for at in [part.start, (part.start + part.end) / 2, part.end - 1] {
+                    for at in [part.start, u64::midpoint(part.start, part.end), part.end - 1] {
                         prop_assert_eq!(place_of(&layout, at), nth_byte(run.place, n + at - part.start));
                     }
                     n += part.end - part.start;

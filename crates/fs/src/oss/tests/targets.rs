@@ -104,6 +104,19 @@ fn a_directory_without_a_label_is_no_target_and_is_left_alone() {
 }
 
 #[test]
+fn a_target_is_made_where_nothing_is_yet() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let deep = dir.path().join("a/b/c");
+    Ost::format(&deep, &label()).expect("there is room");
+    Ost::open(&deep, &label()).expect("it is a target");
+    fs::write(dir.path().join("file"), "").expect("there is room");
+    for path in ["file", "file/below"] {
+        let error = Ost::format(&dir.path().join(path), &label()).expect_err("it is a file");
+        assert!(matches!(error, TargetError::Io { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_target_that_was_half_made_is_made() {
     let Home { ost, dir } = home();
     drop(ost);
