@@ -1,7 +1,5 @@
 //! Attributes and space.
 
-use std::time::Duration;
-
 use super::{Caller, Client, Outcome, Ready};
 use crate::client::cache::Inode;
 use crate::client::fuse::{Reply, Setattr, Statfs};
@@ -15,8 +13,8 @@ impl Client {
     pub(super) fn getattr(&self, caller: &Caller<'_>, ino: Ino) -> Outcome<'_> {
         {
             let kept = self.meta.keep_nothing_new();
-            if let Some(mut attr) = self.meta.certain_attr(ino) {
-                let keep = if self.add_local_changes(&mut attr) { Duration::ZERO } else { KEEP };
+            if let Some(attr) = self.meta.certain_attr(ino) {
+                let (attr, keep) = self.with_local_changes(attr, KEEP);
                 return Ok(Ready::keeping(Reply::Attr { attr, keep }, kept));
             }
         }

@@ -91,8 +91,7 @@ impl Client {
             Known::Unknown => None,
             Known::Absent => Some(Ready::keeping(Reply::NoEntry(self.name_time(KEEP)), kept)),
             Known::There(ino) => {
-                let mut attr = self.meta.certain_attr(ino)?;
-                let keep_attr = if self.add_local_changes(&mut attr) { Duration::ZERO } else { KEEP };
+                let (attr, keep_attr) = self.with_local_changes(self.meta.certain_attr(ino)?, KEEP);
                 self.meta.inodes.looked_up(ino);
                 let keep_name = self.name_time(KEEP);
                 Some(Ready::keeping(Reply::Entry(Entry { attr, keep_name, keep_attr }), kept))
