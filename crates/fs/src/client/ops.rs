@@ -64,7 +64,9 @@ impl Operations for Client {
     fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
         let waiter = Waiter::program(answer.interrupt(), request.pid);
         let caller = Caller { uid: request.uid, gid: request.gid, waiter };
-        match self.perform(request, &caller) {
+        let outcome = self.perform(request, &caller);
+        tracing::trace!(ino = request.ino.0, op = ?request.op, error = ?outcome.as_ref().err(), "served");
+        match outcome {
             Ok(ready) => answer.send(Ok(&ready.reply)),
             Err(errno) => answer.send(Err(errno)),
         }
@@ -150,7 +152,7 @@ impl Client {
     /// The attributes of an inode that came with an answer, for the kernel, with how long they may be kept.
     fn shown(&self, attr: Attr, kept: &Kept<'_>, before: Changes) -> (Attr, Duration) {
         let keep = kept.attr(&attr, before);
-        self.meta.note(&attr, before);
+        self.meta.note(&attr, before, kept.stamp());
         self.with_local_changes(attr, keep)
     }
 

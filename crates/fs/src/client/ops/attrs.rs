@@ -18,7 +18,7 @@ impl Client {
                 return Ok(Ready::keeping(Reply::Attr { attr, keep }, kept));
             }
         }
-        let before = self.meta.changes();
+        let before = self.meta.changes_of(ino);
         let Answered { outcome, grants, stamp, .. } = self.ask(caller, Ask::Getattr { ino })?;
         self.attr_reply(grants, stamp, outcome, before)
     }
@@ -53,7 +53,7 @@ impl Client {
             // chown(2) drops set-id bits whoever calls it; the kernel leaves that to the filesystem.
             kill_suid_sgid: set.kill_suid_sgid || set.uid.is_some() || set.gid.is_some(),
         };
-        let before = self.meta.changes();
+        let before = self.meta.changes_of(ino);
         match (set.size, file) {
             (Some(size), Some(file)) => {
                 let mut granted = None;
