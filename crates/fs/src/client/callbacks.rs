@@ -85,7 +85,9 @@ impl Client {
         }
         let file = inode.state().file.clone();
         if let Some(file) = file {
-            if had > DataLease::Read && let Err(errno) = file.flush() {
+            if had > DataLease::Read
+                && let Err(errno) = file.flush()
+            {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
             if keep == DataLease::None {
@@ -116,7 +118,9 @@ impl Client {
         }
         self.meta.barrier();
         self.kernel().forget_all_names();
-        inodes.iter().for_each(|inode| self.kernel().forget_attr(inode.ino));
+        for inode in &inodes {
+            self.kernel().forget_attr(inode.ino);
+        }
         for inode in &inodes {
             if inode.state().data() == DataLease::Read {
                 self.give_inode_data(inode, DataLease::None);
@@ -172,9 +176,10 @@ pub(crate) fn give_names(client: &Weak<Client>, queue: &Receiver<Callback>) {
         };
         if let Some(dir) = client.meta.inodes.find(callback.ino) {
             let mut state = dir.state();
-            match name {
-                Some(name) => state.add_name(name, None),
-                None => (state.names, state.known) = (false, None),
+            if let Some(name) = name {
+                state.add_name(name, None);
+            } else {
+                (state.names, state.known) = (false, None);
             }
         }
         client.meta.barrier();
@@ -219,13 +224,10 @@ impl Helper {
         let (tell, done) = mpsc::channel();
         let run = move || {
             while let Ok((dir, name)) = asked.recv() {
-                match name {
-                    Some(name) => kernel.forget_name(dir, &name),
-                    None => {
-                        // Any name serves to wait until listings that are being read are in the kernel's cache.
-                        kernel.forget_name(dir, b".");
-                        kernel.forget_all_names();
-                    }
+                // Any name serves to wait until listings that are being read are in the kernel's cache.
+                kernel.forget_name(dir, name.as_deref().unwrap_or(b"."));
+                if name.is_none() {
+                    kernel.forget_all_names();
                 }
                 if tell.send(()).is_err() {
                     return;

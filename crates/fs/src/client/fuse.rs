@@ -2,7 +2,7 @@
 //!
 //! A transport reads requests, hands each as a [`Request`] to [`Operations::serve`] and carries the [`Answer`] back;
 //! [`Kernel`] is how the mount tells the kernel what it must not keep any longer. The transport of today is
-//! [`device`]: threads that read and write `/dev/fuse`. Another one (FUSE over io_uring) needs the same parts: requests
+//! [`device`]: threads that read and write `/dev/fuse`. Another one (FUSE over `io_uring`) needs the same parts: requests
 //! are decoded by [`Request::decode`] from wherever the bytes lie, answers are written by a [`Carrier`].
 //!
 //! fuser mounts and shakes hands with the kernel; the requests themselves are read here, for three reasons. A request that
@@ -51,7 +51,11 @@ pub(crate) struct Answer<'t> {
 }
 
 impl<'t> Answer<'t> {
-    pub(crate) fn new(carrier: &'t dyn Carrier, request: &Request<'_>, interrupt: &'t Interrupt) -> Answer<'t> {
+    pub(crate) fn new(
+        carrier: &'t dyn Carrier,
+        request: &Request<'_>,
+        interrupt: &'t Interrupt,
+    ) -> Answer<'t> {
         Answer { carrier, unique: request.unique, interrupt, owed: request.wants_answer() }
     }
 

@@ -13,7 +13,7 @@ use crate::core::{Attr, Errno, FileKind, Ino, Layout, Time};
 use crate::wire::mds::{Act, Answer, Ask, Cred, Grant};
 
 /// How long the kernel relies on what a lease covers: until it is told otherwise.
-pub(crate) const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const KEEP: Duration = Duration::from_hours(24);
 
 /// How often this mount had begun or ended to change something when something was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,11 @@ impl Meta {
 
     /// The count of changes before something is asked.
     pub(crate) fn changes(&self) -> Changes {
-        Changes { names: self.names.load(Ordering::SeqCst), links: self.links.load(Ordering::SeqCst), dir: None }
+        Changes {
+            names: self.names.load(Ordering::SeqCst),
+            links: self.links.load(Ordering::SeqCst),
+            dir: None,
+        }
     }
 
     /// The same, when one inode is asked about.
@@ -123,7 +127,10 @@ impl Meta {
     /// directory: it drops those that an own change has overtaken.
     fn attr_time(&self, attr: &Attr, before: Changes) -> Duration {
         let overtaken = attr.kind == FileKind::Directory
-            && self.inodes.find(attr.ino).is_some_and(|inode| !self.is_unchanged(attr, before, &inode.state()));
+            && self
+                .inodes
+                .find(attr.ino)
+                .is_some_and(|inode| !self.is_unchanged(attr, before, &inode.state()));
         if overtaken { Duration::ZERO } else { KEEP }
     }
 
@@ -133,23 +140,23 @@ impl Meta {
     }
 
     fn mount_asks(&self, ino: Ino, ask: Ask) -> Result<Answered, Errno> {
-        self.heeded(ino, self.session.ask(ask, Waiter::MOUNT)?)
+        self.session.ask(ask, Waiter::MOUNT).inspect(|answered| self.heed(ino, answered))
     }
 
     /// A change on behalf of nobody.
     fn mount_changes(&self, ino: Ino, act: Act, bulk: &[u8]) -> Result<Answered, Errno> {
-        self.heeded(ino, self.session.change(Cred::default(), act, bulk, Waiter::MOUNT)?)
+        let answered = self.session.change(Cred::default(), act, bulk, Waiter::MOUNT);
+        answered.inspect(|answered| self.heed(ino, answered))
     }
 
     /// A file that is no more there (another mount has removed it) takes with it what was to be written.
-    fn heeded(&self, ino: Ino, answered: Answered) -> Result<Answered, Errno> {
+    fn heed(&self, ino: Ino, answered: &Answered) {
         if answered.outcome == Err(Errno::ESTALE) {
             let file = self.inodes.find(ino).and_then(|inode| inode.state().file.clone());
             if let Some(file) = file {
                 file.discard();
             }
         }
-        Ok(answered)
     }
 
     fn expect_attr(&self, answered: Answered, before: Changes) -> Result<Attr, Errno> {
@@ -249,7 +256,8 @@ impl Mds for Meta {
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno> {
         let before = self.changes();
         let Written { size, mtime, blocks, kill_suid_sgid } = written;
-        let answered = self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
+        let answered =
+            self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
         self.expect_attr(answered, before)
     }
 

@@ -61,14 +61,27 @@ pub(crate) struct Waiter<'w> {
     interrupt: Option<&'w Interrupt>,
     /// The thread of the program.
     pid: u32,
+    /// The kernel has pages locked until this is answered.
+    holds_pages: bool,
 }
 
 impl<'w> Waiter<'w> {
     /// The mount itself: it waits for as long as it lasts.
-    pub(crate) const MOUNT: Waiter<'static> = Waiter { interrupt: None, pid: 0 };
+    pub(crate) const MOUNT: Waiter<'static> = Waiter { interrupt: None, pid: 0, holds_pages: false };
 
     pub(crate) fn program(interrupt: &'w Interrupt, pid: u32) -> Waiter<'w> {
-        Waiter { interrupt: Some(interrupt), pid }
+        Waiter { interrupt: Some(interrupt), pid, holds_pages: false }
+    }
+
+    /// The same, while the kernel has pages locked.
+    pub(crate) fn holding_pages(self) -> Waiter<'w> {
+        Waiter { holds_pages: true, ..self }
+    }
+
+    /// Whether it may wait while what an evicted session had is dropped. That drops pages, and so must not wait for who holds
+    /// some, or who works for one that may.
+    fn may_wait_for_pages(&self) -> bool {
+        self.interrupt.is_some() && !self.holds_pages
     }
 
     /// Whether nobody is left who wants the answer: the program is being killed. Other signals do not end a wait for the
@@ -152,7 +165,13 @@ impl Session {
     }
 
     /// Changes something, once.
-    pub(crate) fn change(&self, cred: Cred, act: Act, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
+    pub(crate) fn change(
+        &self,
+        cred: Cred,
+        act: Act,
+        bulk: &[u8],
+        waiter: Waiter<'_>,
+    ) -> Result<Answered, Errno> {
         let xid = self.begin_change();
         let change = Change { xid, done_below: xid, cred, act };
         let answered = self.exchange(Op::Change(change), bulk, waiter);
@@ -261,7 +280,11 @@ impl Session {
             if let Some((reply, bulk)) = self.called(called, &line)? {
                 let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
                 // The hook may have closed it after the answer came.
-                if interrupted { self.link.drop_line(&line) } else { self.link.put_back(line) }
+                if interrupted {
+                    self.link.drop_line(&line);
+                } else {
+                    self.link.put_back(line);
+                }
                 let Reply { outcome, grants, dirs, .. } = reply;
                 return Ok(Answered { outcome, grants, dirs, bulk, stamp });
             }
@@ -270,12 +293,17 @@ impl Session {
     }
 
     /// What came of a call: an answer, `None` to send it again, or an error that sending again does not mend.
-    fn called(&self, called: Result<(Reply, Bytes), CallError>, line: &link::Line) -> Result<Option<(Reply, Bytes)>, Errno> {
+    fn called(
+        &self,
+        called: Result<(Reply, Bytes), CallError>,
+        line: &link::Line,
+    ) -> Result<Option<(Reply, Bytes)>, Errno> {
         match called {
+            Ok(answer) if answer.0.outcome != Err(Errno::ENODEV) => return Ok(Some(answer)),
             // Served by nobody at that address yet, or not any more.
-            Ok((Reply { outcome: Err(Errno::ENODEV), .. }, _)) => self.link.lost(line.epoch),
-            Ok(answer) => return Ok(Some(answer)),
-            Err(CallError::Closed | CallError::Deadline(_) | CallError::Empty) => self.link.lost(line.epoch),
+            Ok(_) | Err(CallError::Closed | CallError::Deadline(_) | CallError::Empty) => {
+                self.link.lost(line.epoch);
+            }
             Err(CallError::Refused { status, text }) => {
                 self.link.drop_line(line);
                 if status == Status::BadRequest {
@@ -296,7 +324,11 @@ impl Session {
 }
 
 /// Runs `call`; an interrupt meanwhile runs `hook`.
-fn hooked<R>(interrupt: Option<&Interrupt>, hook: impl FnOnce() + Send + 'static, call: impl FnOnce() -> R) -> R {
+fn hooked<R>(
+    interrupt: Option<&Interrupt>,
+    hook: impl FnOnce() + Send + 'static,
+    call: impl FnOnce() -> R,
+) -> R {
     if let Some(interrupt) = interrupt {
         interrupt.on_raise(hook);
     }
@@ -319,5 +351,8 @@ impl From<Lost> for Errno {
 
 /// Whether the server answered, and the same request would be answered the same again.
 fn is_refusal(error: &CallError) -> bool {
-    matches!(error, CallError::Refused { status: Status::BadRequest, .. } | CallError::Decode(_) | CallError::Encode(_))
+    matches!(
+        error,
+        CallError::Refused { status: Status::BadRequest, .. } | CallError::Decode(_) | CallError::Encode(_)
+    )
 }

@@ -210,9 +210,10 @@ fn wanted(state: &State, ino: Ino, offset: u64) -> Option<Stripes> {
 /// ask again.
 fn dirs_of(state: &State, session: SessionId, act: &Act) -> Vec<crate::core::Attr> {
     let dirs = match act {
-        Act::Make { parent, .. } | Act::Link { parent, .. } | Act::Unlink { parent, .. } | Act::Rmdir { parent, .. } => {
-            [Some(*parent), None]
-        }
+        Act::Make { parent, .. }
+        | Act::Link { parent, .. }
+        | Act::Unlink { parent, .. }
+        | Act::Rmdir { parent, .. } => [Some(*parent), None],
         Act::Rename { from, to, .. } => [Some(*from), (from != to).then_some(*to)],
         _ => [None, None],
     };

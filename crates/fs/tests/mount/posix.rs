@@ -22,12 +22,12 @@ fn nix_errno<T>(outcome: nix::Result<T>) -> i32 {
 }
 
 fn open_rw(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).expect("a file")
 }
 
 fn read_at(file: &File, offset: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
-    let got = file.read_at(&mut bytes, offset).unwrap();
+    let got = file.read_at(&mut bytes, offset).expect("it can be read");
     bytes.truncate(got);
     bytes
 }
@@ -131,7 +131,9 @@ fn names_are_made_and_refused_as_posix_says() {
 fn renames_in_all_their_cases() {
     with_mount(|mount| {
         let at = |name: &str| mount.path(name);
-        let rename = |from: &str, to: &str, how| renameat2(nix::fcntl::AT_FDCWD, &at(from), nix::fcntl::AT_FDCWD, &at(to), how);
+        let rename = |from: &str, to: &str, how| {
+            renameat2(nix::fcntl::AT_FDCWD, &at(from), nix::fcntl::AT_FDCWD, &at(to), how)
+        };
         fs::write(at("a"), b"a").unwrap();
         fs::write(at("b"), b"b").unwrap();
         fs::rename(at("a"), at("b")).unwrap();
@@ -171,8 +173,12 @@ fn an_unlinked_file_lives_while_it_is_open() {
 #[test]
 fn a_file_without_a_name_gets_one() {
     with_mount(|mount| {
-        let mut file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(mount.path("")).unwrap();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_TMPFILE)
+            .open(mount.path(""))
+            .unwrap();
         file.write_all(b"unnamed").unwrap();
         assert_eq!(file.metadata().unwrap().nlink(), 0);
         let fd = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -193,7 +199,11 @@ fn times_are_kept_to_the_nanosecond() {
         file.sync_all().unwrap();
         let about = fs::metadata(&path).unwrap();
         assert_eq!((about.atime(), about.atime_nsec()), (123_456_789, 12_345_678));
-        assert_eq!((about.mtime(), about.mtime_nsec()), (-5, 7), "what was written before does not bring its own time");
+        assert_eq!(
+            (about.mtime(), about.mtime_nsec()),
+            (-5, 7),
+            "what was written before does not bring its own time"
+        );
         fs::read(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().atime(), 123_456_789, "reading does not touch it");
     });
@@ -261,7 +271,7 @@ fn space_is_set_aside_punched_and_found() {
         let file = open_rw(&path);
         fallocate(&file, FallocateFlags::empty(), 0, 300_000).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 300_000);
-        file.write_all_at(&[b'd'; 300_000], 0).unwrap();
+        file.write_all_at(&vec![b'd'; 300_000], 0).unwrap();
         let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&file, punch, 65_536, 131_072).unwrap();
         assert_eq!(read_at(&file, 65_535, 3), [b'd', 0, 0]);
@@ -276,7 +286,10 @@ fn space_is_set_aside_punched_and_found() {
         let (mut from, mut to) = (100_000, 5);
         assert_eq!(copy_file_range(&file, Some(&mut from), &copy, Some(&mut to), 150_000).unwrap(), 150_000);
         assert_eq!(read_at(&copy, 5, 150_000), read_at(&file, 100_000, 150_000));
-        assert_eq!(nix_errno(fallocate(&file, FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, 0, 4096)), libc::EOPNOTSUPP);
+        assert_eq!(
+            nix_errno(fallocate(&file, FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, 0, 4096)),
+            libc::EOPNOTSUPP
+        );
     });
 }
 
@@ -286,7 +299,8 @@ fn direct_io_reads_what_was_written() {
         let path = mount.path("direct");
         let bytes: Vec<u8> = (0..1_u32 << 20).map(|n| (n >> 8) as u8).collect();
         fs::write(&path, &bytes).unwrap();
-        let mut file = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(&path).unwrap();
+        let mut file =
+            OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(&path).unwrap();
         let mut aligned = vec![0; bytes.len()];
         file.read_exact(&mut aligned).unwrap();
         assert_eq!(aligned, bytes);
@@ -305,7 +319,8 @@ fn directories_list_every_name_once() {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 1500);
-        let sizes = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>();
+        let sizes =
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>();
         assert_eq!(sizes, 10 + 90 * 2 + 900 * 3 + 500 * 4);
         // Names that go while the directory is read hide none that stay.
         let mut seen = 0;
@@ -334,7 +349,7 @@ fn as_nobody(command: &str) -> bool {
     use std::os::unix::process::CommandExt;
     let mut shell = std::process::Command::new("sh");
     shell.args(["-c", command]).uid(65_534).gid(65_534).stderr(std::process::Stdio::null());
-    shell.status().unwrap().success()
+    shell.status().expect("a shell").success()
 }
 
 /// A shared mapping of a file.
@@ -347,10 +362,11 @@ impl Mapping {
     pub(crate) fn of(file: &File, len: usize) -> Mapping {
         use nix::sys::mman::{MapFlags, ProtFlags, mmap};
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let size = std::num::NonZeroUsize::new(len).unwrap();
+        let size = std::num::NonZeroUsize::new(len).expect("not empty");
         #[expect(unsafe_code, reason = "a mapping is what is tested")]
         // SAFETY: a new mapping at an address that the kernel chooses; it is unmapped by drop alone.
-        let address = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) }.unwrap();
+        let address =
+            unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, 0) }.expect("a mapping");
         Mapping { address, len }
     }
 
@@ -363,7 +379,8 @@ impl Mapping {
     pub(crate) fn sync(&self) {
         #[expect(unsafe_code, reason = "a mapping is what is tested")]
         // SAFETY: the range is that of the mapping.
-        unsafe { nix::sys::mman::msync(self.address, self.len, nix::sys::mman::MsFlags::MS_SYNC) }.unwrap();
+        unsafe { nix::sys::mman::msync(self.address, self.len, nix::sys::mman::MsFlags::MS_SYNC) }
+            .expect("it can be written");
     }
 }
 

@@ -13,9 +13,9 @@ use crate::wire::mds::{Act, Ask};
 
 /// How often a lease is asked for that is always gone again when it comes.
 const ASKS_MAX: u32 = 1000;
-/// What copy_file_range(2) copies in one piece, in bytes.
+/// What `copy_file_range(2)` copies in one piece, in bytes.
 const COPY_BYTES: u32 = 1 << 20;
-/// The most that one copy_file_range(2) copies, in bytes: the kernel asks again, and may be interrupted between.
+/// The most that one `copy_file_range(2)` copies, in bytes: the kernel asks again, and may be interrupted between.
 const COPY_BYTES_MAX: u64 = 64 << 20;
 
 /// How a write is done.
@@ -54,15 +54,31 @@ impl Client {
         Err(Errno::EIO)
     }
 
-    pub(super) fn read(&self, caller: &Caller<'_>, handle: u64, offset: u64, size: u32, paged: bool) -> Outcome<'_> {
+    pub(super) fn read(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        paged: bool,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let need = if paged { Need::Pages { offset, len: u64::from(size) } } else { Need::Read };
-        let used = self.begin(caller.waiter, &handle.inode, need)?;
+        let waiter = if paged { caller.waiter.holding_pages() } else { caller.waiter };
+        let used = self.begin(waiter, &handle.inode, need)?;
+        let waiter = if paged { caller.waiter.holding_pages() } else { caller.waiter };
         let bytes = handle.file.read(offset, size, used.mode)?;
         Ok(Ready::using(Reply::Bytes(bytes), used))
     }
 
-    pub(super) fn write(&self, caller: &Caller<'_>, handle: u64, offset: u64, data: &[u8], how: Write) -> Outcome<'_> {
+    pub(super) fn write(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        how: Write,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         if how.kill_suid_sgid {
             self.kill_set_id(caller, &handle.inode)?;
@@ -140,7 +156,14 @@ impl Client {
         self.sync_mds(caller)
     }
 
-    pub(super) fn fallocate(&self, caller: &Caller<'_>, handle: u64, offset: u64, len: u64, mode: i32) -> Outcome<'_> {
+    pub(super) fn fallocate(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let used = self.begin(caller.waiter, &handle.inode, Need::Write)?;
         handle.file.fallocate(mode, offset, len)?;

@@ -63,7 +63,9 @@ impl<'c> Opening<'c> {
         let file = self.client.data.file(attr.ino, attr, layout, head);
         let mut state = self.inode.state();
         // Another that opens it at the same time may have come first.
-        if state.opens > 1 && let Some(first) = &state.file {
+        if state.opens > 1
+            && let Some(first) = &state.file
+        {
             return Arc::clone(first);
         }
         state.file = Some(Arc::clone(&file));
@@ -92,7 +94,7 @@ fn writes(open: i32) -> bool {
 impl Client {
     /// How the kernel treats the file: what only reads may use its page cache; what writes comes here, so that no page is
     /// locked while it waits for a lease.
-    fn open_flags(&self, inode: &Inode, open: i32) -> u32 {
+    fn open_flags(inode: &Inode, open: i32) -> u32 {
         let state = inode.state();
         let direct = writes(open) || state.shared || open & libc::O_DIRECT != 0;
         let cached = if direct {
@@ -117,7 +119,7 @@ impl Client {
         if open & libc::O_TRUNC != 0 {
             self.truncate(caller, ino, &file, kill)?;
         }
-        let flags = self.open_flags(&opening.inode, open);
+        let flags = Client::open_flags(&opening.inode, open);
         Ok(Reply::Opened(Opened { handle: opening.handle(file), flags }).into())
     }
 
@@ -150,7 +152,13 @@ impl Client {
         Ok(file)
     }
 
-    fn truncate(&self, caller: &Caller<'_>, ino: Ino, file: &FileData, kill_suid_sgid: bool) -> Result<(), Errno> {
+    fn truncate(
+        &self,
+        caller: &Caller<'_>,
+        ino: Ino,
+        file: &FileData,
+        kill_suid_sgid: bool,
+    ) -> Result<(), Errno> {
         let before = self.meta.changes();
         let set = SetAttr { size: Some(0), kill_suid_sgid, ..SetAttr::default() };
         file.resize(0, || {
@@ -188,12 +196,18 @@ impl Client {
         let kept = self.meta.absorb(grants, stamp);
         self.name_added(parent, name, attr.ino, &kept, stamp);
         let entry = self.made_entry(attr, Some(parent), &kept, before);
-        let flags = self.open_flags(&opening.inode, open);
+        let flags = Client::open_flags(&opening.inode, open);
         let opened = Opened { handle: opening.handle(file), flags };
         Ok(Ready::keeping(Reply::Created(entry, opened), kept))
     }
 
-    pub(super) fn tmpfile(&self, caller: &Caller<'_>, parent: Ino, open: i32, (mode, umask): (u32, u32)) -> Outcome<'_> {
+    pub(super) fn tmpfile(
+        &self,
+        caller: &Caller<'_>,
+        parent: Ino,
+        open: i32,
+        (mode, umask): (u32, u32),
+    ) -> Outcome<'_> {
         let before = self.meta.changes();
         let act = Act::MakeUnnamed { parent, mode: (mode & 0o7777) as u16, umask: (umask & 0o777) as u16 };
         let answered = self.change(caller, act)?;
@@ -201,7 +215,7 @@ impl Client {
         let (Made { attr, file, opening, grants }, _) = self.made_open(answered, open, before)?;
         let kept = self.meta.absorb(grants, stamp);
         let entry = self.made_entry(attr, None, &kept, before);
-        let flags = self.open_flags(&opening.inode, open);
+        let flags = Client::open_flags(&opening.inode, open);
         let opened = Opened { handle: opening.handle(file), flags };
         Ok(Ready::keeping(Reply::Created(entry, opened), kept))
     }
@@ -270,4 +284,3 @@ struct Made<'c> {
     opening: Opening<'c>,
     grants: Vec<crate::wire::mds::Grant>,
 }
-

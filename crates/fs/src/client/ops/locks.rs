@@ -15,7 +15,8 @@ use crate::wire::mds::{Answer, HeldLock, Lock, LockKind, RecordLock};
 struct Owner {
     ino: Ino,
     flock: bool,
-    owner: u64,
+    /// The kernel's number.
+    number: u64,
 }
 
 /// The locks that a mount holds.
@@ -31,7 +32,7 @@ impl HeldLocks {
     }
 
     fn set(&self, ino: Ino, flock: bool, lock: RecordLock) {
-        let owner = Owner { ino, flock, owner: lock.owner };
+        let owner = Owner { ino, flock, number: lock.owner };
         let mut held = self.held();
         let locks = held.entry(owner).or_default();
         set_range(locks, lock);
@@ -41,7 +42,7 @@ impl HeldLocks {
     }
 
     fn drop_all(&self, ino: Ino, flock: bool, owner: u64) -> bool {
-        self.held().remove(&Owner { ino, flock, owner }).is_some()
+        self.held().remove(&Owner { ino, flock, number: owner }).is_some()
     }
 
     pub(crate) fn clear(&self) {
@@ -146,10 +147,14 @@ mod tests {
         held.set(Ino(5), false, lock(0, u64::MAX, LockKind::Shared));
         held.set(Ino(5), false, lock(10, 19, LockKind::Exclusive));
         held.set(Ino(5), false, lock(15, 15, LockKind::None));
-        let mut ranges: Vec<_> = held.all().iter().map(|held| (held.lock.start, held.lock.last, held.lock.kind)).collect();
+        let mut ranges: Vec<_> =
+            held.all().iter().map(|held| (held.lock.start, held.lock.last, held.lock.kind)).collect();
         ranges.sort_by_key(|(start, ..)| *start);
         let (shared, exclusive) = (LockKind::Shared, LockKind::Exclusive);
-        assert_eq!(ranges, [(0, 9, shared), (10, 14, exclusive), (16, 19, exclusive), (20, u64::MAX, shared)]);
+        assert_eq!(
+            ranges,
+            [(0, 9, shared), (10, 14, exclusive), (16, 19, exclusive), (20, u64::MAX, shared)]
+        );
         held.set(Ino(5), false, lock(0, u64::MAX, LockKind::None));
         assert!(held.all().is_empty());
     }

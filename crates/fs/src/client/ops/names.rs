@@ -124,7 +124,13 @@ impl Client {
         }
     }
 
-    pub(super) fn symlink(&self, caller: &Caller<'_>, parent: Ino, name: &[u8], target: &[u8]) -> Outcome<'_> {
+    pub(super) fn symlink(
+        &self,
+        caller: &Caller<'_>,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+    ) -> Outcome<'_> {
         if target.len() > SYMLINK_BYTES_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -149,7 +155,13 @@ impl Client {
         self.make(caller, parent, name, (mode, umask), what)
     }
 
-    pub(super) fn mkdir(&self, caller: &Caller<'_>, parent: Ino, name: &[u8], mode: (u32, u32)) -> Outcome<'_> {
+    pub(super) fn mkdir(
+        &self,
+        caller: &Caller<'_>,
+        parent: Ino,
+        name: &[u8],
+        mode: (u32, u32),
+    ) -> Outcome<'_> {
         self.make(caller, parent, name, mode, Make::Directory)
     }
 
@@ -173,7 +185,7 @@ impl Client {
         let attr = expect_entry(answered.outcome)?;
         let entry = {
             let mut entry = self.entry(attr, parent, &kept, before);
-            entry.keep_attr = self.own_attr_time(&kept, entry.attr.ino);
+            entry.keep_attr = Client::own_attr_time(&kept, entry.attr.ino);
             entry
         };
         self.name_added(parent, name, entry.attr.ino, &kept, stamp);
@@ -188,7 +200,7 @@ impl Client {
     }
 
     /// How long the attributes of what this request made may be kept: nobody else can have changed them.
-    pub(super) fn own_attr_time(&self, kept: &Kept<'_>, ino: Ino) -> Duration {
+    fn own_attr_time(kept: &Kept<'_>, ino: Ino) -> Duration {
         let granted = kept.grants().iter().any(|grant| grant.ino == ino && grant.leases.meta);
         if granted { KEEP } else { Duration::ZERO }
     }
@@ -282,7 +294,13 @@ impl Client {
         Ok(Ready::keeping(Reply::Done, kept))
     }
 
-    fn renamed(&self, (from, from_name): (Ino, &[u8]), (to, to_name): (Ino, &[u8]), how: Rename, stamp: Stamp) {
+    fn renamed(
+        &self,
+        (from, from_name): (Ino, &[u8]),
+        (to, to_name): (Ino, &[u8]),
+        how: Rename,
+        stamp: Stamp,
+    ) {
         let moved = self.name_removed(from, from_name, stamp);
         let replaced = self.name_removed(to, to_name, stamp);
         self.name_replaced(to, to_name, moved, stamp);

@@ -17,7 +17,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the MDS has to answer a hello; one that has just restarted waits for all its clients.
-const HELLO: Duration = Duration::from_secs(120);
+const HELLO: Duration = Duration::from_mins(2);
 
 /// What has leases, locks and open files.
 pub(crate) trait Holder: Send + Sync + 'static {
@@ -81,7 +81,9 @@ impl Keeper {
                         self.renew();
                         continue;
                     }
-                    Heard::Refused(errno) => tracing::warn!(%errno, "the MDS does not take this client; trying again"),
+                    Heard::Refused(errno) => {
+                        tracing::warn!(%errno, "the MDS does not take this client; trying again");
+                    }
                     Heard::Nobody => {}
                 }
                 self.session.link.drop_line(&line);

@@ -26,7 +26,7 @@ enum Phase {
     Down,
     /// Connected.
     Up,
-    /// Evicted, and what it had is being dropped: calls fail, so that nothing waits for what is dropped.
+    /// Evicted, and what it had is being dropped. Calls wait, except those that what is dropped could wait for.
     Evicted,
     /// The mount ends: calls fail.
     Ended(Errno),
@@ -108,7 +108,11 @@ impl Link {
     }
 
     /// A connection for a call that began in the session `began`, if it began already. Waits until there is one.
-    pub(super) fn line(&self, waiter: Waiter<'_>, began: Option<SessionId>) -> Result<(SessionId, Line), Lost> {
+    pub(super) fn line(
+        &self,
+        waiter: Waiter<'_>,
+        began: Option<SessionId>,
+    ) -> Result<(SessionId, Line), Lost> {
         let mut state = self.state();
         loop {
             if began.is_some_and(|began| began != state.session) {
@@ -116,7 +120,7 @@ impl Link {
             }
             match state.phase {
                 Phase::Ended(errno) => return Err(Lost::Ended(errno)),
-                Phase::Evicted => return Err(Lost::Evicted),
+                Phase::Evicted if !waiter.may_wait_for_pages() => return Err(Lost::Evicted),
                 Phase::Up => {
                     if let Some(line) = state.idle.pop() {
                         return Ok((state.session, line));
@@ -131,7 +135,7 @@ impl Link {
                     state = self.state();
                 }
                 Phase::Down if state.leaving => return Err(Lost::Ended(Errno::ENOTCONN)),
-                Phase::Down => {
+                Phase::Down | Phase::Evicted => {
                     if waiter.is_gone() {
                         return Err(Lost::Gone);
                     }
@@ -263,10 +267,9 @@ impl Link {
 
     /// Waits, at most so long, for the session to be up; whether it is.
     pub(super) fn wait_up(&self, at_most: Duration) -> bool {
-        let waited =
-            self.changed.wait_timeout_while(self.state(), at_most, |state| {
-                matches!(state.phase, Phase::Down | Phase::Evicted)
-            });
+        let waited = self.changed.wait_timeout_while(self.state(), at_most, |state| {
+            matches!(state.phase, Phase::Down | Phase::Evicted)
+        });
         waited.unwrap_or_else(PoisonError::into_inner).0.phase == Phase::Up
     }
 
