@@ -4,8 +4,10 @@ pub mod attr;
 pub mod errno;
 pub mod ids;
 pub mod layout;
+pub mod target;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;
 pub use ids::{Fid, Ino, ObjectId, OstIndex, SessionId, Xid};
 pub use layout::{Component, Extent, Layout, Pattern, Spread};
+pub use target::Role;
