@@ -23,9 +23,10 @@ use crate::wire::mgs::{Address, Duty, FsConfig, FsId, Ost, Target};
 pub const FILESYSTEMS: &str = "filesystems";
 /// Key: label. Value: [`Doomed`].
 const DOOMED: &str = "doomed";
-const META: &str = "meta";
-/// In [`META`]: changes so far.
-const VERSION: &[u8] = b"version";
+/// Key: [`VERSION`].
+pub const META: &str = "meta";
+/// In [`META`]: changes so far. Every change changes it, so this is what to watch.
+pub const VERSION: &[u8] = b"version";
 
 /// OSTs of one filesystem.
 pub const OSTS_MAX: usize = STRIPES_MAX;
@@ -350,10 +351,17 @@ pub fn version(snapshot: &Snapshot) -> Result<u64, ReadError> {
     Ok(snapshot.get(META, VERSION)?.unwrap_or(0))
 }
 
-/// What the node of a rank has to do.
-pub fn duty(snapshot: &Snapshot, rank: u32) -> Result<Duty, ReadError> {
+/// What the node of a rank has to do; `address` knows where the node of a rank listens.
+pub fn duty(
+    snapshot: &Snapshot,
+    rank: u32,
+    address: impl Fn(u32) -> Address,
+) -> Result<Duty, ReadError> {
     let mut duty = Duty { version: version(snapshot)?, ..Duty::default() };
     for (name, row) in filesystems(snapshot)? {
+        if row.mdt.rank == rank {
+            duty.configs.push(row.config(&name, &address));
+        }
         let here = row.places().filter(|(_, place)| place.rank == rank);
         duty.serve.extend(here.map(|(role, place)| row.target(&name, role, place)));
     }

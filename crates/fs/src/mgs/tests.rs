@@ -52,7 +52,7 @@ impl Running {
     }
 
     fn duty(&self, rank: u32) -> Duty {
-        duty(&self.mgs.read(), rank).unwrap()
+        duty(&self.mgs.read(), rank, address).unwrap()
     }
 }
 
@@ -62,6 +62,10 @@ fn on(rank: u32) -> Place {
 
 fn at(rank: u32, dir: &str) -> Place {
     Place { rank, dir: Some(dir.into()) }
+}
+
+fn address(rank: u32) -> Address {
+    Address::Tcp(format!("node{rank}"))
 }
 
 fn labels(targets: &[Target]) -> Vec<String> {
@@ -74,8 +78,8 @@ async fn a_filesystem_is_what_its_nodes_and_clients_are_told() {
     running.create("scratch", &[on(0), at(1, "/disks/1")]).await.unwrap();
     let running = running.restart();
     let row = filesystem(&running.mgs.read(), "scratch").unwrap().unwrap();
-    let config = row.config("scratch", |rank| Address::Tcp(format!("node{rank}")));
-    assert_eq!((config.mdt_rank, config.mdt), (0, Address::Tcp("node0".into())));
+    let config = row.config("scratch", address);
+    assert_eq!((config.mdt_rank, &config.mdt), (0, &address(0)));
     let osts: Vec<_> = config.osts.iter().map(|ost| (ost.uuid.as_str(), ost.rank, ost.draining)).collect();
     assert_eq!(osts, [("scratch-OST0000_UUID", 0, false), ("scratch-OST0001_UUID", 1, false)]);
     assert_eq!(labels(&running.duty(0).serve), ["scratch-MDT0000", "scratch-OST0000"]);
@@ -83,6 +87,8 @@ async fn a_filesystem_is_what_its_nodes_and_clients_are_told() {
     assert_eq!(labels(&there), ["scratch-OST0001"]);
     assert_eq!(there[0].dir.as_deref(), Some("/disks/1".as_ref()));
     assert_eq!(running.duty(2).serve, []);
+    let told: Vec<_> = (0..2).map(|rank| running.duty(rank).configs).collect();
+    assert_eq!(told, [vec![config], vec![]]);
 }
 
 #[tokio::test]

@@ -69,6 +69,8 @@ pub struct Duty {
     pub version: u64,
     /// What it serves.
     pub serve: Vec<Target>,
+    /// The filesystems whose MDT is among that.
+    pub configs: Vec<FsConfig>,
     /// What is of filesystems that were destroyed: it removes that, and says so with [`Request::Removed`].
     pub remove: Vec<Target>,
 }

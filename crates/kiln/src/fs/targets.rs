@@ -1,0 +1,185 @@
+//! The targets of this node: which are served, which are not and why.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use kiln_fs::core::target::label;
+use kiln_fs::core::{OstIndex, Role};
+use kiln_fs::wire::mgs::{Duty, Target};
+use kiln_fs::wire::node::{TargetState, TargetStatus};
+use kiln_net::blocking::ConnId;
+
+use super::servers::{Mds, Oss, Server, Setup};
+
+/// The targets, as the MGS wants them and as they are.
+pub(super) struct Targets {
+    setup: Setup,
+    entries: RwLock<Vec<Entry>>,
+}
+
+/// One target.
+struct Entry {
+    target: Target,
+    dir: PathBuf,
+    condition: Condition,
+}
+
+enum Condition {
+    Starting,
+    Serving(Server),
+    Failed(String),
+    Removing,
+}
+
+impl Targets {
+    pub(super) fn new(setup: Setup) -> Targets {
+        Targets { setup, entries: RwLock::default() }
+    }
+
+    /// Serves what `duty` names, and nothing else. What failed before is tried again.
+    pub(super) fn follow(&self, duty: &Duty) {
+        self.drop_all_but(&duty.serve);
+        let (osts, mdts): (Vec<_>, Vec<_>) =
+            duty.serve.iter().partition(|target| matches!(target.role, Role::Ost(_)));
+        // An MDT that starts may have things to do at its OSTs.
+        for target in osts.into_iter().chain(mdts) {
+            if self.begin(target) {
+                self.start(target, duty);
+            }
+        }
+        for config in &duty.configs {
+            if let Some(mds) = self.mds(&config.name) {
+                mds.configure(config);
+            }
+        }
+    }
+
+    /// Enters a target that is not served; `false` when it is.
+    fn begin(&self, target: &Target) -> bool {
+        let mut entries = self.write();
+        let Some(entry) = entries.iter().find(|entry| entry.target == *target) else {
+            let dir = self.setup.dir(target);
+            entries.push(Entry { target: target.clone(), dir, condition: Condition::Starting });
+            return true;
+        };
+        matches!(entry.condition, Condition::Failed(_))
+    }
+
+    fn start(&self, target: &Target, duty: &Duty) {
+        let dir = self.setup.dir(target);
+        let name = label(&target.fs, target.role);
+        let started = Instant::now();
+        let config = duty.configs.iter().find(|config| config.name == target.fs);
+        let condition = match self.setup.open(target, &dir, config) {
+            Ok(server) => {
+                tracing::info!(target = name, dir = %dir.display(), took = ?started.elapsed(), "target served");
+                Condition::Serving(server)
+            }
+            Err(reason) => Condition::Failed(reason),
+        };
+        let mut entries = self.write();
+        let Some(entry) = entries.iter_mut().find(|entry| entry.target == *target) else { return };
+        if let Condition::Failed(reason) = &condition
+            && !matches!(&entry.condition, Condition::Failed(before) if before == reason)
+        {
+            tracing::error!(target = name, dir = %dir.display(), reason, "target not served; the node goes on trying");
+        }
+        entry.condition = condition;
+    }
+
+    /// Stops every target that is not in `serve`.
+    fn drop_all_but(&self, serve: &[Target]) {
+        let mut entries = self.write();
+        let (kept, dropped) = std::mem::take(&mut *entries)
+            .into_iter()
+            .partition(|entry| serve.contains(&entry.target) || matches!(entry.condition, Condition::Removing));
+        *entries = kept;
+        drop(entries);
+        stop(dropped);
+    }
+
+    /// Empties the directory of a target that is no more; whether nothing of it is left.
+    pub(super) fn remove(&self, target: &Target) -> bool {
+        let dir = self.setup.dir(target);
+        {
+            let mut entries = self.write();
+            if !entries.iter().any(|entry| entry.target == *target) {
+                let condition = Condition::Removing;
+                entries.push(Entry { target: target.clone(), dir: dir.clone(), condition });
+            }
+        }
+        let name = label(&target.fs, target.role);
+        match self.setup.remove(target, &dir) {
+            Ok(()) => {
+                tracing::info!(target = name, dir = %dir.display(), "target removed");
+                true
+            }
+            Err(error) => {
+                tracing::error!(target = name, dir = %dir.display(), %error, "a target of a destroyed filesystem cannot be removed; the node goes on trying");
+                false
+            }
+        }
+    }
+
+    /// Forgets a target that was removed.
+    pub(super) fn forget(&self, target: &Target) {
+        self.write().retain(|entry| entry.target != *target);
+    }
+
+    /// Stops everything.
+    pub(super) fn stop(&self) {
+        let entries = std::mem::take(&mut *self.write());
+        stop(entries);
+    }
+
+    /// The MDS of a filesystem, if it is served here.
+    pub(super) fn mds(&self, fs: &str) -> Option<Arc<Mds>> {
+        self.find(fs, |server| match server {
+            Server::Mdt(mds) => Some(Arc::clone(mds)),
+            Server::Ost(_) => None,
+        })
+    }
+
+    /// The server of an OST, if it is served here.
+    pub(super) fn oss(&self, fs: &str, index: OstIndex) -> Option<Arc<Oss>> {
+        self.read().iter().find_map(|entry| match &entry.condition {
+            Condition::Serving(Server::Ost(oss))
+                if entry.target.fs == fs && entry.target.role == Role::Ost(index) =>
+            {
+                Some(Arc::clone(oss))
+            }
+            _ => None,
+        })
+    }
+
+    fn find<T>(&self, fs: &str, pick: impl Fn(&Server) -> Option<T>) -> Option<T> {
+        self.read().iter().filter(|entry| entry.target.fs == fs).find_map(|entry| match &entry.condition {
+            Condition::Serving(server) => pick(server),
+            _ => None,
+        })
+    }
+
+    /// A connection is gone.
+    pub(super) fn closed(&self, conn: ConnId) {
+        let entries = self.read();
+        for entry in entries.iter() {
+            if let Condition::Serving(server) = &entry.condition {
+                server.closed(conn);
+            }
+        }
+    }
+
+    /// How they are.
+    pub(super) fn status(&self) -> Vec<TargetStatus> {
+        self.read().iter().map(Entry::status).collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Entry>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<Entry>> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
