@@ -8,10 +8,12 @@
 //! - [`Client`]: calls, streams, deadlines; a dropped call is cancelled at the other side.
 //! - [`serve`] and [`Service`]: the other side; one task per call, bounded per connection.
 //! - [`accept_loop`]: the accept loop with a permit before each accept, for every listener of Kiln, not only RPC.
+//! - [`blocking`]: the same frames on blocking sockets, for what waits on disks and counts context switches.
 //!
 //! **Invariant:** nothing here grows with what a peer claims or how slowly it reads: frames have limits, queues have
 //! lengths, and a stream may have at most [`STREAM_WINDOW_BYTES`] on its way.
 
+pub mod blocking;
 mod client;
 mod connection;
 mod listen;
