@@ -352,11 +352,7 @@ pub fn version(snapshot: &Snapshot) -> Result<u64, ReadError> {
 }
 
 /// What the node of a rank has to do; `address` knows where the node of a rank listens.
-pub fn duty(
-    snapshot: &Snapshot,
-    rank: u32,
-    address: impl Fn(u32) -> Address,
-) -> Result<Duty, ReadError> {
+pub fn duty(snapshot: &Snapshot, rank: u32, address: impl Fn(u32) -> Address) -> Result<Duty, ReadError> {
     let mut duty = Duty { version: version(snapshot)?, ..Duty::default() };
     for (name, row) in filesystems(snapshot)? {
         if row.mdt.rank == rank {
@@ -368,6 +364,12 @@ pub fn duty(
     let doomed = snapshot.scan::<Doomed>(DOOMED, &[])?.into_iter().map(|(_, doomed)| doomed);
     duty.remove.extend(doomed.filter(|doomed| doomed.rank == rank).map(|doomed| doomed.target));
     Ok(duty)
+}
+
+/// Whether something of a destroyed filesystem of this name is still on a disk.
+pub fn is_doomed(snapshot: &Snapshot, name: &str) -> Result<bool, ReadError> {
+    let doomed = snapshot.scan::<Doomed>(DOOMED, &[])?;
+    Ok(doomed.iter().any(|(_, doomed)| doomed.target.fs == name))
 }
 
 #[cfg(test)]

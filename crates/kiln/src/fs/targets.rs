@@ -1,6 +1,6 @@
 //! The targets of this node: which are served, which are not and why.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -91,9 +91,9 @@ impl Targets {
     /// Stops every target that is not in `serve`.
     fn drop_all_but(&self, serve: &[Target]) {
         let mut entries = self.write();
-        let (kept, dropped) = std::mem::take(&mut *entries)
-            .into_iter()
-            .partition(|entry| serve.contains(&entry.target) || matches!(entry.condition, Condition::Removing));
+        let (kept, dropped) = std::mem::take(&mut *entries).into_iter().partition(|entry| {
+            serve.contains(&entry.target) || matches!(entry.condition, Condition::Removing)
+        });
         *entries = kept;
         drop(entries);
         stop(dropped);
@@ -181,5 +181,35 @@ impl Targets {
 
     fn write(&self) -> RwLockWriteGuard<'_, Vec<Entry>> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn status(&self) -> TargetStatus {
+        let state = match &self.condition {
+            Condition::Starting => TargetState::Starting,
+            Condition::Serving(_) => TargetState::Serving,
+            Condition::Failed(reason) => TargetState::Failed(reason.clone()),
+            Condition::Removing => TargetState::Removing,
+        };
+        let (space, clients) = match &self.condition {
+            Condition::Serving(server) => (server.space(), server.clients()),
+            _ => (None, Vec::new()),
+        };
+        let Target { fs, id, role, .. } = self.target.clone();
+        TargetStatus { fs, id, role, dir: self.dir.clone(), state, space, clients }
+    }
+}
+
+/// Stops servers, those of MDTs first: they still talk to OSTs.
+fn stop(entries: Vec<Entry>) {
+    let (mdts, others): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|entry| matches!(entry.target.role, Role::Mdt(_)));
+    for entry in mdts.into_iter().chain(others) {
+        if let Condition::Serving(server) = entry.condition {
+            let name = label(&entry.target.fs, entry.target.role);
+            server.stop();
+            tracing::info!(target = name, "target no longer served");
+        }
     }
 }

@@ -49,6 +49,17 @@ pub(crate) struct Target {
     pub space: Option<Space>,
 }
 
+impl Target {
+    /// [`Target::state`] of one that answers.
+    pub(crate) const SERVING: &'static str = "serving";
+    /// [`Target::state`] of one that is read and brought up to date.
+    pub(crate) const STARTING: &'static str = "starting";
+    /// [`Target::state`] of one that cannot be served.
+    pub(crate) const FAILED: &'static str = "failed";
+    /// [`Target::state`] of one whose node does not answer.
+    pub(crate) const UNREACHABLE: &'static str = "unreachable";
+}
+
 /// The space of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Space {
