@@ -212,13 +212,13 @@ sections! {
         message_size_max: ByteSize = bytes(64 * KIB), from bytes(480) => bytes(MIB);
     }
 
-    /// Parallel filesystems: what new files get, and how long a silent client is waited for.
+    /// Parallel filesystems. The first three are the layout of files in filesystems that are made from now on; `lfs setstripe` changes it for files and directories.
     fs: FsConfig {
-        /// The first bytes of each file that are kept on the MDT, beside its attributes; small files are there whole. 0B keeps none.
+        /// The first bytes of a file are kept on the MDT, beside its attributes, so that small files are there whole; a multiple of 64KiB, 0B for none.
         inline_size: ByteSize = bytes(64 * KIB), from bytes(0) => bytes(MIB);
-        /// Bytes of a stripe, where `lfs setstripe` says nothing else; a multiple of 64KiB.
+        /// Bytes of a stripe; a multiple of 64KiB.
         stripe_size: ByteSize = bytes(MIB), from bytes(64 * KIB) => bytes(GIB);
-        /// OSTs that a file is spread over, where `lfs setstripe` says nothing else; 0 is all of them.
+        /// OSTs that a file is spread over; 0 is all of them.
         stripe_count: u32 = 0, from 0 => 2000;
         /// A client that is silent for so long, or does not give back what it is asked for, is evicted.
         session_timeout: Duration = Duration::from_secs(30), from Duration::from_secs(2) => Duration::from_mins(10);

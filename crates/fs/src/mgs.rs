@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::layout::STRIPES_MAX;
 use crate::core::target::{is_fs_name, label, uuid};
 use crate::core::{OstIndex, Role};
-use crate::wire::mgs::{Address, Duty, FsConfig, FsId, Ost, Target};
+use crate::wire::mgs::{Address, Assignment, Duty, FsConfig, FsId, Ost, Target};
 
 /// Key: name. Value: [`Filesystem`].
 pub const FILESYSTEMS: &str = "filesystems";
@@ -36,7 +36,8 @@ pub const OSTS_MAX: usize = STRIPES_MAX;
 pub struct Place {
     /// Rank of the node that has it.
     pub rank: u32,
-    /// The directory that the administrator chose on that node; `None` is the usual one.
+    /// The directory that the administrator chose on that node, absolute; the target has one of its own in it. `None` is the
+    /// usual place.
     pub dir: Option<PathBuf>,
 }
 
@@ -47,6 +48,8 @@ pub struct OstRow {
     pub place: Place,
     /// Gets no new objects.
     pub draining: bool,
+    /// It is on its node's disk.
+    pub made: bool,
 }
 
 /// A filesystem as stored.
@@ -58,8 +61,10 @@ pub struct Filesystem {
     pub version: u64,
     /// When it was made.
     pub created: Timestamp,
-    /// Its MDT.
+    /// Where its MDT is.
     pub mdt: Place,
+    /// The MDT is on its node's disk.
+    pub mdt_made: bool,
     /// Its OSTs. **Invariant:** 1 to [`OSTS_MAX`]; never shorter.
     pub osts: Vec<OstRow>,
 }
@@ -108,6 +113,11 @@ pub enum Command {
         /// The filesystem.
         name: String,
     },
+    /// A target is on its node's disk.
+    Made {
+        /// The target.
+        target: Target,
+    },
     /// A doomed target is gone.
     Removed {
         /// The target.
@@ -115,7 +125,7 @@ pub enum Command {
     },
 }
 
-/// What it answers: the filesystem as it is afterwards, except to `Destroy` and `Removed`.
+/// What it answers: the filesystem as it is afterwards, where there is one.
 pub type Reply = Option<Filesystem>;
 
 /// Why a command is refused.
@@ -149,18 +159,8 @@ pub enum Rejection {
     /// Nothing would be left to write to.
     #[error("{0} is the last OST that takes new objects; add another first: kiln fs add-ost")]
     LastOst(String),
-    /// Two targets in one directory.
-    #[error("{dir} on the node of rank {rank} is the directory of {owner}; give each target its own")]
-    DirTaken {
-        /// The directory.
-        dir: String,
-        /// On which node.
-        rank: u32,
-        /// The target that has it.
-        owner: String,
-    },
-    /// A directory that has no place of its own.
-    #[error("{0} is no absolute path; the directory of a target is one, on its node")]
+    /// A directory that depends on who reads it.
+    #[error("{0} is no absolute path; the directory for a target is one, on its node")]
     RelativeDir(String),
 }
 
@@ -177,12 +177,13 @@ impl Machine for MgsMachine {
     fn apply(&self, tables: &mut Tables<'_>, command: Command, at: Timestamp) -> Result<Reply, Rejection> {
         match command {
             Command::Create { name, id, mdt, osts } => {
-                let osts = osts.into_iter().map(|place| OstRow { place, draining: false }).collect();
-                create(tables, name, Filesystem { id, version: 0, created: at, mdt, osts })
+                let osts = osts.into_iter().map(OstRow::new).collect();
+                create(tables, name, Filesystem { id, version: 0, created: at, mdt, mdt_made: false, osts })
             }
             Command::AddOst { name, place } => add_ost(tables, &name, place),
             Command::SetDraining { name, ost, draining } => set_draining(tables, name, ost, draining),
             Command::Destroy { name } => destroy(tables, &name),
+            Command::Made { target } => Ok(made(tables, &target)),
             Command::Removed { target } => {
                 let key = label(&target.fs, target.role);
                 let row = tables.get::<Doomed>(DOOMED, key.as_bytes());
@@ -210,10 +211,7 @@ fn create(tables: &mut Tables<'_>, name: String, new: Filesystem) -> Result<Repl
     if let Some(Doomed { target, rank }) = doomed.find(|doomed| doomed.target.fs == name) {
         return Err(Rejection::StillRemoved(label(&name, target.role), rank));
     }
-    let mut taken = taken_dirs(tables);
-    for (role, place) in new.places() {
-        claim(&mut taken, place, label(&name, role))?;
-    }
+    new.places().try_for_each(|(_, place)| check_dir(place))?;
     Ok(Some(put(tables, &name, new)))
 }
 
@@ -222,9 +220,8 @@ fn add_ost(tables: &mut Tables<'_>, name: &str, place: Place) -> Result<Reply, R
     if row.osts.len() >= OSTS_MAX {
         return Err(Rejection::OstCount);
     }
-    let index = OstIndex(row.osts.len() as u16);
-    claim(&mut taken_dirs(tables), &place, label(name, Role::Ost(index)))?;
-    row.osts.push(OstRow { place, draining: false });
+    check_dir(&place)?;
+    row.osts.push(OstRow::new(place));
     Ok(Some(put(tables, name, row)))
 }
 
@@ -257,6 +254,18 @@ fn destroy(tables: &mut Tables<'_>, name: &str) -> Result<Reply, Rejection> {
     Ok(None)
 }
 
+/// Notes that a target is there; nothing that a client has to know.
+fn made(tables: &mut Tables<'_>, target: &Target) -> Reply {
+    let mut row = get(tables, &target.fs).ok().filter(|row| row.id == target.id)?;
+    match target.role {
+        Role::Mdt(_) => row.mdt_made = true,
+        Role::Ost(OstIndex(index)) => row.osts.get_mut(usize::from(index))?.made = true,
+    }
+    tables.put(FILESYSTEMS, target.fs.as_bytes(), &row);
+    next_version(tables);
+    Some(row)
+}
+
 fn get(tables: &mut Tables<'_>, name: &str) -> Result<Filesystem, Rejection> {
     tables.get(FILESYSTEMS, name.as_bytes()).ok_or_else(|| Rejection::NoFilesystem(name.to_owned()))
 }
@@ -274,35 +283,17 @@ fn next_version(tables: &mut Tables<'_>) -> u64 {
     next
 }
 
-/// A directory that the administrator chose, and the label of the target in it.
-type Taken = Vec<(Place, String)>;
-
-fn taken_dirs(tables: &mut Tables<'_>) -> Taken {
-    let mut taken = Taken::new();
-    for (name, row) in tables.scan::<Filesystem>(FILESYSTEMS, &[]) {
-        let name = String::from_utf8_lossy(&name).into_owned();
-        taken.extend(row.places().map(|(role, place)| (place.clone(), label(&name, role))));
+fn check_dir(place: &Place) -> Result<(), Rejection> {
+    match &place.dir {
+        Some(dir) if !dir.is_absolute() => Err(Rejection::RelativeDir(dir.display().to_string())),
+        _ => Ok(()),
     }
-    for (key, doomed) in tables.scan::<Doomed>(DOOMED, &[]) {
-        let place = Place { rank: doomed.rank, dir: doomed.target.dir };
-        taken.push((place, String::from_utf8_lossy(&key).into_owned()));
-    }
-    taken.retain(|(place, _)| place.dir.is_some());
-    taken
 }
 
-/// Takes a directory for a target, if nobody has it. The usual ones differ by label.
-fn claim(taken: &mut Taken, place: &Place, owner: String) -> Result<(), Rejection> {
-    let Some(dir) = &place.dir else { return Ok(()) };
-    if !dir.is_absolute() {
-        return Err(Rejection::RelativeDir(dir.display().to_string()));
+impl OstRow {
+    fn new(place: Place) -> OstRow {
+        OstRow { place, draining: false, made: false }
     }
-    if let Some((_, owner)) = taken.iter().find(|(other, _)| other == place) {
-        let (dir, rank) = (dir.display().to_string(), place.rank);
-        return Err(Rejection::DirTaken { dir, rank, owner: owner.clone() });
-    }
-    taken.push((place.clone(), owner));
-    Ok(())
 }
 
 impl Filesystem {
@@ -327,6 +318,13 @@ impl Filesystem {
             mdt_rank: self.mdt.rank,
             mdt: address(self.mdt.rank),
             osts: osts.collect(),
+        }
+    }
+
+    fn is_made(&self, role: Role) -> bool {
+        match role {
+            Role::Mdt(_) => self.mdt_made,
+            Role::Ost(OstIndex(index)) => self.osts.get(usize::from(index)).is_some_and(|ost| ost.made),
         }
     }
 
@@ -359,7 +357,10 @@ pub fn duty(snapshot: &Snapshot, rank: u32, address: impl Fn(u32) -> Address) ->
             duty.configs.push(row.config(&name, &address));
         }
         let here = row.places().filter(|(_, place)| place.rank == rank);
-        duty.serve.extend(here.map(|(role, place)| row.target(&name, role, place)));
+        duty.serve.extend(here.map(|(role, place)| Assignment {
+            target: row.target(&name, role, place),
+            made: row.is_made(role),
+        }));
     }
     let doomed = snapshot.scan::<Doomed>(DOOMED, &[])?.into_iter().map(|(_, doomed)| doomed);
     duty.remove.extend(doomed.filter(|doomed| doomed.rank == rank).map(|doomed| doomed.target));

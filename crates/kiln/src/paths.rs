@@ -66,6 +66,11 @@ impl DataDir {
         self.run().join(format!("fs-{rank}.sock"))
     }
 
+    /// The targets of filesystems, unless the administrator chose other directories.
+    pub(crate) fn filesystems(&self) -> PathBuf {
+        self.0.join("fs")
+    }
+
     /// Held by the process of a node for as long as it lives: nobody else touches what is that node's.
     pub(crate) fn node_lock(&self, rank: u32) -> PathBuf {
         self.run().join(format!("node-{rank}.lock"))

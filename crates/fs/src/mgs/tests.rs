@@ -68,8 +68,13 @@ fn address(rank: u32) -> Address {
     Address::Tcp(format!("node{rank}"))
 }
 
-fn labels(targets: &[Target]) -> Vec<String> {
-    targets.iter().map(|target| label(&target.fs, target.role)).collect()
+fn labels<'t>(targets: impl IntoIterator<Item = &'t Target>) -> Vec<String> {
+    targets.into_iter().map(|target| label(&target.fs, target.role)).collect()
+}
+
+/// The labels of what a duty serves.
+fn served(duty: &Duty) -> Vec<String> {
+    labels(duty.serve.iter().map(|assignment| &assignment.target))
 }
 
 #[tokio::test]
@@ -82,10 +87,10 @@ async fn a_filesystem_is_what_its_nodes_and_clients_are_told() {
     assert_eq!((config.mdt_rank, &config.mdt), (0, &address(0)));
     let osts: Vec<_> = config.osts.iter().map(|ost| (ost.uuid.as_str(), ost.rank, ost.draining)).collect();
     assert_eq!(osts, [("scratch-OST0000_UUID", 0, false), ("scratch-OST0001_UUID", 1, false)]);
-    assert_eq!(labels(&running.duty(0).serve), ["scratch-MDT0000", "scratch-OST0000"]);
-    let there = running.duty(1).serve;
-    assert_eq!(labels(&there), ["scratch-OST0001"]);
-    assert_eq!(there[0].dir.as_deref(), Some("/disks/1".as_ref()));
+    assert_eq!(served(&running.duty(0)), ["scratch-MDT0000", "scratch-OST0000"]);
+    let there = running.duty(1);
+    assert_eq!(served(&there), ["scratch-OST0001"]);
+    assert_eq!(there.serve[0].target.dir.as_deref(), Some("/disks/1".as_ref()));
     assert_eq!(running.duty(2).serve, []);
     let told: Vec<_> = (0..2).map(|rank| running.duty(rank).configs).collect();
     assert_eq!(told, [vec![config], vec![]]);
@@ -123,7 +128,7 @@ async fn a_destroyed_filesystem_keeps_its_name_until_it_is_removed() {
         running.tell(Command::Removed { target }).await.unwrap();
     }
     running.create("a", &[on(0)]).await.unwrap();
-    assert_eq!(labels(&running.duty(0).serve), ["a-MDT0000", "a-OST0000"]);
+    assert_eq!(served(&running.duty(0)), ["a-MDT0000", "a-OST0000"]);
 }
 
 #[tokio::test]
@@ -144,19 +149,31 @@ async fn a_late_word_of_removal_does_not_concern_the_next_of_the_name() {
 }
 
 #[tokio::test]
+async fn a_target_that_was_made_is_not_begun_anew() {
+    let running = Running::start();
+    running.create("a", &[on(0)]).await.unwrap();
+    let first = running.duty(0);
+    assert!(first.serve.iter().all(|assignment| !assignment.made));
+    let version = filesystem(&running.mgs.read(), "a").unwrap().unwrap().version;
+    running.tell(Command::Made { target: first.serve[1].target.clone() }).await.unwrap();
+    let made: Vec<bool> = running.duty(0).serve.iter().map(|assignment| assignment.made).collect();
+    assert_eq!(made, [false, true]);
+    assert!(running.version() > first.version);
+    let row = filesystem(&running.mgs.read(), "a").unwrap().unwrap();
+    assert_eq!(row.version, version, "clients need not look");
+    let stranger = Target { id: FsId(99), ..first.serve[0].target.clone() };
+    running.tell(Command::Made { target: stranger }).await.unwrap();
+    assert!(!running.duty(0).serve[0].made);
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_refused() {
     let running = Running::start();
     assert_eq!(running.create("a b", &[on(0)]).await, Err(Rejection::Name("a b".into())));
     assert_eq!(running.create("a", &[]).await, Err(Rejection::OstCount));
-    let twice = running.create("a", &[at(0, "/d"), at(0, "/d")]).await;
-    assert!(matches!(twice, Err(Rejection::DirTaken { owner, .. }) if owner == "a-OST0000"));
     assert_eq!(running.create("a", &[at(0, "d")]).await, Err(Rejection::RelativeDir("d".into())));
     running.create("a", &[at(0, "/d"), at(1, "/d")]).await.unwrap();
     assert_eq!(running.create("a", &[on(0)]).await, Err(Rejection::Exists("a".into())));
-    let again = Command::AddOst { name: "a".into(), place: at(1, "/d") };
-    assert!(
-        matches!(running.tell(again).await, Err(Rejection::DirTaken { owner, .. }) if owner == "a-OST0001")
-    );
     let drain = |ost| Command::SetDraining { name: "a".into(), ost: OstIndex(ost), draining: true };
     running.tell(drain(0)).await.unwrap();
     assert_eq!(running.tell(drain(1)).await, Err(Rejection::LastOst("a-OST0001".into())));
@@ -172,9 +189,10 @@ fn golden_bytes_of_a_filesystem() {
         version: 3,
         created: Timestamp::from_millis(1),
         mdt: on(0),
-        osts: vec![OstRow { place: at(2, "/d"), draining: true }],
+        mdt_made: true,
+        osts: vec![OstRow { place: at(2, "/d"), draining: true, made: false }],
     };
-    // id 1, version 3, zigzag 1000, rank 0 without a directory; one OST: rank 2 in "/d", draining.
-    let golden = [1, 3, 0xd0, 0x0f, 0, 0, 1, 2, 1, 2, b'/', b'd', 1];
+    // id 1, version 3, zigzag 1000, rank 0 without a directory, made; one OST: rank 2 in "/d", draining, not made.
+    let golden = [1, 3, 0xd0, 0x0f, 0, 0, 1, 1, 2, 1, 2, b'/', b'd', 1, 0];
     assert_eq!(postcard::to_stdvec(&row).unwrap(), golden);
 }

@@ -58,17 +58,26 @@ pub struct Target {
     pub id: FsId,
     /// What it is.
     pub role: Role,
-    /// Its directory; `None` is the node's usual place for it.
+    /// The directory that it has one of its own in; `None` is the node's usual place.
     pub dir: Option<PathBuf>,
 }
 
-/// Everything that a node has to do with.
+/// A target that a node is to serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The target.
+    pub target: Target,
+    /// It was served before: where nothing of it is found, its disk is missing, and it must not be begun anew.
+    pub made: bool,
+}
+
+/// Everything that a node has to do with. [`Request::Made`] tells what it has begun.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Duty {
     /// The MGS's version of this.
     pub version: u64,
     /// What it serves.
-    pub serve: Vec<Target>,
+    pub serve: Vec<Assignment>,
     /// The filesystems whose MDT is among that.
     pub configs: Vec<FsConfig>,
     /// What is of filesystems that were destroyed: it removes that, and says so with [`Request::Removed`].
@@ -94,6 +103,8 @@ pub enum Request {
         /// The version that it has; `None` is answered at once.
         newer_than: Option<u64>,
     },
+    /// From a node: a target is on its disk.
+    Made(Target),
     /// From a node: a target of a destroyed filesystem is gone from its disk.
     Removed(Target),
 }

@@ -118,8 +118,10 @@ impl Asker {
                 Ok(duty) => {
                     told.clear();
                     version = Some(duty.version);
-                    targets.follow(&duty);
-                    self.report_removed(targets, duty.remove);
+                    for target in targets.follow(&duty) {
+                        self.tell(Request::Made(target));
+                    }
+                    self.remove(targets, duty.remove);
                 }
                 Err(error) => {
                     self.connection = None;
@@ -135,20 +137,25 @@ impl Asker {
     }
 
     /// Removes the targets of filesystems that are no more. One that cannot be removed now is looked at again with the next duty.
-    fn report_removed(&mut self, targets: &Targets, doomed: Vec<Target>) {
+    fn remove(&mut self, targets: &Targets, doomed: Vec<Target>) {
         for target in doomed {
-            if !targets.remove(&target) {
-                continue;
-            }
-            match self.ask(Request::Removed(target.clone())) {
-                Ok(Reply::Done) => targets.forget(&target),
-                Ok(other) => tracing::warn!(?other, "the MGS did not take note of a removed target"),
-                Err(error) => {
-                    self.connection = None;
-                    tracing::debug!(%error, "the MGS was not told of a removed target");
-                }
+            if targets.remove(&target) && self.tell(Request::Removed(target.clone())) {
+                targets.forget(&target);
             }
         }
+    }
+
+    /// Tells the MGS something. Where that fails, the next duty says the same as this one, and it is told again.
+    fn tell(&mut self, request: Request) -> bool {
+        match self.ask(request) {
+            Ok(Reply::Done) => return true,
+            Ok(other) => tracing::warn!(?other, "the MGS did not take note of a target"),
+            Err(error) => {
+                self.connection = None;
+                tracing::debug!(%error, "the MGS was not told of a target");
+            }
+        }
+        false
     }
 
     fn duty(&mut self, newer_than: Option<u64>) -> Result<Duty, AskError> {

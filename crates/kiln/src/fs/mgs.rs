@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kiln_fs::mgs::{self, Command, MgsMachine};
-use kiln_fs::wire::mgs::{Address, Reply, Request, Target};
+use kiln_fs::wire::mgs::{Address, Reply, Request};
 use kiln_store::{Handle, ReadError, Snapshot};
 use tokio::sync::watch;
 
@@ -33,7 +33,8 @@ impl Mgs {
             Request::List => self.list(),
             Request::Get { name, newer_than } => self.get(&name, newer_than),
             Request::Duty { rank, newer_than } => self.duty(rank, newer_than),
-            Request::Removed(target) => return self.removed(target),
+            Request::Made(target) => return self.told(Command::Made { target }),
+            Request::Removed(target) => return self.told(Command::Removed { target }),
         };
         answered.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
@@ -67,8 +68,8 @@ impl Mgs {
         Ok(Reply::Duty(duty))
     }
 
-    fn removed(&self, target: Target) -> Reply {
-        match self.runtime.block_on(self.store.submit(Command::Removed { target })) {
+    fn told(&self, command: Command) -> Reply {
+        match self.runtime.block_on(self.store.submit(command)) {
             Ok(_) => Reply::Done,
             Err(error) => Reply::Failed(error.to_string()),
         }

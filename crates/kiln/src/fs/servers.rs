@@ -1,18 +1,19 @@
 //! How a target's server is opened, and closed: the only place that knows how each kind is built.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_config::Config;
+use kiln_fs::core::target::label;
 use kiln_fs::core::{Errno, Role};
-use kiln_fs::wire::mgs::{FsConfig, Target};
+use kiln_fs::wire::mgs::{Assignment, FsConfig, Target};
 use kiln_fs::wire::node::ClientStatus;
 use kiln_fs::wire::oss::Space;
 use kiln_fs::wire::{mds, oss};
 use kiln_net::Fault;
 use kiln_net::blocking::{Call, ConnId, Replies};
 
+use super::ground::{self, GroundError, Lock};
 use crate::paths::DataDir;
 
 /// What all targets of a node have in common.
@@ -31,8 +32,8 @@ pub(super) enum Server {
     Ost(Arc<Oss>),
 }
 
-pub(super) struct Mds;
-pub(super) struct Oss;
+pub(super) struct Mds(Lock);
+pub(super) struct Oss(Lock);
 
 impl Mds {
     pub(super) fn handle(
@@ -58,38 +59,34 @@ impl Oss {
 }
 
 impl Setup {
-    /// Where a target lies.
+    /// Where a target lies: in the instance's data, or in a directory of its own in the one that the administrator chose.
     pub(super) fn dir(&self, target: &Target) -> PathBuf {
-        let usual = || self.data.root().join("fs").join(&target.fs).join(target.role.to_string());
-        target.dir.clone().unwrap_or_else(usual)
+        match &target.dir {
+            Some(dir) => dir.join(label(&target.fs, target.role)),
+            None => self.data.filesystems().join(&target.fs).join(target.role.to_string()),
+        }
     }
 
-    /// Opens a target, making it if it is not there, and serves it. The reason of a failure is for a person.
+    /// Opens a target, making it if it was never there, and serves it. The reason of a failure is for a person.
     pub(super) fn open(
         &self,
-        target: &Target,
+        assignment: &Assignment,
         dir: &Path,
         _config: Option<&FsConfig>,
     ) -> Result<Server, String> {
-        std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
-        Ok(match target.role {
-            Role::Mdt(_) => Server::Mdt(Arc::new(Mds)),
-            Role::Ost(_) => Server::Ost(Arc::new(Oss)),
+        let lock = ground::take(dir, assignment.made).map_err(|error| error.to_string())?;
+        Ok(match assignment.target.role {
+            Role::Mdt(_) => Server::Mdt(Arc::new(Mds(lock))),
+            Role::Ost(_) => Server::Ost(Arc::new(Oss(lock))),
         })
     }
 
     /// Removes what a target that is not served has on the disk.
-    pub(super) fn remove(&self, target: &Target, dir: &Path) -> io::Result<()> {
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                std::fs::remove_dir_all(entry.path())?;
-            } else {
-                std::fs::remove_file(entry.path())?;
-            }
-        }
+    pub(super) fn remove(&self, target: &Target, dir: &Path) -> Result<(), GroundError> {
+        ground::remove(dir)?;
         if target.dir.is_none() {
-            std::fs::remove_dir(dir)?;
+            // The last of a filesystem takes its directory along.
+            let _ = std::fs::remove_dir(self.data.filesystems().join(&target.fs));
         }
         Ok(())
     }

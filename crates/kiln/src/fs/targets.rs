@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use kiln_fs::core::target::label;
 use kiln_fs::core::{OstIndex, Role};
-use kiln_fs::wire::mgs::{Duty, Target};
+use kiln_fs::wire::mgs::{Assignment, Duty, Target};
 use kiln_fs::wire::node::{TargetState, TargetStatus};
 use kiln_net::blocking::ConnId;
 
@@ -37,15 +37,16 @@ impl Targets {
         Targets { setup, entries: RwLock::default() }
     }
 
-    /// Serves what `duty` names, and nothing else. What failed before is tried again.
-    pub(super) fn follow(&self, duty: &Duty) {
+    /// Serves what `duty` names, and nothing else; what failed before is tried again. Returns what the MGS does not know to be
+    /// on the disk yet.
+    pub(super) fn follow(&self, duty: &Duty) -> Vec<Target> {
         self.drop_all_but(&duty.serve);
         let (osts, mdts): (Vec<_>, Vec<_>) =
-            duty.serve.iter().partition(|target| matches!(target.role, Role::Ost(_)));
+            duty.serve.iter().partition(|assignment| matches!(assignment.target.role, Role::Ost(_)));
         // An MDT that starts may have things to do at its OSTs.
-        for target in osts.into_iter().chain(mdts) {
-            if self.begin(target) {
-                self.start(target, duty);
+        for assignment in osts.into_iter().chain(mdts) {
+            if self.begin(&assignment.target) {
+                self.start(assignment, duty);
             }
         }
         for config in &duty.configs {
@@ -53,6 +54,16 @@ impl Targets {
                 mds.configure(config);
             }
         }
+        self.newly_made(&duty.serve)
+    }
+
+    fn newly_made(&self, serve: &[Assignment]) -> Vec<Target> {
+        let entries = self.read();
+        let is_served = |target: &Target| {
+            entries.iter().any(|e| e.target == *target && matches!(e.condition, Condition::Serving(_)))
+        };
+        let new = serve.iter().filter(|assignment| !assignment.made).map(|assignment| &assignment.target);
+        new.filter(|target| is_served(target)).cloned().collect()
     }
 
     /// Enters a target that is not served; `false` when it is.
@@ -66,12 +77,13 @@ impl Targets {
         matches!(entry.condition, Condition::Failed(_))
     }
 
-    fn start(&self, target: &Target, duty: &Duty) {
+    fn start(&self, assignment: &Assignment, duty: &Duty) {
+        let target = &assignment.target;
         let dir = self.setup.dir(target);
         let name = label(&target.fs, target.role);
         let started = Instant::now();
         let config = duty.configs.iter().find(|config| config.name == target.fs);
-        let condition = match self.setup.open(target, &dir, config) {
+        let condition = match self.setup.open(assignment, &dir, config) {
             Ok(server) => {
                 tracing::info!(target = name, dir = %dir.display(), took = ?started.elapsed(), "target served");
                 Condition::Serving(server)
@@ -89,10 +101,11 @@ impl Targets {
     }
 
     /// Stops every target that is not in `serve`.
-    fn drop_all_but(&self, serve: &[Target]) {
+    fn drop_all_but(&self, serve: &[Assignment]) {
         let mut entries = self.write();
         let (kept, dropped) = std::mem::take(&mut *entries).into_iter().partition(|entry| {
-            serve.contains(&entry.target) || matches!(entry.condition, Condition::Removing)
+            serve.iter().any(|wanted| wanted.target == entry.target)
+                || matches!(entry.condition, Condition::Removing)
         });
         *entries = kept;
         drop(entries);

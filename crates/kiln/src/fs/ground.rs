@@ -1,0 +1,94 @@
+//! The directory of a target: made once, locked while it is served, and removed when its filesystem is.
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Held by the process that serves the target.
+const LOCK: &str = "lock";
+
+/// The lock on a target's directory, for as long as this lives.
+pub(super) type Lock = Flock<File>;
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GroundError {
+    /// A target that was served is not there.
+    #[error("there is nothing of it in {0}: is the disk that this is on mounted?")]
+    Missing(String),
+    /// Another process has it.
+    #[error("another process serves it from {0}; stop that one (fuser -v {0}/lock names it)")]
+    Taken(String),
+    /// The system refused.
+    #[error("failed to {what} {dir}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which directory.
+        dir: String,
+        /// The reason.
+        error: io::Error,
+    },
+}
+
+/// Takes the directory of a target. `made` says that it was served before: then nothing is begun where nothing is found.
+pub(super) fn take(dir: &Path, made: bool) -> Result<Lock, GroundError> {
+    let shown = || dir.display().to_string();
+    let failed = |what| move |error| GroundError::Io { what, dir: dir.display().to_string(), error };
+    if made && !dir.join(LOCK).exists() {
+        return Err(GroundError::Missing(shown()));
+    }
+    if !made {
+        // Raw data: nobody but the owner of the instance reads it past the filesystem's permissions.
+        let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        created.map_err(failed("create"))?;
+    }
+    let file = File::create(dir.join(LOCK)).map_err(failed("lock"))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, Errno::EWOULDBLOCK)) => Err(GroundError::Taken(shown())),
+        Err((_, errno)) => Err(failed("lock")(errno.into())),
+    }
+}
+
+/// Removes the directory of a target that nobody serves; its disk may be gone already.
+pub(super) fn remove(dir: &Path) -> Result<(), GroundError> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let _lock = take(dir, false)?;
+    let failed = |error| GroundError::Io { what: "remove", dir: dir.display().to_string(), error };
+    std::fs::remove_dir_all(dir).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_taken_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("a/b");
+        let lock = take(&dir, false).unwrap();
+        let second = take(&dir, true);
+        assert!(matches!(second, Err(GroundError::Taken(_))), "{second:?}");
+        assert!(matches!(remove(&dir), Err(GroundError::Taken(_))));
+        drop(lock);
+        take(&dir, true).unwrap();
+        remove(&dir).unwrap();
+        assert!(!dir.exists());
+        remove(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_missing_disk_is_no_new_target() {
+        let parent = tempfile::tempdir().unwrap();
+        let missing = take(&parent.path().join("x"), true);
+        assert!(matches!(missing, Err(GroundError::Missing(_))), "{missing:?}");
+        assert!(!parent.path().join("x").exists());
+    }
+}
