@@ -1,9 +1,20 @@
 //! What the filesystem decides, without I/O, clock or chance.
 
 pub mod attr;
+pub mod changelog;
+pub mod clean;
+pub mod dirty;
 pub mod errno;
+pub mod grants;
 pub mod ids;
 pub mod layout;
+pub mod leases;
+pub mod locks;
+pub mod namespace;
+pub mod placement;
+pub mod ranges;
+pub mod readahead;
+pub mod split;
 pub mod target;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};

@@ -10,6 +10,7 @@
 //! - [`mds`], [`oss`], [`client`]: the same with sockets, disks and threads. A request is served by the thread of its
 //!   connection from the first byte to the last: two context switches a call, which is what small operations cost.
 
+pub mod access;
 pub mod client;
 pub mod core;
 pub mod mds;
