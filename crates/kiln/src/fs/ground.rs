@@ -43,9 +43,7 @@ pub(super) fn take(dir: &Path, made: bool) -> Result<Lock, GroundError> {
         return Err(GroundError::Missing(shown()));
     }
     if !made {
-        // Raw data: nobody but the owner of the instance reads it past the filesystem's permissions.
-        let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        created.map_err(failed("create"))?;
+        make(dir)?;
     }
     let file = File::create(dir.join(LOCK)).map_err(failed("lock"))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -53,6 +51,13 @@ pub(super) fn take(dir: &Path, made: bool) -> Result<Lock, GroundError> {
         Err((_, Errno::EWOULDBLOCK)) => Err(GroundError::Taken(shown())),
         Err((_, errno)) => Err(failed("lock")(errno.into())),
     }
+}
+
+/// Makes the directory of a target. What is in it is raw data: nobody but the owner of the instance may read it past the
+/// filesystem's own permissions.
+pub(super) fn make(dir: &Path) -> Result<(), GroundError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| GroundError::Io { what: "create", dir: dir.display().to_string(), error })
 }
 
 /// Removes the directory of a target that nobody serves; its disk may be gone already.

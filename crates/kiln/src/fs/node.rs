@@ -41,7 +41,8 @@ impl FsNode {
         let socket = data.fs_socket(rank);
         let listener = Listener::bind_unix(&socket)
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
-        let targets = Arc::new(Targets::new(Setup { data: data.clone(), config: config.clone() }));
+        let setup = Setup { data: data.clone(), config: config.clone(), oss: Arc::default() };
+        let targets = Arc::new(Targets::new(setup));
         let service = Arc::new(FsService { mgs: mgs.clone(), targets: Arc::clone(&targets) });
         let limits =
             ServeLimits { connections_max: config.fs.connections_max as usize, ..ServeLimits::default() };

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use kiln_fs::access::check_peer;
 use kiln_fs::core::Errno;
-use kiln_fs::wire::{Request, mds, node, oss};
+use kiln_fs::wire::{Request, mds, node};
 use kiln_net::blocking::{Call, ConnId, Replies, Service};
 use kiln_net::{Fault, Status};
 
@@ -20,15 +21,13 @@ pub(super) struct FsService {
 
 impl Service for FsService {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
+        check_peer(call.peer)?;
         match call.decode()? {
             Request::Mds(request) => match self.targets.mds(&request.fs) {
                 Some(mds) => mds.handle(request, &call, replies),
                 None => replies.last(&no_mdt(), &[]),
             },
-            Request::Oss(request) => match self.targets.oss(&request.fs, request.ost) {
-                Some(oss) => oss.handle(request, &call, replies),
-                None => replies.last(&oss::Reply::Refused(Errno::ENODEV), &[]),
-            },
+            Request::Oss(request) => self.targets.oss().handle(&request, &call.bulk, replies),
             Request::Mgs(request) => match &self.mgs {
                 Some(mgs) => replies.last(&mgs.answer(request), &[]),
                 None => Err(Fault::new(Status::Unavailable, "the MGS is on the leader, not on this node")),

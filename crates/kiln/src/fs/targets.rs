@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
+use kiln_fs::core::Role;
 use kiln_fs::core::target::label;
-use kiln_fs::core::{OstIndex, Role};
+use kiln_fs::oss::Oss;
 use kiln_fs::wire::mgs::{Assignment, Duty, Target};
 use kiln_fs::wire::node::{TargetState, TargetStatus};
 use kiln_net::blocking::ConnId;
 
-use super::servers::{Mds, Oss, Server, Setup};
+use super::servers::{Mds, Server, Setup};
 
 /// The targets, as the MGS wants them and as they are.
 pub(super) struct Targets {
@@ -88,7 +89,7 @@ impl Targets {
                 tracing::info!(target = name, dir = %dir.display(), took = ?started.elapsed(), "target served");
                 Condition::Serving(server)
             }
-            Err(reason) => Condition::Failed(reason),
+            Err(error) => Condition::Failed(error.to_string()),
         };
         let mut entries = self.write();
         let Some(entry) = entries.iter_mut().find(|entry| entry.target == *target) else { return };
@@ -148,29 +149,15 @@ impl Targets {
 
     /// The MDS of a filesystem, if it is served here.
     pub(super) fn mds(&self, fs: &str) -> Option<Arc<Mds>> {
-        self.find(fs, |server| match server {
-            Server::Mdt(mds) => Some(Arc::clone(mds)),
-            Server::Ost(_) => None,
-        })
-    }
-
-    /// The server of an OST, if it is served here.
-    pub(super) fn oss(&self, fs: &str, index: OstIndex) -> Option<Arc<Oss>> {
-        self.read().iter().find_map(|entry| match &entry.condition {
-            Condition::Serving(Server::Ost(oss))
-                if entry.target.fs == fs && entry.target.role == Role::Ost(index) =>
-            {
-                Some(Arc::clone(oss))
-            }
-            _ => None,
-        })
-    }
-
-    fn find<T>(&self, fs: &str, pick: impl Fn(&Server) -> Option<T>) -> Option<T> {
         self.read().iter().filter(|entry| entry.target.fs == fs).find_map(|entry| match &entry.condition {
-            Condition::Serving(server) => pick(server),
+            Condition::Serving(Server::Mdt(mds)) => Some(Arc::clone(mds)),
             _ => None,
         })
+    }
+
+    /// The OSTs of this node.
+    pub(super) fn oss(&self) -> &Oss {
+        &self.setup.oss
     }
 
     /// A connection is gone.
