@@ -223,7 +223,7 @@ sections! {
         /// A client that is silent for so long, or does not give back what it is asked for, is evicted.
         session_timeout: Duration = Duration::from_secs(30), from Duration::from_secs(2) => Duration::from_mins(10);
         /// The most that one mount holds back of what programs wrote, before they wait.
-        client_dirty_size: ByteSize = bytes(64 * MIB), from bytes(MIB) => bytes(16 * GIB);
+        client_dirty_size: ByteSize = bytes(256 * MIB), from bytes(8 * MIB) => bytes(16 * GIB);
         /// Client connections at one time on each node; further ones wait.
         connections_max: u32 = 4096, from 16 => 100_000;
     }

@@ -66,6 +66,11 @@ impl DataDir {
         self.run().join(format!("fs-{rank}.sock"))
     }
 
+    /// One file for each mount that runs, locked by its process.
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.run().join("mounts")
+    }
+
     /// The targets of filesystems, unless the administrator chose other directories.
     pub(crate) fn filesystems(&self) -> PathBuf {
         self.0.join("fs")

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -196,14 +196,45 @@ fn start(client: &Arc<Client>, device: Arc<Device>, queues: Queues, threads: usi
     Ok(Mounted { client: Arc::clone(client), device, workers, threads: vec![house] })
 }
 
-impl Mounted {
+/// What other threads may do with a mount that one waits for. It does not keep the mount.
+#[derive(Clone)]
+pub struct Handle {
+    client: Weak<Client>,
+    device: Weak<Device>,
+}
+
+impl Handle {
     /// The filesystem has changed: targets were added, or are served elsewhere.
     pub fn reconfigure(&self, config: &FsConfig) {
-        self.client.osts.replace(config);
-        self.client.meta.session.moved(config.mdt.clone());
+        if let Some(client) = self.client.upgrade() {
+            client.osts.replace(config);
+            client.meta.session.moved(config.mdt.clone());
+        }
     }
 
-    /// Takes the mount away and ends the session, everything written back. Fails with `EBUSY` while programs use it.
+    /// Takes the mount away; what was written is then written back. Fails with `EBUSY` while programs use it.
+    pub fn unmount(&self) -> io::Result<()> {
+        self.device.upgrade().map_or(Ok(()), |device| device.unmount())
+    }
+
+    /// Whether the mount is gone, and everything is written back.
+    pub fn is_over(&self) -> bool {
+        self.client.strong_count() == 0
+    }
+}
+
+impl Mounted {
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle {
+        Handle { client: Arc::downgrade(&self.client), device: Arc::downgrade(&self.device) }
+    }
+
+    /// See [`Handle::reconfigure`].
+    pub fn reconfigure(&self, config: &FsConfig) {
+        self.handle().reconfigure(config);
+    }
+
+    /// See [`Handle::unmount`].
     pub fn unmount(&self) -> io::Result<()> {
         self.device.unmount()
     }

@@ -66,7 +66,7 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
         Command::Flux { arguments } => flux(cli.data.as_deref(), arguments),
         Command::Lfs { arguments } => Ok(crate::lfs::main(arguments)),
         Command::Fs(crate::cli::Fs::Mount(arguments)) => fs::mount(&data, &arguments),
-        Command::Fs(crate::cli::Fs::Umount { dir, lazy }) => fs::umount(&dir, lazy),
+        Command::Fs(crate::cli::Fs::Umount { dir, lazy }) => fs::umount(&data, &dir, lazy),
         Command::Config(verb) => config::run(&data, verb),
         Command::Flow(crate::cli::Flow::Test { rule, file, config, json, samples }) => {
             flow::test(&data, &rule, &file, config.as_deref(), json, samples)

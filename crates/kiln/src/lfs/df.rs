@@ -8,7 +8,7 @@ use kiln_fs::core::target::uuid;
 use kiln_fs::core::{OstIndex, Role};
 use kiln_fs::wire::oss::Space;
 
-use super::mount::{self, Mounted};
+use super::mounts::{self, Mounted};
 use super::{Done, Fail, attribute, print};
 
 /// What is shown.
@@ -67,9 +67,9 @@ pub(super) fn targets(words: &[String], kind: &str) -> Done {
 /// Shows each mount that is asked for, or all.
 fn each_mount(paths: &[&str], show: impl Fn(&Mounted, &FsSpace) -> Done) -> Done {
     let mounts = if paths.is_empty() {
-        mount::all().map_err(Fail::failed)?
+        mounts::all().map_err(Fail::failed)?
     } else {
-        paths.iter().map(|path| mount::of(Path::new(path))).collect::<Result<_, _>>()?
+        paths.iter().map(|path| mounts::of(Path::new(path))).collect::<Result<_, _>>()?
     };
     if mounts.is_empty() {
         return Err(Fail::failed(

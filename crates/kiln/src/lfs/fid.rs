@@ -5,7 +5,7 @@ use std::path::Path;
 use kiln_fs::client::control;
 use kiln_fs::core::Fid;
 
-use super::{Done, Fail, attribute, mount, print, say};
+use super::{Done, Fail, attribute, mounts, print, say};
 
 pub(super) fn path2fid(words: &[String]) -> Done {
     if words.is_empty() {
@@ -49,9 +49,9 @@ pub(super) fn fid2path(words: &[String]) -> Done {
 
 /// Where the filesystem of this name, or of this path, is mounted.
 fn directory(place: &str) -> Result<std::path::PathBuf, Fail> {
-    let named = mount::all().map_err(Fail::failed)?.into_iter().find(|mounted| mounted.fs == place);
+    let named = mounts::all().map_err(Fail::failed)?.into_iter().find(|mounted| mounted.fs == place);
     match named {
         Some(mounted) => Ok(mounted.dir),
-        None => mount::of(Path::new(place)).map(|mounted| mounted.dir),
+        None => mounts::of(Path::new(place)).map(|mounted| mounted.dir),
     }
 }

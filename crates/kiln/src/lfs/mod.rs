@@ -1,6 +1,6 @@
 //! The `lfs` command line: Lustre's user commands, on a mounted filesystem of Kiln.
 //!
-//! - [`mount`]: which mounts there are; [`attribute`]: how a mount is asked (virtual extended attributes that its client answers).
+//! - [`mounts`]: which mounts there are; [`attribute`]: how a mount is asked (virtual extended attributes that its client answers).
 //! - [`df`], [`getstripe`], [`setstripe`], [`fid`], [`find`], [`migrate`]: one command each.
 //!
 //! What is printed follows Lustre 2.17 to the byte where scripts may rely on it. Where Lustre leaves its users alone with an error, a hint is added.
@@ -11,7 +11,7 @@ mod fid;
 mod find;
 mod getstripe;
 mod migrate;
-mod mount;
+pub(crate) mod mounts;
 mod options;
 mod setstripe;
 
@@ -68,7 +68,7 @@ impl Fail {
 }
 
 /// An error in the system's words, without the number that std puts behind them.
-pub(super) fn plain(error: &std::io::Error) -> String {
+pub(crate) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

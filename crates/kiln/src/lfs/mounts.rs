@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Fail;
 
 /// The type that a mount of Kiln has in the kernel's table.
-pub(crate) const TYPE: &str = "fuse.kiln";
+const TYPE: &str = "fuse.kiln";
 
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
