@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -154,6 +154,7 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
         notices,
         names,
         read_only: options.read_only,
+        config: RwLock::new(Arc::new(config.clone())),
         kernel: OnceLock::new(),
         me: me.clone(),
     });
@@ -207,8 +208,7 @@ impl Handle {
     /// The filesystem has changed: targets were added, or are served elsewhere.
     pub fn reconfigure(&self, config: &FsConfig) {
         if let Some(client) = self.client.upgrade() {
-            client.osts.replace(config);
-            client.meta.session.moved(config.mdt.clone());
+            client.reconfigure(config);
         }
     }
 
