@@ -26,7 +26,13 @@ impl Client {
     }
 
     /// Sets a virtual attribute: the kernel has seen to it that the caller may write to the inode.
-    pub(super) fn set_control(&self, caller: &Caller<'_>, ino: Ino, name: &[u8], value: &[u8]) -> Outcome<'_> {
+    pub(super) fn set_control(
+        &self,
+        caller: &Caller<'_>,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+    ) -> Outcome<'_> {
         match Attribute::of(name).ok_or(Errno::EOPNOTSUPP)? {
             Attribute::Spread => {
                 let spread: Option<Spread> = control::decode(value).ok_or(Errno::EINVAL)?;
@@ -59,7 +65,9 @@ impl Client {
     }
 
     fn space_value(&self, caller: &Caller<'_>) -> Result<Vec<u8>, Errno> {
-        let Answer::Space { mdt, osts } = self.answer(caller, Ask::Statfs)? else { return Err(Errno::EPROTO) };
+        let Answer::Space { mdt, osts } = self.answer(caller, Ask::Statfs)? else {
+            return Err(Errno::EPROTO);
+        };
         let config = self.config();
         let ost = |(index, space)| {
             let draining = config.osts.iter().any(|ost| ost.index == index && ost.draining);
