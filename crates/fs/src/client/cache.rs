@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fresh::Freshness;
-pub(crate) use inode::{Begin, Inode, Need, State, Use};
+pub(crate) use inode::{Begin, Inode, MappedWrite, Need, State, Use};
 pub(crate) use names::{Known, Names};
 
 use super::session::Stamp;
@@ -119,8 +119,9 @@ impl Inodes {
         fresh
     }
 
-    /// Everything that is held, for a hello.
+    /// Everything that is held, for a hello that resumes the session in a new epoch.
     pub(crate) fn held(&self) -> Vec<Held> {
+        self.fresh().forget_revoked();
         let held = |inode: Arc<Inode>| {
             let state = inode.state();
             let (leases, open) = (state.held(), state.is_open_at_mds());

@@ -107,6 +107,23 @@ impl Client {
         }
     }
 
+    /// Drops what the kernel keeps under leases that may be void.
+    pub(super) fn drop_clean(&self) {
+        let inodes = self.meta.inodes.all();
+        for inode in &inodes {
+            let mut state = inode.state();
+            (state.meta, state.names, state.known) = (false, false, None);
+        }
+        self.meta.barrier();
+        self.kernel().forget_all_names();
+        inodes.iter().for_each(|inode| self.kernel().forget_attr(inode.ino));
+        for inode in &inodes {
+            if inode.state().data() == DataLease::Read {
+                self.give_inode_data(inode, DataLease::None);
+            }
+        }
+    }
+
     /// The session was evicted.
     fn drop_everything(&self, next: SessionId) {
         self.osts.renew(next);

@@ -40,8 +40,6 @@ pub(crate) struct Listed {
     pub(crate) granted: std::collections::HashSet<Ino>,
     /// The names may be kept.
     pub(crate) names_granted: bool,
-    /// The cursor behind the last of `names`.
-    pub(crate) after: u64,
     /// There are no names behind these.
     pub(crate) end: bool,
     /// The cursor in front of the first of `names`.

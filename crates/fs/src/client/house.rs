@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Client;
 use super::cache::{Inode, everything};
+use super::data::{FileData, Mds};
 use super::session::Waiter;
 use crate::core::Ino;
 use crate::wire::mds::{Ask, Leases};
@@ -74,7 +76,18 @@ impl House {
 /// Works until the mount ends.
 pub(crate) fn keep_house(client: &Arc<Client>) {
     let mut pinged = Instant::now();
+    let mut lapsed = false;
     while client.house.rest() {
+        let lapses = client.meta.session.may_be_evicted();
+        if lapses {
+            // Nothing that is done here could be told to the MDS.
+            if !lapsed {
+                lapse(client);
+            }
+            lapsed = true;
+            continue;
+        }
+        lapsed = false;
         for closed in client.house.take(|todo| &mut todo.closed).chunks(BATCH_MAX) {
             client.tell_closed(closed);
         }
@@ -87,6 +100,18 @@ pub(crate) fn keep_house(client: &Arc<Client>) {
             // An end of the session ends this thread too.
             let _ = client.meta.session.ping(lifetime / 3);
         }
+    }
+}
+
+/// The MDS has a right to count this mount out: what the kernel keeps may be stale from now on, and is dropped. Data that
+/// was not written back stays, in case the session is resumed.
+fn lapse(client: &Arc<Client>) {
+    tracing::warn!("the MDS was not heard for as long as a session lives: nothing is kept any more");
+    let lapsing = Arc::clone(client);
+    // On a thread of its own: pages may be waiting for a server.
+    let spawned = thread::Builder::new().name("fs-lapse".to_owned()).spawn(move || lapsing.drop_clean());
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to drop what may be stale");
     }
 }
 
@@ -158,6 +183,21 @@ impl Client {
         None
     }
 
+    /// Writes back what is left of a file that nobody uses any more, unless nobody can ever read it.
+    fn let_go(&self, inode: &Inode, file: &FileData) {
+        if file.attr_changes().is_none() {
+            return;
+        }
+        match self.meta.attr(inode.ino) {
+            Ok(attr) if attr.nlink > 0 => {
+                if let Err(errno) = file.flush() {
+                    tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
+                }
+            }
+            Ok(_) | Err(_) => file.discard(),
+        }
+    }
+
     /// Takes the leases from an inode that is not used; `None` when it is, or has none.
     fn give_up(&self, inode: &Arc<Inode>) -> Option<Leases> {
         let file = {
@@ -167,8 +207,8 @@ impl Client {
             }
             state.file.clone()
         };
-        if let Some(file) = file && let Err(errno) = file.flush() {
-            tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
+        if let Some(file) = file {
+            self.let_go(inode, &file);
         }
         let mut state = inode.state();
         if state.lookups > 0 || state.is_open_at_mds() {

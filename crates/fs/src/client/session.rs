@@ -129,6 +129,11 @@ impl Session {
         self.link.lifetime()
     }
 
+    /// Whether the MDS was not heard for so long that it has a right to have evicted the session.
+    pub(crate) fn may_be_evicted(&self) -> bool {
+        self.lifetime().is_some_and(|lifetime| self.link.silence() > lifetime)
+    }
+
     /// Waits, at most so long, for the session to be open; whether it is.
     pub(crate) fn wait_up(&self, at_most: Duration) -> bool {
         self.link.wait_up(at_most)

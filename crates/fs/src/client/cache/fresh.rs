@@ -54,6 +54,11 @@ impl Freshness {
         self.revoked.note(ino, seq);
     }
 
+    /// The link was lost. Answers of before are stale anyway, and an MDS that was started again may count anew.
+    pub(super) fn forget_revoked(&mut self) {
+        self.revoked = Recent::default();
+    }
+
     pub(super) fn releasing(&mut self, ino: Ino) {
         *self.releasing.entry(ino).or_default() += 1;
     }

@@ -4,6 +4,7 @@
 //! for, or is being given back. A lease is given back by [`Inode::give`]: from then on nothing begins under it, and
 //! [`Inode::unused`] waits for what has.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::names::{Known, Names};
@@ -21,7 +22,7 @@ pub(crate) enum Need {
     },
     /// Read for a program.
     Read,
-    /// Write what a program stored in a mapping: pages are locked until it is done.
+    /// Write what a program stored in a mapping.
     WritePages,
     /// Write for a program.
     Write,
@@ -105,6 +106,16 @@ pub(crate) struct State {
     pub(crate) changing: u32,
     /// A program has set a record lock; a close drops it.
     pub(crate) record_locks: bool,
+    /// What mappings have changed while no lease allowed it to be written, in order. **Invariant:** a thread writes them
+    /// while there are any.
+    mapped: VecDeque<MappedWrite>,
+}
+
+/// What a program has stored in a mapping.
+pub(crate) struct MappedWrite {
+    pub(crate) file: Arc<FileData>,
+    pub(crate) offset: u64,
+    pub(crate) data: Vec<u8>,
 }
 
 impl State {
@@ -232,21 +243,55 @@ impl Inode {
                 return Begin::Use(self.enter(&mut state, need, mode));
             }
             if state.giving {
-                match need {
-                    Need::Pages { offset, len } => {
-                        state.late.push((offset, len));
-                        return Begin::Use(self.enter(&mut state, need, Mode::Direct));
-                    }
-                    Need::WritePages if state.held == DataLease::Write => {
-                        return Begin::Use(self.enter(&mut state, need, Mode::Cached));
-                    }
-                    _ => {}
+                if let Need::Pages { offset, len } = need {
+                    state.late.push((offset, len));
+                    return Begin::Use(self.enter(&mut state, need, Mode::Direct));
                 }
             } else if !state.asking {
                 state.asking = true;
                 let want = need.wants(state.shared);
                 return Begin::Ask(Asking(Arc::clone(self)), want);
             }
+            state = self.wait(state);
+        }
+    }
+
+    /// Begins to write what a mapping has changed, if a lease that was not given back yet allows it. Waits for nothing: the
+    /// kernel waits for these pages when it is told to forget some.
+    pub(crate) fn begin_mapped(self: &Arc<Inode>) -> Option<Use> {
+        let mut state = self.state();
+        let allowed = state.held == DataLease::Write && state.mapped.is_empty();
+        allowed.then(|| self.enter(&mut state, Need::WritePages, Mode::Cached))
+    }
+
+    /// Keeps what a mapping has changed until there is a lease to write it; `true`: a thread has to be started that does.
+    pub(crate) fn put_mapped(&self, write: MappedWrite) -> bool {
+        let mut state = self.state();
+        state.mapped.push_back(write);
+        state.mapped.len() == 1
+    }
+
+    /// The first of what mappings have changed; it stays in the queue until [`Inode::mapped_done`].
+    pub(crate) fn next_mapped(&self) -> Option<(Arc<FileData>, u64, Vec<u8>)> {
+        let mut state = self.state();
+        let first = state.mapped.front_mut()?;
+        Some((Arc::clone(&first.file), first.offset, std::mem::take(&mut first.data)))
+    }
+
+    /// The first is written; whether there are more.
+    pub(crate) fn mapped_done(&self) -> bool {
+        let mut state = self.state();
+        state.mapped.pop_front();
+        let more = !state.mapped.is_empty();
+        drop(state);
+        self.changed.notify_all();
+        more
+    }
+
+    /// Waits until everything is written that mappings have changed.
+    pub(crate) fn mapped_written(&self) {
+        let mut state = self.state();
+        while !state.mapped.is_empty() {
             state = self.wait(state);
         }
     }

@@ -65,7 +65,6 @@ pub(crate) mod flags {
     pub(crate) const FATTR_SIZE: u32 = 1 << 3;
     pub(crate) const FATTR_ATIME: u32 = 1 << 4;
     pub(crate) const FATTR_MTIME: u32 = 1 << 5;
-    pub(crate) const FATTR_FH: u32 = 1 << 6;
     pub(crate) const FATTR_ATIME_NOW: u32 = 1 << 7;
     pub(crate) const FATTR_MTIME_NOW: u32 = 1 << 8;
     pub(crate) const FATTR_KILL_SUIDGID: u32 = 1 << 11;

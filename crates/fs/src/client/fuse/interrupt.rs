@@ -1,7 +1,6 @@
 //! Whether the program that waits for an answer still wants it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -17,7 +16,6 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Interrupt {
     state: Mutex<State>,
-    raised: Condvar,
 }
 
 impl Interrupt {
@@ -39,7 +37,6 @@ impl Interrupt {
         state.raised = true;
         let hook = state.hook.take();
         drop(state);
-        self.raised.notify_all();
         if let Some(hook) = hook {
             hook();
         }
@@ -48,12 +45,6 @@ impl Interrupt {
 
     pub(crate) fn is_raised(&self) -> bool {
         self.state().raised
-    }
-
-    /// Waits until it is raised, at most so long; whether it is.
-    pub(crate) fn wait(&self, at_most: Duration) -> bool {
-        let waited = self.raised.wait_timeout_while(self.state(), at_most, |state| !state.raised);
-        waited.unwrap_or_else(PoisonError::into_inner).0.raised
     }
 
     /// Calls `hook` when it is raised, at once if it is already. A hook of before is dropped.

@@ -67,7 +67,6 @@ pub(crate) enum Op<'b> {
 /// What setattr changes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Setattr {
-    pub(crate) handle: Option<u64>,
     pub(crate) mode: Option<u32>,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
@@ -217,7 +216,7 @@ fn decode_io<'b>(opcode: u32, mut body: Fields<'b>) -> Result<Op<'b>, Errno> {
 fn setattr(mut body: Fields<'_>) -> Result<Setattr, Errno> {
     let valid = body.u32()?;
     body.skip(4)?;
-    let (handle, size, _owner) = (body.u64()?, body.u64()?, body.u64()?);
+    let (_handle, size, _owner) = (body.u64()?, body.u64()?, body.u64()?);
     let (atime, mtime, _ctime) = (body.u64()?, body.u64()?, body.u64()?);
     let (atime_nanos, mtime_nanos, _ctime_nanos) = (body.u32()?, body.u32()?, body.u32()?);
     let mode = body.u32()?;
@@ -230,7 +229,6 @@ fn setattr(mut body: Fields<'_>) -> Result<Setattr, Errno> {
         (false, false) => None,
     };
     Ok(Setattr {
-        handle: has(flags::FATTR_FH).then_some(handle),
         mode: has(flags::FATTR_MODE).then_some(mode),
         uid: has(flags::FATTR_UID).then_some(uid),
         gid: has(flags::FATTR_GID).then_some(gid),

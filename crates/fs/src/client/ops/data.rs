@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Client, Outcome, Ready};
-use crate::client::cache::{Begin, Inode, Need, Use};
+use super::{Caller, Client, Outcome, Ready, program_errno};
+use crate::client::cache::{Begin, Inode, MappedWrite, Need, Use};
 use crate::client::data::Seek;
 use crate::client::fuse::Reply;
 use crate::client::handles::Handle;
-use crate::core::Errno;
-use crate::wire::mds::Ask;
+use crate::client::session::Waiter;
+use crate::core::{Errno, SetAttr};
+use crate::wire::mds::{Act, Ask};
 
 /// How often a lease is asked for that is always gone again when it comes.
 const ASKS_MAX: u32 = 1000;
@@ -30,13 +31,14 @@ pub(super) struct Write {
 
 impl Client {
     /// Begins to use a file's data, with the lease that it takes.
-    fn begin(&self, caller: &Caller<'_>, inode: &Arc<Inode>, need: Need) -> Result<Use, Errno> {
+    fn begin(&self, waiter: Waiter<'_>, inode: &Arc<Inode>, need: Need) -> Result<Use, Errno> {
         for _ in 0..ASKS_MAX {
             match inode.begin(need) {
                 Begin::Use(used) => return Ok(used),
                 Begin::Ask(asking, want) => {
                     let before = self.meta.changes();
-                    let answered = self.ask(caller, Ask::Lease { ino: inode.ino, want })?;
+                    let ask = Ask::Lease { ino: inode.ino, want };
+                    let answered = self.meta.session.ask(ask, waiter).map_err(program_errno)?;
                     let kept = self.meta.absorb(answered.grants, answered.stamp);
                     let attr = super::attrs::expect_attr(answered.outcome)?;
                     self.meta.note(&attr, before);
@@ -55,45 +57,92 @@ impl Client {
     pub(super) fn read(&self, caller: &Caller<'_>, handle: u64, offset: u64, size: u32, paged: bool) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let need = if paged { Need::Pages { offset, len: u64::from(size) } } else { Need::Read };
-        let used = self.begin(caller, &handle.inode, need)?;
+        let used = self.begin(caller.waiter, &handle.inode, need)?;
         let bytes = handle.file.read(offset, size, used.mode)?;
         Ok(Ready::using(Reply::Bytes(bytes), used))
     }
 
     pub(super) fn write(&self, caller: &Caller<'_>, handle: u64, offset: u64, data: &[u8], how: Write) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
-        let append = how.flags & libc::O_APPEND != 0 && !how.paged;
-        let need = match (how.paged, append) {
-            (true, _) => Need::WritePages,
-            (false, true) => Need::Append,
-            (false, false) => Need::Write,
-        };
-        let used = self.begin(caller, &handle.inode, need)?;
-        let offset = if append { handle.file.size() } else { offset };
         if how.kill_suid_sgid {
-            handle.file.kill_suid_sgid();
+            self.kill_set_id(caller, &handle.inode)?;
         }
+        if how.paged {
+            return self.write_mapped(&handle, offset, data);
+        }
+        let append = how.flags & libc::O_APPEND != 0;
+        let need = if append { Need::Append } else { Need::Write };
+        let used = self.begin(caller.waiter, &handle.inode, need)?;
+        let offset = if append { handle.file.size() } else { offset };
         let sync = how.flags & libc::O_DSYNC != 0;
         handle.file.write(offset, data, used.mode, sync)?;
         if sync {
             self.ask(caller, Ask::Sync)?.outcome?;
         }
-        if used.had_pages && !how.paged {
+        if used.had_pages {
             // The kernel has dropped the pages before it sent this; some may have been filled again since.
             self.notices.forget_pages(handle.inode.ino, offset, data.len() as u64);
         }
         Ok(Ready::using(Reply::Written(data.len() as u32), used))
     }
 
+    /// The kernel writes what a program has stored in a mapping. It must not wait for a lease: without one it is written
+    /// later, and fsync(2) and msync(2) wait for that.
+    fn write_mapped(&self, handle: &Handle, offset: u64, data: &[u8]) -> Outcome<'_> {
+        let written = Reply::Written(data.len() as u32);
+        if let Some(used) = handle.inode.begin_mapped() {
+            handle.file.write(offset, data, used.mode, false)?;
+            return Ok(Ready::using(written, used));
+        }
+        let write = MappedWrite { file: Arc::clone(&handle.file), offset, data: data.to_vec() };
+        if handle.inode.put_mapped(write) {
+            let (client, inode) = (self.me().ok_or(Errno::EIO)?, Arc::clone(&handle.inode));
+            let named = std::thread::Builder::new().name("fs-mapped".to_owned());
+            named.spawn(move || client.write_all_mapped(&inode)).map_err(|error| Errno::from(&error))?;
+        }
+        Ok(written.into())
+    }
+
+    fn write_all_mapped(&self, inode: &Arc<Inode>) {
+        while let Some((file, offset, data)) = inode.next_mapped() {
+            let used = self.begin(Waiter::MOUNT, inode, Need::WritePages);
+            if let Err(errno) = used.and_then(|used| file.write(offset, &data, used.mode, false)) {
+                tracing::warn!(ino = inode.ino.0, %errno, "what a program stored in a mapping is lost");
+            }
+            if !inode.mapped_done() {
+                return;
+            }
+        }
+    }
+
+    /// Somebody without privileges writes: set-id bits go before the first byte comes. The file's attributes show it at
+    /// once, which they would not if it were told with the data.
+    fn kill_set_id(&self, caller: &Caller<'_>, inode: &Inode) -> Result<(), Errno> {
+        const SET_ID: u16 = (libc::S_ISUID | libc::S_ISGID) as u16;
+        let state = inode.state();
+        let plain = state.meta && state.last_attr().is_some_and(|attr| attr.mode & SET_ID == 0);
+        drop(state);
+        if plain {
+            return Ok(());
+        }
+        let before = self.meta.changes();
+        let set = SetAttr { kill_suid_sgid: true, ..SetAttr::default() };
+        let answered = self.change(caller, Act::Setattr { ino: inode.ino, set })?;
+        drop(self.meta.absorb(answered.grants, answered.stamp));
+        self.meta.note(&super::attrs::expect_attr(answered.outcome)?, before);
+        Ok(())
+    }
+
     pub(super) fn fsync(&self, caller: &Caller<'_>, handle: u64) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
+        handle.inode.mapped_written();
         handle.file.sync()?;
         self.sync_mds(caller)
     }
 
     pub(super) fn fallocate(&self, caller: &Caller<'_>, handle: u64, offset: u64, len: u64, mode: i32) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
-        let used = self.begin(caller, &handle.inode, Need::Write)?;
+        let used = self.begin(caller.waiter, &handle.inode, Need::Write)?;
         handle.file.fallocate(mode, offset, len)?;
         if used.had_pages {
             self.notices.forget_pages(handle.inode.ino, offset, len);
@@ -108,7 +157,7 @@ impl Client {
             libc::SEEK_HOLE => Seek::Hole,
             _ => return Err(Errno::EINVAL),
         };
-        let used = self.begin(caller, &handle.inode, Need::Read)?;
+        let used = self.begin(caller.waiter, &handle.inode, Need::Read)?;
         let found = handle.file.seek(offset, what)?;
         Ok(Ready::using(Reply::Offset(found), used))
     }
@@ -143,11 +192,11 @@ impl Client {
         len: u32,
     ) -> Result<u32, Errno> {
         let bytes = {
-            let used = self.begin(caller, &from.inode, Need::Read)?;
+            let used = self.begin(caller.waiter, &from.inode, Need::Read)?;
             from.file.read(from_offset, len, used.mode)?
         };
         if !bytes.is_empty() {
-            let used = self.begin(caller, &to.inode, Need::Write)?;
+            let used = self.begin(caller.waiter, &to.inode, Need::Write)?;
             to.file.write(to_offset, &bytes, used.mode, false)?;
             if used.had_pages {
                 self.notices.forget_pages(to.inode.ino, to_offset, bytes.len() as u64);

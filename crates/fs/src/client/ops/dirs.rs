@@ -15,9 +15,14 @@ use crate::wire::mds::{Answer, Ask, Name};
 
 /// Names that are asked for at once, in bytes.
 const LIST_BYTES: u32 = 256 << 10;
-/// Where a directory goes on behind "." and "..". The MDS's cursors are behind these.
+/// Where a directory goes on behind "." and "..".
 const AFTER_DOT: u64 = 1;
 const AFTER_DOTS: u64 = 2;
+
+/// The kernel's offset for a cursor of the MDS: behind those of "." and "..".
+fn offset_of(cursor: u64) -> u64 {
+    cursor.saturating_add(AFTER_DOTS)
+}
 
 impl Client {
     pub(super) fn readdir(&self, caller: &Caller<'_>, handle: u64, offset: u64, size: u32, plus: bool) -> Outcome<'_> {
@@ -26,7 +31,7 @@ impl Client {
         if !dots(&mut entries, dir.ino, offset, plus) {
             return Ok(Reply::Bytes(Bytes::copy_from_slice(entries.bytes())).into());
         }
-        let after = if offset <= AFTER_DOTS { 0 } else { offset };
+        let after = offset.saturating_sub(AFTER_DOTS);
         let mut listed = dir.listed();
         if listed.from != after || listed.plus != plus || (listed.names.is_empty() && !listed.end) {
             self.list(caller, dir.ino, after, plus, &mut listed)?;
@@ -54,7 +59,6 @@ impl Client {
         let granted: HashSet<Ino> =
             kept.grants().iter().filter(|grant| grant.leases.meta).map(|grant| grant.ino).collect();
         let names_granted = kept.grants().iter().any(|grant| grant.ino == ino && grant.leases.names);
-        let last = names.last().map_or(after, |name| name.cursor);
         *listed = Listed {
             names: names.into(),
             plus,
@@ -62,7 +66,6 @@ impl Client {
             before,
             granted,
             names_granted,
-            after: last,
             end,
             from: after,
         };
@@ -84,7 +87,7 @@ impl Client {
             let pushed = if listed.plus {
                 self.push_plus(entries, name, listed, keep_name)
             } else {
-                entries.push(name.ino, name.kind, &name.name, cursor)
+                entries.push(name.ino, name.kind, &name.name, offset_of(cursor))
             };
             if !pushed {
                 break;
@@ -108,14 +111,14 @@ impl Client {
         let attr = name.attr.clone().filter(|_| listed.granted.contains(&name.ino) && self.is_fresh(name.ino, listed));
         let Some(mut attr) = attr.filter(|_| !keep_name.is_zero()) else {
             // Without attributes that may be kept, the kernel looks the name up when a program asks.
-            return entries.push_plus(name.ino, name.kind, &name.name, name.cursor, None);
+            return entries.push_plus(name.ino, name.kind, &name.name, offset_of(name.cursor), None);
         };
         self.meta.note(&attr, listed.before);
         let unchanged = attr.kind != FileKind::Directory || listed.before == self.meta.changes();
         let keep = if unchanged && !self.add_local_changes(&mut attr) { KEEP } else { Duration::ZERO };
         let (ino, kind) = (attr.ino, attr.kind);
         let entry = Entry { attr, keep_name, keep_attr: keep };
-        let pushed = entries.push_plus(ino, kind, &name.name, name.cursor, Some(&entry));
+        let pushed = entries.push_plus(ino, kind, &name.name, offset_of(name.cursor), Some(&entry));
         if pushed {
             self.meta.inodes.looked_up(ino);
         }

@@ -75,6 +75,9 @@ impl Keeper {
                         continue;
                     }
                     Heard::Evicted => {
+                        // The MDS may have begun a session under the old name, which nobody can use.
+                        let bye = self.session.request(line.session, Op::Bye);
+                        let _ = line.connection.call::<_, Reply>(&bye, &[]);
                         self.renew();
                         continue;
                     }

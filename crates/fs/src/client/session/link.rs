@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kiln_net::blocking::{Closer, Connection};
 
@@ -61,6 +61,8 @@ struct State {
     closers: HashMap<u64, Closer>,
     lines: u64,
     lifetime: Option<Duration>,
+    /// When the MDS was heard last, if it is not heard now.
+    silent_since: Option<Instant>,
 }
 
 pub(super) struct Link {
@@ -80,6 +82,7 @@ impl Link {
             closers: HashMap::new(),
             lines: 0,
             lifetime: None,
+            silent_since: None,
         };
         Link { state: Mutex::new(state), changed: Condvar::new(), epoch: AtomicU64::new(1) }
     }
@@ -96,8 +99,9 @@ impl Link {
         self.state().lifetime
     }
 
-    pub(super) fn session(&self) -> SessionId {
-        self.state().session
+    /// For how long the MDS was not heard.
+    pub(super) fn silence(&self) -> Duration {
+        self.state().silent_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// A connection for a call that began in the session `began`, if it began already. Waits until there is one.
@@ -185,6 +189,7 @@ impl Link {
     }
 
     fn leave_epoch(&self, state: &mut State) {
+        state.silent_since.get_or_insert_with(Instant::now);
         self.epoch.fetch_add(1, Ordering::SeqCst);
         state.idle.clear();
         for (_, closer) in state.closers.drain() {
@@ -199,6 +204,7 @@ impl Link {
         if self.epoch() == epoch && state.phase == Phase::Down {
             state.phase = Phase::Up;
             state.lifetime = Some(lifetime);
+            state.silent_since = None;
             self.changed.notify_all();
         }
     }
