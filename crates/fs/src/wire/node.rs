@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::Role;
+use crate::core::{Role, SessionId};
 use crate::wire::mgs::FsId;
 use crate::wire::oss::Space;
 
@@ -60,7 +60,5 @@ pub struct ClientStatus {
     /// Its host, as it said.
     pub host: String,
     /// Its session.
-    pub session: crate::core::SessionId,
-    /// It was heard of within the session limit.
-    pub alive: bool,
+    pub session: SessionId,
 }

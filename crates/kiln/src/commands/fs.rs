@@ -181,12 +181,9 @@ fn write_clients(out: &mut impl Write, fs: &Filesystem) -> std::io::Result<()> {
     if fs.clients.is_empty() {
         return writeln!(out, "nobody has it mounted");
     }
-    let row = |client: &crate::api::model::fs::Client| {
-        let state = if client.alive { "connected" } else { "silent" };
-        vec![client.host.clone(), state.to_owned(), client.session.clone()]
-    };
-    let rows: Vec<Vec<String>> = fs.clients.iter().map(row).collect();
-    table::write(out, &["CLIENT", "STATE", "SESSION"], &rows)
+    let rows: Vec<Vec<String>> =
+        fs.clients.iter().map(|client| vec![client.host.clone(), client.session.clone()]).collect();
+    table::write(out, &["CLIENT", "SESSION"], &rows)
 }
 
 async fn add_ost(data: &DataDir, name: &str, text: &str) -> anyhow::Result<()> {

@@ -200,11 +200,7 @@ impl Admin {
                     told.iter().find(|(rank, _)| *rank == place.rank).and_then(|(_, told)| told.as_ref());
                 let found = node.map(|all| all.iter().find(|seen| seen.id == row.id && seen.role == role));
                 clients.extend(found.flatten().into_iter().flat_map(|seen| &seen.clients).map(|client| {
-                    Client {
-                        host: client.host.clone(),
-                        session: format!("{:032x}", client.session.0),
-                        alive: client.alive,
-                    }
+                    Client { host: client.host.clone(), session: format!("{:032x}", client.session.0) }
                 }));
                 let draining = match role {
                     Role::Ost(OstIndex(index)) => row.osts[usize::from(index)].draining,

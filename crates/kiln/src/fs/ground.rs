@@ -35,16 +35,19 @@ pub(super) enum GroundError {
     },
 }
 
-/// Takes the directory of a target. `made` says that it was served before: then nothing is begun where nothing is found.
-pub(super) fn take(dir: &Path, made: bool) -> Result<Lock, GroundError> {
-    let shown = || dir.display().to_string();
-    let failed = |what| move |error| GroundError::Io { what, dir: dir.display().to_string(), error };
-    if made && !dir.join(LOCK).exists() {
-        return Err(GroundError::Missing(shown()));
-    }
+/// Takes the directory of a target. `made` says that it was served before: then nothing is begun where `witness` is not found.
+pub(super) fn take(dir: &Path, made: bool, witness: &str) -> Result<Lock, GroundError> {
     if !made {
         make(dir)?;
+    } else if !dir.join(witness).exists() {
+        return Err(GroundError::Missing(dir.display().to_string()));
     }
+    lock(dir)
+}
+
+fn lock(dir: &Path) -> Result<Lock, GroundError> {
+    let shown = || dir.display().to_string();
+    let failed = |what| move |error| GroundError::Io { what, dir: dir.display().to_string(), error };
     let file = File::create(dir.join(LOCK)).map_err(failed("lock"))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
@@ -65,7 +68,7 @@ pub(super) fn remove(dir: &Path) -> Result<(), GroundError> {
     if !dir.exists() {
         return Ok(());
     }
-    let _lock = take(dir, false)?;
+    let _lock = lock(dir)?;
     let failed = |error| GroundError::Io { what: "remove", dir: dir.display().to_string(), error };
     std::fs::remove_dir_all(dir).map_err(failed)
 }
@@ -78,12 +81,13 @@ mod tests {
     fn a_directory_is_taken_once() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("a/b");
-        let lock = take(&dir, false).unwrap();
-        let second = take(&dir, true);
+        let lock = take(&dir, false, "x").unwrap();
+        std::fs::write(dir.join("x"), "").unwrap();
+        let second = take(&dir, true, "x");
         assert!(matches!(second, Err(GroundError::Taken(_))), "{second:?}");
         assert!(matches!(remove(&dir), Err(GroundError::Taken(_))));
         drop(lock);
-        take(&dir, true).unwrap();
+        take(&dir, true, "x").unwrap();
         remove(&dir).unwrap();
         assert!(!dir.exists());
         remove(&dir).unwrap();
@@ -92,7 +96,7 @@ mod tests {
     #[test]
     fn a_missing_disk_is_no_new_target() {
         let parent = tempfile::tempdir().unwrap();
-        let missing = take(&parent.path().join("x"), true);
+        let missing = take(&parent.path().join("x"), true, "lock");
         assert!(matches!(missing, Err(GroundError::Missing(_))), "{missing:?}");
         assert!(!parent.path().join("x").exists());
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kiln_fs::access::check_peer;
 use kiln_fs::core::Errno;
 use kiln_fs::wire::{Request, mds, node};
-use kiln_net::blocking::{Call, ConnId, Replies, Service};
+use kiln_net::blocking::{Call, Replies, Service};
 use kiln_net::{Fault, Status};
 
 use super::mgs::Mgs;
@@ -24,7 +24,7 @@ impl Service for FsService {
         check_peer(call.peer)?;
         match call.decode()? {
             Request::Mds(request) => match self.targets.mds(&request.fs) {
-                Some(mds) => mds.handle(request, &call, replies),
+                Some(mds) => mds.handle(request, &call.bulk, replies),
                 None => replies.last(&no_mdt(), &[]),
             },
             Request::Oss(request) => self.targets.oss().handle(&request, &call.bulk, replies),
@@ -36,10 +36,6 @@ impl Service for FsService {
                 replies.last(&node::Reply::Targets(self.targets.status()), &[])
             }
         }
-    }
-
-    fn closed(&self, conn: ConnId) {
-        self.targets.closed(conn);
     }
 }
 

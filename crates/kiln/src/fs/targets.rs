@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use kiln_fs::core::Role;
 use kiln_fs::core::target::label;
+use kiln_fs::mds::Mds;
 use kiln_fs::oss::Oss;
 use kiln_fs::wire::mgs::{Assignment, Duty, Target};
 use kiln_fs::wire::node::{TargetState, TargetStatus};
-use kiln_net::blocking::ConnId;
 
-use super::servers::{Mds, Server, Setup};
+use super::servers::{Server, Setup};
 
 /// The targets, as the MGS wants them and as they are.
 pub(super) struct Targets {
@@ -52,7 +52,7 @@ impl Targets {
         }
         for config in &duty.configs {
             if let Some(mds) = self.mds(&config.name) {
-                mds.configure(config);
+                mds.set_osts(&config.osts);
             }
         }
         self.newly_made(&duty.serve)
@@ -150,7 +150,7 @@ impl Targets {
     /// The MDS of a filesystem, if it is served here.
     pub(super) fn mds(&self, fs: &str) -> Option<Arc<Mds>> {
         self.read().iter().filter(|entry| entry.target.fs == fs).find_map(|entry| match &entry.condition {
-            Condition::Serving(Server::Mdt(mds)) => Some(Arc::clone(mds)),
+            Condition::Serving(Server::Mdt(mdt)) => Some(Arc::clone(&mdt.mds)),
             _ => None,
         })
     }
@@ -158,16 +158,6 @@ impl Targets {
     /// The OSTs of this node.
     pub(super) fn oss(&self) -> &Oss {
         &self.setup.oss
-    }
-
-    /// A connection is gone.
-    pub(super) fn closed(&self, conn: ConnId) {
-        let entries = self.read();
-        for entry in entries.iter() {
-            if let Condition::Serving(server) = &entry.condition {
-                server.closed(conn);
-            }
-        }
     }
 
     /// How they are.
@@ -188,7 +178,7 @@ impl Entry {
     fn status(&self) -> TargetStatus {
         let state = match &self.condition {
             Condition::Starting => TargetState::Starting,
-            Condition::Serving(_) => TargetState::Serving,
+            Condition::Serving(server) => server.failed().map_or(TargetState::Serving, TargetState::Failed),
             Condition::Failed(reason) => TargetState::Failed(reason.clone()),
             Condition::Removing => TargetState::Removing,
         };

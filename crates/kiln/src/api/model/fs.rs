@@ -82,8 +82,6 @@ pub(crate) struct Client {
     pub host: String,
     /// Its session, in hexadecimal.
     pub session: String,
-    /// It was heard of within the session limit.
-    pub alive: bool,
 }
 
 /// Where a target shall be.
