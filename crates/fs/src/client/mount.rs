@@ -24,6 +24,9 @@ use crate::core::Errno;
 use crate::wire::mds::{Callback, Op};
 use crate::wire::mgs::FsConfig;
 
+/// What stands before a filesystem's name in the source of its mounts, as the kernel's table shows it. The type is not always
+/// ours: mounts that root makes are of type `fuse`.
+pub const SOURCE_PREFIX: &str = "kiln:";
 /// How far the kernel reads ahead in files that are read through its page cache, in KiB. Root only.
 const READ_AHEAD_KIB: u32 = 4096;
 
@@ -165,7 +168,7 @@ fn mount_kernel(client: &Client, options: &MountOptions) -> Result<Arc<Device>, 
     let how = How {
         allow_other: options.allow_other,
         read_only: options.read_only,
-        source: options.config.name.clone(),
+        source: format!("{SOURCE_PREFIX}{}", options.config.name),
         threads: options.threads,
     };
     let mounted = Device::mount(&options.dir, &how);

@@ -124,7 +124,7 @@ impl FsStatus {
             targets: fs.targets.len(),
             serving: fs.targets.iter().filter(|target| target.state == fs::Target::SERVING).count(),
             clients: fs.clients.len(),
-            files: spaces("mdt").iter().map(|space| space.objects).sum(),
+            files: spaces("mdt").iter().map(|space| space.inodes_used).sum(),
             total: osts.iter().map(|space| space.total).sum(),
             used: osts.iter().map(|space| space.used).sum(),
         }

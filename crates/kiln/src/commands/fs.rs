@@ -151,7 +151,7 @@ fn write_all(out: &mut impl Write, all: &[Filesystem]) -> std::io::Result<()> {
 
 fn write_targets(out: &mut impl Write, fs: &Filesystem) -> std::io::Result<()> {
     let rows: Vec<Vec<String>> = fs.targets.iter().map(target).collect();
-    table::write(out, &["TARGET", "NODE", "STATE", "SIZE", "USED", "OBJECTS", "DIRECTORY"], &rows)?;
+    table::write(out, &["TARGET", "NODE", "STATE", "SIZE", "USED", "FILES", "DIRECTORY"], &rows)?;
     for target in &fs.targets {
         if let Some(reason) = &target.reason {
             writeln!(out, "{} is {}: {reason}", target.label, target.state)?;
@@ -165,14 +165,15 @@ fn target(target: &Target) -> Vec<String> {
     let size = |pick: fn(&crate::api::model::fs::Space) -> u64| {
         target.space.as_ref().map_or_else(|| "-".to_owned(), |space| human_size(pick(space)))
     };
-    let objects = target.space.map_or_else(|| "-".to_owned(), |space| space.objects.to_string());
+    // An OST's inodes are those of the disk it is on, which others may use too.
+    let files = target.space.filter(|_| target.kind == "mdt").map(|space| space.inodes_used.to_string());
     vec![
         target.label.clone(),
         target.node.clone(),
         state,
         size(|space| space.total),
         size(|space| space.used),
-        objects,
+        files.unwrap_or_else(|| "-".to_owned()),
         target.dir.clone().unwrap_or_else(|| "-".to_owned()),
     ]
 }

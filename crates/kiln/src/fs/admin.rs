@@ -269,8 +269,8 @@ fn space(space: oss::Space) -> Space {
         total: space.total_bytes,
         used: space.total_bytes.saturating_sub(space.free_bytes),
         available: space.available_bytes,
-        objects: space.inodes.saturating_sub(space.free_inodes),
-        objects_free: space.free_inodes,
+        inodes_used: space.inodes.saturating_sub(space.free_inodes),
+        inodes_free: space.free_inodes,
     }
 }
 

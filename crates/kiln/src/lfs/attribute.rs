@@ -36,11 +36,13 @@ pub(super) fn get<T: DeserializeOwned>(path: &Path, name: &str) -> Result<T, Fai
 
 /// Sets an attribute of what is at `path`.
 pub(super) fn set<T: Serialize>(path: &Path, name: &str, value: &T) -> Result<(), Fail> {
-    let set = || {
-        let (path, name) = (c_string(path.as_os_str().as_bytes())?, c_string(name.as_bytes())?);
-        lsetxattr(&path, &name, &control::encode(value))
-    };
-    set().map_err(|error| explain(path, &error))
+    set_raw(path, name, &control::encode(value)).map_err(|error| explain(path, &error))
+}
+
+/// Sets an attribute to a value that is encoded.
+pub(super) fn set_raw(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
+    let (path, name) = (c_string(path.as_os_str().as_bytes())?, c_string(name.as_bytes())?);
+    lsetxattr(&path, &name, value)
 }
 
 /// What went wrong, for a person.

@@ -1,12 +1,13 @@
 //! `lfs migrate`: another layout for data that is there.
 //!
 //! The data is copied to a new file with the layout, and then the two exchange their data in one step at the MDS; the file keeps its inode, its names and its
-//! attributes. A file that changed meanwhile keeps its layout.
+//! attributes. A file that changed meanwhile, or is open, keeps its layout.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use kiln_fs::client::control::{self, Swap};
 use kiln_fs::core::{Fid, Layout};
@@ -25,6 +26,11 @@ pub(super) fn migrate(words: &[String]) -> Done {
     }
     Ok(())
 }
+
+/// A file that is open for longer is in use.
+const CLOSED_WITHIN: Duration = Duration::from_secs(3);
+/// How often it is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Removes the copy when it is done with, or when something failed.
 struct Copy(PathBuf);
@@ -45,7 +51,7 @@ fn one(path: &Path, wanted: &Wanted) -> Done {
     let copy = Copy(dir.join(format!(".lfs-migrate.{}", std::process::id())));
     let target = File::create_new(&copy.0).map_err(|error| Fail::at(&copy.0, &error))?;
     attribute::set(&copy.0, control::SPREAD, &Some(spread))?;
-    fill(source, &target).map_err(|error| Fail::at(path, &error))?;
+    fill(source, target).map_err(|error| Fail::at(path, &error))?;
     let copied: Layout = attribute::get(&copy.0, control::LAYOUT)?;
     if stamp(path)? != before {
         return Err(Fail::failed(format!(
@@ -55,7 +61,27 @@ fn one(path: &Path, wanted: &Wanted) -> Done {
     }
     let swap =
         Swap { generation: layout.generation, other: inode(&copy.0)?, other_generation: copied.generation };
-    attribute::set(path, control::SWAP, &swap)
+    exchange(path, &swap)
+}
+
+/// Mounts tell a moment later that a file was closed, so what looks open is looked at again.
+fn exchange(path: &Path, swap: &Swap) -> Done {
+    let started = Instant::now();
+    loop {
+        match attribute::set_raw(path, control::SWAP, &control::encode(swap)) {
+            Ok(()) => return Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EBUSY) if started.elapsed() < CLOSED_WITHIN => std::thread::sleep(LOOK_AGAIN),
+                Some(libc::EBUSY) => {
+                    let shown = path.display();
+                    return Err(Fail::failed(format!(
+                        "'{shown}' is open somewhere, and keeps its layout; `fuser -v {shown}` on each node names who has it"
+                    )));
+                }
+                _ => return Err(attribute::explain(path, &error)),
+            },
+        }
+    }
 }
 
 /// What changes with the content.
@@ -64,7 +90,7 @@ fn stamp(path: &Path) -> Result<(u64, i64, i64), Fail> {
     Ok((stat.len(), stat.mtime(), stat.mtime_nsec()))
 }
 
-fn fill(mut source: File, mut target: &File) -> io::Result<()> {
+fn fill(mut source: File, mut target: File) -> io::Result<()> {
     let len = source.metadata()?.len();
     io::copy(&mut source, &mut target)?;
     // A hole at the end has no bytes to copy.

@@ -3,10 +3,12 @@
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use kiln_fs::client::mount::SOURCE_PREFIX;
+
 use super::Fail;
 
-/// The type that a mount of Kiln has in the kernel's table.
-const TYPE: &str = "fuse.kiln";
+/// Types that mounts by FUSE have in the kernel's table: those of root, and those of others.
+const TYPES: [&str; 2] = ["fuse", "fuse.kiln"];
 
 /// A mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +42,9 @@ fn parse(line: &str) -> Option<Mounted> {
     let (front, back) = line.split_once(" - ")?;
     let mut back = back.split(' ');
     let (kind, source) = (back.next()?, back.next()?);
-    if kind != TYPE {
-        return None;
-    }
+    let fs = source.strip_prefix(SOURCE_PREFIX).filter(|_| TYPES.contains(&kind))?;
     let dir = unescape(front.split(' ').nth(4)?);
-    Some(Mounted { fs: source.to_owned(), dir: PathBuf::from(std::ffi::OsString::from_vec(dir)) })
+    Some(Mounted { fs: fs.to_owned(), dir: PathBuf::from(std::ffi::OsString::from_vec(dir)) })
 }
 
 /// Blanks, tabs, newlines and backslashes are written as three octal digits behind a backslash.
@@ -73,10 +73,11 @@ mod tests {
 
     #[test]
     fn mounts_are_read_from_the_kernels_table() {
-        let ours =
-            r"97 26 0:46 / /mnt/a\040b rw,nosuid,nodev shared:5 - fuse.kiln scratch rw,user_id=0,group_id=0";
+        let ours = r"97 26 0:46 / /mnt/a\040b rw,nosuid,nodev shared:5 - fuse.kiln kiln:scratch rw,user_id=0,group_id=0";
         let expected = Mounted { fs: "scratch".to_owned(), dir: "/mnt/a b".into() };
-        assert_eq!(parse(ours), Some(expected));
+        assert_eq!(parse(ours), Some(expected.clone()));
+        assert_eq!(parse(&ours.replace("fuse.kiln", "fuse")), Some(expected));
+        assert_eq!(parse(&ours.replace("kiln:", "sshfs:")), None);
         assert_eq!(parse("26 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw"), None);
         assert_eq!(parse("garbage"), None);
         assert_eq!(unescape(r"a\134b\0"), br"a\b\0");

@@ -108,9 +108,11 @@ impl Client {
         for ino in [ino, other] {
             self.write_back(ino)?;
             // Who has it open knows the old places of its data.
-            if self.meta.inodes.find(ino).is_some_and(|inode| inode.state().opens > 0) {
+            let Some(inode) = self.meta.inodes.find(ino) else { continue };
+            if inode.state().opens > 0 {
                 return Err(Errno::EBUSY);
             }
+            self.house.close_now(self, &inode);
         }
         let act = Act::SwapLayouts { one: (ino, generation), other: (other, other_generation) };
         let done = self.change_xattr(caller, ino, act);

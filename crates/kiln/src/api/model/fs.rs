@@ -69,10 +69,10 @@ pub(crate) struct Space {
     pub used: u64,
     /// What may still be written, in bytes.
     pub available: u64,
-    /// Files of an MDT, objects of an OST.
-    pub objects: u64,
+    /// Inodes that are used: files of an MDT, and on the disk of an OST whatever is there.
+    pub inodes_used: u64,
     /// How many more could be made.
-    pub objects_free: u64,
+    pub inodes_free: u64,
 }
 
 /// A client that has a filesystem mounted.
