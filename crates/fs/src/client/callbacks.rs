@@ -201,6 +201,9 @@ fn forget_names(client: &Client, helper: &mut Helper, dir: Ino, name: Option<&[u
         }
         if forgotten || changing || began.elapsed() > PATIENCE {
             client.kernel().forget_all_names();
+            if !forgotten && !changing {
+                tracing::debug!(dir = dir.0, "a directory stayed locked: every name is forgotten");
+            }
             if !forgotten {
                 *helper = Helper::start(client.kernel());
             }

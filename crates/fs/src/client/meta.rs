@@ -104,13 +104,24 @@ impl Meta {
         kind != FileKind::Directory || before.of(kind) == self.changes().of(kind)
     }
 
-    fn mount_asks(&self, ask: Ask) -> Result<Answered, Errno> {
-        self.session.ask(ask, Waiter::MOUNT)
+    fn mount_asks(&self, ino: Ino, ask: Ask) -> Result<Answered, Errno> {
+        self.heeded(ino, self.session.ask(ask, Waiter::MOUNT)?)
     }
 
     /// A change on behalf of nobody.
-    fn mount_changes(&self, act: Act, bulk: &[u8]) -> Result<Answered, Errno> {
-        self.session.change(Cred::default(), act, bulk, Waiter::MOUNT)
+    fn mount_changes(&self, ino: Ino, act: Act, bulk: &[u8]) -> Result<Answered, Errno> {
+        self.heeded(ino, self.session.change(Cred::default(), act, bulk, Waiter::MOUNT)?)
+    }
+
+    /// A file that is no more there (another mount has removed it) takes with it what was to be written.
+    fn heeded(&self, ino: Ino, answered: Answered) -> Result<Answered, Errno> {
+        if answered.outcome == Err(Errno::ESTALE) {
+            let file = self.inodes.find(ino).and_then(|inode| inode.state().file.clone());
+            if let Some(file) = file {
+                file.discard();
+            }
+        }
+        Ok(answered)
     }
 
     fn expect_attr(&self, answered: Answered, before: Changes) -> Result<Attr, Errno> {
@@ -172,7 +183,7 @@ fn checked(bulk: Bytes, crc: u32) -> Result<Bytes, Errno> {
 
 impl Mds for Meta {
     fn place(&self, ino: Ino, offset: u64) -> Result<Layout, Errno> {
-        let answered = self.mount_changes(Act::Place { ino, offset }, &[])?;
+        let answered = self.mount_changes(ino, Act::Place { ino, offset }, &[])?;
         drop(self.absorb(answered.grants, answered.stamp));
         match answered.outcome? {
             Answer::Layout(layout) => Ok(layout),
@@ -181,7 +192,7 @@ impl Mds for Meta {
     }
 
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno> {
-        let answered = self.mount_asks(Ask::ReadInline { ino, offset, len })?;
+        let answered = self.mount_asks(ino, Ask::ReadInline { ino, offset, len })?;
         match answered.outcome? {
             Answer::Data { crc } => checked(answered.bulk, crc),
             other => Err(unexpected(&other)),
@@ -191,11 +202,11 @@ impl Mds for Meta {
     fn write_inline(&self, ino: Ino, offset: u64, data: &[u8], mtime: Time) -> Result<Attr, Errno> {
         let before = self.changes();
         let act = Act::WriteInline { ino, offset, crc: crc32c::crc32c(data), mtime };
-        self.expect_attr(self.mount_changes(act, data)?, before)
+        self.expect_attr(self.mount_changes(ino, act, data)?, before)
     }
 
     fn zero_inline(&self, ino: Ino, offset: u64, len: u64) -> Result<(), Errno> {
-        let answered = self.mount_changes(Act::ZeroInline { ino, offset, len }, &[])?;
+        let answered = self.mount_changes(ino, Act::ZeroInline { ino, offset, len }, &[])?;
         drop(self.absorb(answered.grants, answered.stamp));
         answered.outcome.map(drop)
     }
@@ -203,12 +214,12 @@ impl Mds for Meta {
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno> {
         let before = self.changes();
         let Written { size, mtime, blocks, kill_suid_sgid } = written;
-        let answered = self.mount_changes(Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
+        let answered = self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
         self.expect_attr(answered, before)
     }
 
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
         let before = self.changes();
-        self.expect_attr(self.mount_asks(Ask::Getattr { ino })?, before)
+        self.expect_attr(self.mount_asks(ino, Ask::Getattr { ino })?, before)
     }
 }

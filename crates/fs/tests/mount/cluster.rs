@@ -24,7 +24,7 @@ const STRIPE_BYTES: u32 = 64 << 10;
 const INLINE_BYTES: u64 = 64 << 10;
 
 /// The servers of a filesystem.
-pub struct Servers {
+pub(crate) struct Servers {
     mds: Mds,
     oss: Oss,
     /// Keeps the journal's flusher.
@@ -44,20 +44,20 @@ impl Service for Servers {
 }
 
 /// A filesystem.
-pub struct Cluster {
+pub(crate) struct Cluster {
     dir: PathBuf,
-    pub config: FsConfig,
+    pub(crate) config: FsConfig,
     settings: mds::Settings,
     running: Mutex<Option<(Server, Arc<Servers>)>>,
 }
 
 impl Cluster {
     /// Makes and serves it under `dir`.
-    pub fn start(dir: &Path) -> Cluster {
+    pub(crate) fn start(dir: &Path) -> Cluster {
         Cluster::with(dir, mds::Settings::default())
     }
 
-    pub fn with(dir: &Path, settings: mds::Settings) -> Cluster {
+    pub(crate) fn with(dir: &Path, settings: mds::Settings) -> Cluster {
         let socket = dir.join("fs.sock");
         let ost = |index| mgs::Ost {
             index: OstIndex(index),
@@ -82,7 +82,7 @@ impl Cluster {
     }
 
     /// Serves it, after it was stopped.
-    pub fn serve(&self) {
+    pub(crate) fn serve(&self) {
         let disk = Arc::new(RealDisk::new(&self.dir).expect("the directory is there"));
         let clock = Arc::new(RealClock::new());
         let volume = Volume::start(disk, Arc::clone(&clock) as Arc<dyn kiln_world::Clock>);
@@ -109,7 +109,7 @@ impl Cluster {
     }
 
     /// Stops the servers without a word to anybody.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         if let Some((server, servers)) = self.running().take() {
             servers.mds.stop();
             server.stop(Duration::from_secs(5));
@@ -117,7 +117,7 @@ impl Cluster {
     }
 
     /// Puts every session out.
-    pub fn evict_all(&self) {
+    pub(crate) fn evict_all(&self) {
         let running = self.running();
         let (_, servers) = running.as_ref().expect("the servers run");
         for (session, _) in servers.mds.sessions() {
@@ -130,7 +130,7 @@ impl Cluster {
     }
 
     /// Mounts it.
-    pub fn mount(&self, name: &str) -> Mount {
+    pub(crate) fn mount(&self, name: &str) -> Mount {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(&dir).expect("a directory to mount on");
         let mounted = mount(&MountOptions::new(self.config.clone(), &dir), Arc::new(RealRng)).expect("a mount");
@@ -148,19 +148,51 @@ fn label(index: u16) -> oss::Label {
     oss::Label { id: 7, fs: NAME.to_owned(), index: OstIndex(index) }
 }
 
+/// Whether this machine lets us mount; says so if not.
+fn can_mount() -> bool {
+    let can = std::fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
+    if !can {
+        println!("skipped: /dev/fuse is not there, or not for this user");
+    }
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        println!("skipped: these tests change owners, and want to be root");
+    }
+    can && root
+}
+
+/// Runs a test with a filesystem of its own, where that is possible.
+pub(crate) fn with_cluster(settings: mds::Settings, test: impl FnOnce(&Cluster)) {
+    if can_mount() {
+        let dir = tempfile::tempdir().expect("a scratch directory");
+        let cluster = Cluster::with(dir.path(), settings);
+        test(&cluster);
+    }
+}
+
+/// Runs a test with one mount of a new filesystem.
+pub(crate) fn with_mount(test: impl FnOnce(&Mount)) {
+    with_cluster(mds::Settings::default(), |cluster| test(&cluster.mount("mnt")));
+}
+
+/// Runs a test with two mounts of a new filesystem.
+pub(crate) fn with_mounts(test: impl FnOnce(&Mount, &Mount)) {
+    with_cluster(mds::Settings::default(), |cluster| test(&cluster.mount("one"), &cluster.mount("other")));
+}
+
 /// A mount, taken away when it is dropped.
-pub struct Mount {
+pub(crate) struct Mount {
     dir: PathBuf,
     mounted: Option<Mounted>,
 }
 
 impl Mount {
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// Waits until somebody else takes it away.
-    pub fn wait(mut self) {
+    pub(crate) fn wait(mut self) {
         self.mounted.take().expect("it is mounted").wait();
     }
 }
