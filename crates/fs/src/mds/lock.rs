@@ -15,8 +15,9 @@ const LOCK_TICK: Duration = Duration::from_millis(100);
 impl Server {
     pub(super) fn lock_file(&self, asker: &Asker<'_>, lock: &Lock) -> Result<Reply, Stop> {
         let answer = match *lock {
-            Lock::Test { ino, lock } => self
-                .with_locks(asker, |state| state.locks.test(asker.session, ino, lock).map(Answer::Blocker))?,
+            Lock::Test { ino, lock } => self.with_locks(asker, |state| {
+                Ok(Answer::Blocker(state.locks.test(asker.session, ino, lock)?))
+            })?,
             Lock::Drop { ino, flock, owner } => self.with_locks(asker, |state| {
                 state.locks.drop_owner(asker.session, ino, flock, owner);
                 Ok(Answer::Done)
@@ -25,7 +26,8 @@ impl Server {
                 self.wait_for_lock(asker, ino, flock, lock)?
             }
             Lock::Set { ino, flock, lock, .. } => self.with_locks(asker, |state| {
-                state.locks.set(asker.session, ino, flock, lock).map(|()| Answer::Done)
+                state.locks.set(asker.session, ino, flock, lock)?;
+                Ok(Answer::Done)
             })?,
         };
         Ok(self.lock().reply(Ok(answer), Vec::new()))
@@ -35,7 +37,7 @@ impl Server {
     fn with_locks<T>(
         &self,
         asker: &Asker<'_>,
-        mut act: impl FnMut(&mut State) -> Result<T, Errno>,
+        mut act: impl FnMut(&mut State) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         self.turn(asker, |state, _| {
             if state.sessions.is_recovering() {
@@ -56,7 +58,10 @@ impl Server {
         flock: bool,
         lock: RecordLock,
     ) -> Result<Answer, Stop> {
-        let ticket = self.with_locks(asker, |state| state.locks.wait(asker.session, ino, flock, lock))?;
+        let ticket = self.with_locks(asker, |state| {
+            still_wanted(asker)?;
+            Ok(state.locks.wait(asker.session, ino, flock, lock)?)
+        })?;
         if let Some(ticket) = ticket {
             let outcome = self.retry_lock(asker, ticket);
             // Those behind may get what this one waited for.
@@ -73,10 +78,7 @@ impl Server {
             if state.sessions.standing(asker.session) != Standing::Live {
                 return Err(Errno::ESTALE.into());
             }
-            // Looked at before each try: a lock that nobody knows of would be held for ever.
-            if (asker.is_gone)() {
-                return Err(Stop::Gone);
-            }
+            still_wanted(asker)?;
             if state.locks.retry(ticket)? {
                 return Ok(());
             }
@@ -87,4 +89,9 @@ impl Server {
             }
         }
     }
+}
+
+/// Asked before each try: a lock that its program was told nothing of would be held until the client goes.
+fn still_wanted(asker: &Asker<'_>) -> Result<(), Stop> {
+    if (asker.is_gone)() { Err(Stop::Gone) } else { Ok(()) }
 }

@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::core::{Errno, Ino, ObjectId, OstIndex};
-use crate::wire::mds::{Act, Answer, Ask, DataLease, Leases, Op};
+use crate::wire::mds::{Act, Answer, Ask, DataLease, Leases, Op, Take};
 use crate::wire::oss;
 
 /// Behind what is on the MDT.
@@ -23,6 +23,13 @@ fn big_file(client: &mut Client, name: &str) -> (Ino, (OstIndex, ObjectId)) {
     assert_eq!(attr(&client.change(written)).size, 2 * STRIPED);
     client.drop_leases(ino);
     (ino, object)
+}
+
+/// Asks, and keeps nothing.
+fn size_of(client: &mut Client, ino: Ino) -> u64 {
+    let size = attr(&client.ask(Ask::Getattr { ino })).size;
+    client.drop_leases(ino);
+    size
 }
 
 #[test]
@@ -96,15 +103,19 @@ fn a_cut_is_answered_when_the_ost_has_cut_also_if_it_was_away() {
     let oss = world.oss(0);
     let mut a = world.client(1);
     let mut b = world.client(2);
+    let mut callbacks = a.callbacks();
     let (ino, (_, object)) = big_file(&mut a, "f");
     drop(oss);
     let cut = a.change_later(Act::Setattr {
         ino,
         set: crate::core::SetAttr { size: Some(STRIPED), ..crate::core::SetAttr::default() },
     });
-    eventually("the MDT has cut", || attr(&b.ask(Ask::Getattr { ino })).size == STRIPED);
+    eventually("the MDT has cut", || size_of(&mut b, ino) == STRIPED);
     assert!(cut.waits());
-    let opened = b.open(ino, true);
+    let opened = b.later(Op::Ask(Ask::Open { ino, write: true, data_max: 0 }));
+    callbacks.give(ino, &Take::Meta);
+    let opened = opened.reply();
+    b.drop_leases(ino);
     assert_eq!(granted(&opened, ino).data, DataLease::None, "what is written now could be cut off");
     let lease = b.later(Op::Ask(Ask::Lease { ino, want: DataLease::Write }));
     assert!(lease.waits());
@@ -125,7 +136,7 @@ fn a_cut_that_the_server_did_not_live_to_see_is_done_by_the_next() {
     let change = a.change_of(Act::Setattr { ino, set });
     let cut = a.later(Op::Change(change.clone()));
     let mut b = world.client(2);
-    eventually("the MDT has cut", || attr(&b.ask(Ask::Getattr { ino })).size == STRIPED);
+    eventually("the MDT has cut", || size_of(&mut b, ino) == STRIPED);
     b.call(Op::Bye);
     a.disconnect();
     world.kill();
@@ -164,4 +175,54 @@ fn an_evicted_writer_is_fenced_before_his_data_is_given_to_others() {
     let cut = |op: &oss::Op| matches!(op, oss::Op::Truncate { object: cut, .. } if *cut == object);
     let ops = oss.ops();
     assert!(ops.len() == 2 && ops[0] == fence && cut(&ops[1]), "{ops:?}");
+}
+
+#[test]
+fn a_fence_that_the_server_did_not_live_to_see_is_put_up_by_the_next() {
+    let mut world = World::new(PATIENT, 1);
+    let oss = world.oss(0);
+    let (mut a, mut b) = (world.client(1), world.client(2));
+    let (ino, _) = big_file(&mut a, "f");
+    let plain = a.file("plain");
+    drop(oss);
+    assert!(world.mds().evict(a.session));
+    b.disconnect();
+    world.kill();
+    world.start(PATIENT);
+    assert!(b.hello(&[], &[]).resumed, "A is not waited for");
+    assert_eq!(granted(&b.lease(plain, DataLease::Write), plain).data, DataLease::Write, "it has no objects");
+    let lease = b.later(Op::Ask(Ask::Lease { ino, want: DataLease::Read }));
+    assert!(lease.waits());
+    assert!(!a.hello(&[], &[]).resumed);
+    let oss = world.oss(0);
+    assert_eq!(granted(&lease.reply(), ino).data, DataLease::Read);
+    assert!(oss.has_fenced(a.session));
+}
+
+#[test]
+fn a_long_list_is_worked_off_after_a_restart() {
+    const FILES: usize = 300;
+    let mut world = World::new(PATIENT, 2);
+    let oss = [world.oss(0), world.oss(1)];
+    let mut a = world.client(1);
+    for n in 0..FILES {
+        big_file(&mut a, &format!("f{n}"));
+    }
+    drop(oss);
+    for n in 0..FILES {
+        assert_eq!(done(&a.change(unlink(&format!("f{n}")))), Ok(()));
+    }
+    a.disconnect();
+    world.kill();
+    world.start(PATIENT);
+    let oss = [world.oss(0), world.oss(1)];
+    let destroyed = || -> usize {
+        let ops = oss.iter().flat_map(FakeOss::ops);
+        ops.map(|op| if let oss::Op::Destroy { objects } = op { objects.len() } else { 0 }).sum()
+    };
+    eventually("all objects were destroyed", || destroyed() >= FILES);
+    assert_eq!(destroyed(), FILES, "each once");
+    eventually("the list is empty", || {
+        world.mds().server.lock().mdt.todo(crate::core::namespace::TodoId(0), 1) == Ok(Vec::new())
+    });
 }

@@ -16,7 +16,7 @@ use kiln_world::{RealClock, RealDisk};
 
 use crate::core::changelog::Record;
 use crate::core::layout::{STRIPE_BYTES_MIN, Stripes};
-use crate::core::{Attr, Errno, FileKind, Ino, Layout, OstIndex, SessionId, SetAttr, Spread, Time, Xid};
+use crate::core::{Attr, Errno, FileKind, Ino, Layout, OstIndex, SessionId, Spread, Time, Xid};
 use crate::mds::mdt::{self, Format, Label, Mdt};
 use crate::mds::{Changelog, Mds, Parts, Settings};
 use crate::wire::mds::{
@@ -33,15 +33,15 @@ pub(super) const META: Leases = Leases { meta: true, names: false, data: DataLea
 
 /// No limit ends within a test.
 pub(super) const PATIENT: Settings = Settings {
-    session_limit: Duration::from_secs(600),
-    recovery_limit: Duration::from_secs(600),
+    session_limit: Duration::from_mins(10),
+    recovery_limit: Duration::from_mins(10),
     leases_per_session_max: 1000,
 };
 
 /// Who does not answer is soon gone.
 pub(super) const STRICT: Settings = Settings {
-    session_limit: Duration::from_millis(400),
-    recovery_limit: Duration::from_millis(300),
+    session_limit: Duration::from_secs(2),
+    recovery_limit: Duration::from_millis(1500),
     leases_per_session_max: 1000,
 };
 
@@ -240,10 +240,6 @@ impl Client {
         self.ask(Ask::Lease { ino, want })
     }
 
-    pub(super) fn set_size(&mut self, ino: Ino, size: u64) -> Reply {
-        self.change(Act::Setattr { ino, set: SetAttr { size: Some(size), ..SetAttr::default() } })
-    }
-
     /// Makes a request on a connection of its own, in the background.
     pub(super) fn later(&mut self, op: Op) -> Later {
         let mut client = self.again();
@@ -301,6 +297,11 @@ impl Callbacks {
     pub(super) fn ack(&mut self, callback: &Callback, open: bool) {
         let acked = Acked { seq: callback.seq, ino: callback.ino, open };
         assert_eq!(done(&self.acks.call(Op::Ack(vec![acked]))), Ok(()));
+    }
+
+    /// As `ack`, of a session that may be over.
+    pub(super) fn try_ack(&mut self, callback: &Callback) {
+        self.acks.call(Op::Ack(vec![Acked { seq: callback.seq, ino: callback.ino, open: false }]));
     }
 
     /// Acknowledges the next one, which must be this.
