@@ -17,6 +17,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{Whence, lseek};
 
+use super::durable;
 use super::error::TargetError;
 use super::label::Label;
 use super::lock::{LOCK, TargetLock};
@@ -45,7 +46,7 @@ impl DirectoryObjects {
     /// Makes an empty directory, which may be missing, a target. Whoever serves it later says with [`Label`] which one it
     /// must be: a disk that is not mounted is then missed, where making it anew would lose it from sight.
     pub fn format(dir: &Path, label: &Label) -> Result<(), TargetError> {
-        fs::create_dir_all(dir).map_err(TargetError::io(dir))?;
+        durable::create_dir(dir).map_err(TargetError::io(dir))?;
         let _lock = TargetLock::take(dir)?;
         if let Some(found) = Label::read(dir)? {
             return found.check(dir, label);

@@ -14,6 +14,20 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// Makes a directory and those above it that are missing, durably.
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && above != dir => {
+            create_dir(above)?;
+            fs::create_dir(dir)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => return Ok(()),
+        made => made?,
+    }
+    File::open(above)?.sync_all()
+}
+
 /// The bytes of a file before its checksum, which is that of the last four; `None` when it does not fit.
 pub(super) fn checked(bytes: &[u8]) -> Option<&[u8]> {
     let (content, sum) = bytes.split_last_chunk::<4>()?;

@@ -13,7 +13,7 @@ use super::fences::Fences;
 use super::label::Label;
 use super::objects::{OBJECT_BYTES_MAX, Objects};
 use crate::core::{Errno, ObjectId};
-use crate::wire::oss::{OBJECTS_MAX, Op, Reply, Request};
+use crate::wire::oss::{OBJECTS_MAX, Op, Reply, Request, Space};
 use crate::wire::{DATA_BYTES_MAX, VERSION};
 
 /// A target that is served.
@@ -86,10 +86,21 @@ impl Ost {
     pub fn answer(&self, request: &Request, bulk: &[u8]) -> Answer {
         self.serve(request, bulk).unwrap_or_else(|errno| {
             if errno == Errno::EIO {
-                tracing::error!(target = %self.label, op = ?request.op, session = ?request.session, "I/O error");
+                self.tell_of_failure(request, bulk);
             }
             Answer::refused(errno)
         })
+    }
+
+    /// Space of the target.
+    pub fn space(&self) -> Result<Space, Errno> {
+        self.objects.space()
+    }
+
+    fn tell_of_failure(&self, request: &Request, bulk: &[u8]) {
+        let damaged = matches!(request.op, Op::Write { crc, .. } if crc != crc32c::crc32c(bulk));
+        let what = if damaged { "bytes arrived damaged, and were refused" } else { "the storage failed" };
+        tracing::error!(target = %self.label, op = ?request.op, session = ?request.session, "{what}");
     }
 
     fn serve(&self, request: &Request, bulk: &[u8]) -> Result<Answer, Errno> {
@@ -117,7 +128,7 @@ impl Ost {
             Op::Destroy { objects } => {
                 bounded(objects)?.iter().try_for_each(|object| self.objects.destroy(*object))?;
             }
-            Op::Statfs => return self.objects.space().map(|space| Reply::Space(space).into()),
+            Op::Statfs => return self.space().map(|space| Reply::Space(space).into()),
             Op::Fence { session: evicted } => {
                 // One's own request would be waited for.
                 drop(pass);
@@ -145,7 +156,6 @@ impl Ost {
         }
         end(offset, bytes.len() as u64).ok_or(Errno::EFBIG)?;
         if crc32c::crc32c(bytes) != crc {
-            tracing::warn!(target = %self.label, ?object, offset, "bytes arrived damaged, and are refused");
             return Err(Errno::EIO);
         }
         if bytes.is_empty() { Ok(()) } else { self.objects.write(object, offset, bytes) }

@@ -40,8 +40,8 @@ struct State {
     synced: u64,
     /// Objects of which a sync failed. **Invariant:** at most [`LOST_MAX`].
     lost: HashSet<ObjectId>,
-    /// A sync of the names failed.
-    names_lost: bool,
+    /// A sync of the names failed, or more objects were lost than are remembered.
+    all_lost: bool,
 }
 
 #[derive(Debug)]
@@ -112,6 +112,8 @@ impl Shelf {
     }
 
     pub(super) fn remove(&self, object: ObjectId) -> io::Result<()> {
+        // Open until the lock is free again: the close gives the space back, which takes long for a large object.
+        let _file = self.existing(object);
         let mut state = self.lock();
         state.open.remove(&object);
         match unlinkat(self.dir.as_fd(), file_name(object).as_str(), UnlinkatFlags::NoRemoveDir) {
@@ -131,26 +133,23 @@ impl Shelf {
         let file = self.existing(object)?;
         let synced = file.map_or(Ok(()), |file| file.sync_data());
         let mut state = self.lock();
-        if synced.is_err() && state.lost.len() < LOST_MAX {
-            state.lost.insert(object);
+        if synced.is_err() {
+            state.lose(object);
         }
-        if state.lost.contains(&object) || state.lost.len() >= LOST_MAX {
-            return synced.and(Err(Errno::EIO.into()));
-        }
-        synced
+        synced.and_then(|()| state.check_lost(object))
     }
 
     /// Makes durable which objects there are.
     pub(super) fn sync_names(&self) -> io::Result<()> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { changes, synced, names_lost, .. } = *self.lock();
-        if names_lost {
+        let State { changes, synced, all_lost, .. } = *self.lock();
+        if all_lost {
             return Err(Errno::EIO.into());
         }
         if synced < changes {
             let outcome = self.dir.sync_all();
             let mut state = self.lock();
-            state.names_lost = outcome.is_err();
+            state.all_lost = outcome.is_err();
             outcome?;
             state.synced = changes;
         }
@@ -169,6 +168,19 @@ impl State {
         self.uses += 1;
         open.used = self.uses;
         Some(Arc::clone(&open.file))
+    }
+
+    /// Remembers that a sync of an object failed.
+    fn lose(&mut self, object: ObjectId) {
+        if self.lost.len() < LOST_MAX {
+            self.lost.insert(object);
+        } else {
+            self.all_lost = true;
+        }
+    }
+
+    fn check_lost(&self, object: ObjectId) -> io::Result<()> {
+        if self.all_lost || self.lost.contains(&object) { Err(Errno::EIO.into()) } else { Ok(()) }
     }
 
     /// Keeps a file open, in place of the one that was not used for longest when there are too many.

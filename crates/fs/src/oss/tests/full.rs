@@ -1,4 +1,4 @@
-//! Targets that have no room: a tmpfs of a few mebibytes, for which the tests must run as root.
+//! Targets that have no room, and one whose disk fails: small filesystems, for which the tests must run as root.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,18 +18,24 @@ struct Small {
 }
 
 impl Small {
-    /// `None`, with a note, where it cannot be mounted.
+    /// Memory; `None`, with a note, where it cannot be mounted.
     fn mount(options: &str) -> Option<Small> {
+        Small::mount_from(&["-t", "tmpfs", "-o", options], Path::new("tmpfs"))
+    }
+
+    /// An ext4 of 64 MiB on a disk that fails from a quarter of it on.
+    fn mount_failing(disk: &Small) -> Option<Small> {
+        let image = disk.path().join("image");
+        let file = std::fs::File::create(&image).expect("there is room");
+        file.set_len(64 << 20).expect("a hole needs no room");
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-E", "lazy_itable_init=1"]).arg(&image))?;
+        Small::mount_from(&["-o", "loop"], &image)
+    }
+
+    fn mount_from(options: &[&str], source: &Path) -> Option<Small> {
         let dir = tempfile::tempdir().expect("a scratch directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path());
-        match mount.output() {
-            Ok(output) if output.status.success() => Some(Small { dir }),
-            other => {
-                println!("skipped: no tmpfs can be mounted here: {other:?}");
-                None
-            }
-        }
+        run(Command::new("mount").args(options).arg(source).arg(dir.path()))?;
+        Some(Small { dir })
     }
 
     fn path(&self) -> &Path {
@@ -40,6 +46,17 @@ impl Small {
 impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.dir.path()).status();
+    }
+}
+
+/// `None`, with a note, where it does not work.
+fn run(command: &mut Command) -> Option<()> {
+    match command.output() {
+        Ok(output) if output.status.success() => Some(()),
+        other => {
+            println!("skipped, because this is not possible here: {command:?}: {other:?}");
+            None
+        }
     }
 }
 
@@ -99,4 +116,24 @@ fn a_target_that_has_no_room_to_be_made_is_none() {
     let Some(small) = Small::mount("size=4m,nr_inodes=20") else { return };
     assert!(Ost::format(small.path(), &label()).is_err());
     assert!(Ost::open(small.path(), &label()).is_err());
+}
+
+#[test]
+fn a_sync_that_failed_fails_for_everybody_who_asks() {
+    let Some(disk) = Small::mount("size=16m") else { return };
+    let Some(small) = Small::mount_failing(&disk) else { return };
+    Ost::format(small.path(), &label()).expect("it is empty");
+    let ost = Ost::open(small.path(), &label()).expect("it is a target");
+    let sync = |object| ask(&ost, Op::Sync { objects: vec![ObjectId(object)] });
+    assert_eq!(write(&ost, ObjectId(1), 0, b"early"), Reply::Done);
+    assert_eq!(sync(1), Reply::Done);
+    for nth in 0..10 {
+        // The kernel has memory for it.
+        assert_eq!(write(&ost, ObjectId(2), nth << 22, &vec![1; 4 << 20]), Reply::Done);
+    }
+    assert_ne!(sync(2), Reply::Done, "40 MiB do not fit");
+    // The kernel tells it once or twice, and says then that all is well.
+    for _ in 0..5 {
+        assert_eq!(sync(2), refused(Errno::EIO));
+    }
 }

@@ -61,6 +61,29 @@ fn the_files_that_are_in_use_stay_open() {
 }
 
 #[test]
+fn no_file_stays_open_under_a_name_that_was_removed_meanwhile() {
+    let home = home();
+    let (ost, objects) = (&home.ost, (0..8).map(|n| ObjectId(32 * n)).collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        for thread in 0..4_usize {
+            let objects = &objects;
+            scope.spawn(move || {
+                for round in 0..500 {
+                    let object = objects[(round * (thread + 1)) % objects.len()];
+                    assert_eq!(write(ost, object, 0, b"raced"), Reply::Done);
+                    assert_eq!(ask(ost, Op::Destroy { objects: vec![object] }), Reply::Done);
+                }
+            });
+        }
+    });
+    for object in &objects {
+        write(ost, *object, 0, b"last");
+    }
+    let home = home.restarted();
+    assert!(objects.iter().all(|object| read(&home.ost, *object, 0, 9) == b"last"));
+}
+
+#[test]
 fn a_target_is_served_once() {
     let home = home();
     let again = Ost::open(home.dir.path(), &label()).expect_err("it is served");
@@ -101,6 +124,19 @@ fn a_directory_without_a_label_is_no_target_and_is_left_alone() {
     fs::write(dir.path().join("thesis.tex"), "precious").expect("there is room");
     let error = Ost::format(dir.path(), &label()).expect_err("it is not empty");
     assert!(matches!(&error, TargetError::NotEmpty { entry, .. } if entry == "thesis.tex"), "{error}");
+}
+
+#[test]
+fn a_target_is_made_where_nothing_is_yet() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let deep = dir.path().join("a/b/c");
+    Ost::format(&deep, &label()).expect("there is room");
+    Ost::open(&deep, &label()).expect("it is a target");
+    fs::write(dir.path().join("file"), "").expect("there is room");
+    for path in ["file", "file/below"] {
+        let error = Ost::format(&dir.path().join(path), &label()).expect_err("it is a file");
+        assert!(matches!(error, TargetError::Io { .. }), "{error}");
+    }
 }
 
 #[test]
