@@ -85,9 +85,9 @@ pub struct LocalChanges {
 /// What lseek(2) looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seek {
-    /// SEEK_DATA
+    /// `SEEK_DATA`
     Data,
-    /// SEEK_HOLE
+    /// `SEEK_HOLE`
     Hole,
 }
 
@@ -148,6 +148,10 @@ impl Files {
 
 impl DataPath {
     /// Starts its threads; they end when it is dropped. What is held back then is lost: flush each file before.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no threads for it.
     pub fn new(mds: Arc<dyn Mds>, osts: Arc<Osts>, settings: Settings) -> Arc<DataPath> {
         let workers = settings.workers.max(1);
         let mount = Arc::new(Mount::new(mds, osts, settings));

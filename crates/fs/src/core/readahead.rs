@@ -54,7 +54,8 @@ impl Readahead {
             let sequential = stream.hits >= HITS_MIN || len >= LARGE_READ_BYTES;
             return if sequential { stream.advance(len, size, window_max) } else { None };
         }
-        let stream = self.streams.iter_mut().min_by_key(|stream| stream.met).expect("there are some");
+        let oldest = (0..STREAMS).min_by_key(|nth| self.streams[*nth].met).unwrap_or_default();
+        let stream = &mut self.streams[oldest];
         *stream = Stream { front: read.end, ahead: read.end, window: 0, hits: 0, met: self.reads };
         let start = read.start == 0 && len >= LARGE_READ_BYTES;
         if start { stream.advance(len, size, window_max) } else { None }

@@ -22,15 +22,12 @@ pub fn runs(layout: &Layout, extent: Extent, bytes_max: u64) -> Vec<Run> {
         let mut done = 0;
         while done < piece.len {
             let rest = behind(piece, done);
-            let grown = runs.iter_mut().rev().find(|run| run.takes(&rest) && run.len < bytes_max);
-            let run = match grown {
-                Some(run) => run,
-                None => {
-                    runs.push(Run { place: rest.place, len: 0, parts: Vec::new() });
-                    runs.last_mut().expect("it was pushed above")
-                }
-            };
-            done += run.grow(&rest, bytes_max);
+            let takes = |run: &Run| run.takes(&rest) && run.len < bytes_max;
+            let nth = runs.iter().rposition(takes).unwrap_or(runs.len());
+            if nth == runs.len() {
+                runs.push(Run { place: rest.place, len: 0, parts: Vec::new() });
+            }
+            done += runs[nth].grow(&rest, bytes_max);
         }
     }
     runs

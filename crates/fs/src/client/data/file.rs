@@ -38,7 +38,11 @@ pub(super) struct State {
     pub(super) told: Told,
     /// When it was written last, since it was opened.
     pub(super) mtime: Option<Time>,
+    /// It is to be told though the MDS seems to know it.
+    retell_mtime: bool,
     pub(super) kill_suid_sgid: bool,
+    /// Calls that tell the MDS a size or a time and are not answered.
+    pub(super) telling: usize,
     /// Objects were written since the MDS was told how much space they use.
     pub(super) blocks_due: bool,
     pub(super) dirty: Dirty,
@@ -48,8 +52,10 @@ pub(super) struct State {
     pub(super) failed: Dirty,
     /// Why. Told by the next flush.
     pub(super) error: Option<Errno>,
-    /// The file is being cut to these sizes: nothing behind them is written back.
-    pub(super) cuts: Vec<u64>,
+    /// The file is being cut to these sizes: nothing behind them is written back, nor told.
+    cuts: Vec<u64>,
+    /// Goes up with each cut.
+    cuts_done: u64,
     pub(super) clean: Clean,
     pub(super) coming: Vec<Coming>,
     pub(super) readahead: Readahead,
@@ -83,6 +89,13 @@ pub(super) struct Told {
     pub(super) version: u64,
 }
 
+/// A size that the MDS is to be told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Growth {
+    size: u64,
+    cuts_done: u64,
+}
+
 /// A range that is to be read ahead.
 pub(super) struct Coming {
     pub(super) extent: Extent,
@@ -104,13 +117,16 @@ impl FileData {
             size: attr.size,
             told: attr.into(),
             mtime: None,
+            retell_mtime: false,
             kill_suid_sgid: false,
+            telling: 0,
             blocks_due: false,
             dirty: Dirty::new(split),
             flying: Vec::new(),
             failed: Dirty::new(split),
             error: None,
             cuts: Vec::new(),
+            cuts_done: 0,
             clean: Clean::default(),
             coming: Vec::new(),
             readahead: Readahead::default(),
@@ -182,15 +198,13 @@ impl FileData {
         size: u64,
         change: impl FnOnce() -> Result<(Attr, Option<Layout>), Errno>,
     ) -> Result<Attr, Errno> {
-        let behind = Extent { start: size, end: END };
-        let mut state = self.alive()?;
-        state.cuts.push(size);
-        let claimed = self.claim(state, behind, Share::Exclusive);
-        let outcome = claimed.and_then(|ticket| Ok((ticket, change())));
+        self.lock().cuts.push(size);
+        let outcome = self.arrived_behind(size).map(|ticket| (ticket, change()));
         let mut state = self.lock();
-        let position = state.cuts.iter().position(|cut| *cut == size).expect("it was put there above");
-        state.cuts.swap_remove(position);
-        self.changed.notify_all();
+        if let Some(position) = state.cuts.iter().position(|cut| *cut == size) {
+            state.cuts.swap_remove(position);
+        }
+        self.notify();
         let (ticket, outcome) = outcome?;
         state.ranges.release(ticket);
         let (attr, layout) = outcome?;
@@ -198,10 +212,37 @@ impl FileData {
             state.adopt(layout);
         }
         state.learn_mtime(&attr);
+        state.cuts_done += 1;
         state.cut(size);
         state.size = attr.size;
         state.learn(&attr);
         self.settle(&mut state);
+        Ok(attr)
+    }
+
+    /// Waits until nothing behind `size` is on its way, to the OSTs or the MDS, and keeps it so until the ticket is released.
+    fn arrived_behind(&self, size: u64) -> Result<Ticket, Errno> {
+        let ticket = self.claim(self.alive()?, Extent { start: size, end: END }, Share::Exclusive)?;
+        let mut state = self.lock();
+        while state.telling > 0 && !self.is_gone() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(ticket)
+    }
+
+    /// A change of the times by this mount: `change` asks the MDS for it. What is written back later does not undo it.
+    pub fn set_times(&self, change: impl FnOnce() -> Result<Attr, Errno>) -> Result<Attr, Errno> {
+        let attr = change()?;
+        let mut state = self.lock();
+        let overtaken = state.telling > 0 || state.told.version > attr.version;
+        let held_back = !state.dirty.is_empty() || !state.flying.is_empty();
+        state.learn(&attr);
+        self.settle(&mut state);
+        state.retell_mtime = overtaken || held_back;
+        state.mtime = state.retell_mtime.then_some(attr.mtime);
+        if state.retell_mtime {
+            self.age(state);
+        }
         Ok(attr)
     }
 
@@ -341,7 +382,22 @@ impl Drop for FileData {
 impl State {
     /// The time of the last write, if the MDS has another one.
     pub(super) fn untold_mtime(&self) -> Option<Time> {
-        self.mtime.filter(|mtime| *mtime != self.told.mtime)
+        self.mtime.filter(|mtime| self.retell_mtime || *mtime != self.told.mtime)
+    }
+
+    /// The size as it is to be told later, unless the file is cut before that.
+    pub(super) fn growth(&self, size: u64) -> Growth {
+        Growth { size, cuts_done: self.cuts_done }
+    }
+
+    /// The size of `growth` as it may be told now: what a cut took away is not told, and below the cut the MDS knows.
+    pub(super) fn grown(&self, growth: Growth) -> u64 {
+        if growth.cuts_done == self.cuts_done { growth.size.min(self.cut_limit()) } else { 0 }
+    }
+
+    /// What the MDS has been told just now.
+    pub(super) fn retold(&mut self) {
+        self.retell_mtime = false;
     }
 
     /// Nothing from here on is written back.
@@ -401,6 +457,7 @@ impl State {
     pub(super) fn touched(&mut self, end: u64) {
         self.size = self.size.max(end);
         self.mtime = Some(now());
+        self.retell_mtime = false;
     }
 
     /// The servers have a range as it is; layers below `dirty` that have it otherwise go.

@@ -24,7 +24,7 @@ const PIPELINE_MAX: usize = 8;
 const TRIES_MAX: u32 = 3;
 /// How long to wait for a connection, and for an answer, before both are tried again.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
-const ANSWER_WAIT: Duration = Duration::from_secs(60);
+const ANSWER_WAIT: Duration = Duration::from_mins(1);
 /// The pause before a call is made again: none at first, then from the one to the other.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -288,7 +288,8 @@ fn greet(connection: &mut Connection, request: &wire::Request) -> Result<(), Cal
     let wire::Request::Oss(request) = request else { return Ok(()) };
     let hello = Request { op: Op::Hello { version: wire::VERSION }, ..request.clone() };
     match connection.call(&wire::Request::Oss(hello), &[])? {
-        (Reply::Done, _) => Ok(()),
+        // A session that is fenced hears so again with its request.
+        (Reply::Done | Reply::Refused(Errno::ESTALE), _) => Ok(()),
         (reply, _) => {
             tracing::warn!(ost = request.ost.0, ?reply, "the server of an OST does not want this client");
             Err(CallError::Closed)

@@ -175,7 +175,7 @@ impl FileData {
         let ticket = state.ranges.try_claim(extent, Share::Shared);
         let forgotten = state.forgotten;
         drop(state);
-        let outcome = ticket.map(|_| self.from_servers(extent));
+        let outcome = ticket.map(|_| self.of_servers(extent));
         let mut state = self.lock();
         state.coming.retain(|coming| coming.extent != extent || !coming.started);
         if let Some(ticket) = ticket {
@@ -191,7 +191,7 @@ impl FileData {
         }
     }
 
-    fn from_servers(&self, extent: Extent) -> Result<Bytes, Errno> {
+    fn of_servers(&self, extent: Extent) -> Result<Bytes, Errno> {
         let layout = Arc::clone(&self.lock().layout);
         let fetched = self.fetch(runs(&layout, extent, DATA_BYTES_MAX.into()))?;
         Ok(match &fetched[..] {
@@ -223,7 +223,7 @@ impl Coming {
 
 impl State {
     fn step(&mut self, extent: Extent, mode: Mode) -> Step {
-        if let Some(bytes) = self.from_memory(extent, mode) {
+        if let Some(bytes) = self.in_memory(extent, mode) {
             return Step::Done(bytes);
         }
         match self.coming.iter().find(|coming| mode == Mode::Cached && coming.meets(extent)) {
@@ -234,8 +234,8 @@ impl State {
     }
 
     /// A range, if all of it is in memory.
-    fn from_memory(&mut self, extent: Extent, mode: Mode) -> Option<Bytes> {
-        let bytes = self.from_clean(extent, mode).or_else(|| {
+    fn in_memory(&mut self, extent: Extent, mode: Mode) -> Option<Bytes> {
+        let bytes = self.in_clean(extent, mode).or_else(|| {
             let gaps = self.gaps(extent, mode);
             gaps.left().is_empty().then(|| self.copy(extent, mode).into())
         })?;
@@ -244,7 +244,7 @@ impl State {
     }
 
     /// Without copying, where nothing lies over it.
-    fn from_clean(&self, extent: Extent, mode: Mode) -> Option<Bytes> {
+    fn in_clean(&self, extent: Extent, mode: Mode) -> Option<Bytes> {
         let written = self.dirty.segments(extent).next().is_some()
             || self.failed.segments(extent).next().is_some()
             || self.flying.iter().any(|flight| flight.segments(extent).next().is_some());

@@ -10,7 +10,7 @@ use crate::core::{Errno, Extent, Layout};
 use crate::wire::oss::{Op, Reply};
 
 use super::file::State;
-use super::osts::Ask;
+use super::osts::{Answer, Ask};
 use super::{FileData, Seek};
 
 impl FileData {
@@ -172,12 +172,13 @@ impl FileData {
     }
 
     /// What a seek found; `None` behind the end of the object.
-    fn found(&self, answer: super::osts::Answer) -> Result<Option<u64>, Errno> {
+    fn found(&self, answer: Answer) -> Result<Option<u64>, Errno> {
         match answer {
-            Ok((Reply::Offset(offset), _)) => Ok(Some(offset)),
-            Ok(_) => Err(Errno::EIO),
             Err(Errno::ENXIO) => Ok(None),
-            Err(error) => self.heed(Err(error)),
+            answer => match self.heed(answer)? {
+                (Reply::Offset(offset), _) => Ok(Some(offset)),
+                _ => Err(Errno::EIO),
+            },
         }
     }
 }
@@ -211,7 +212,7 @@ fn end_of(extents: &[Extent], at: u64) -> Option<u64> {
 fn range(offset: u64, len: u64) -> Result<Extent, Errno> {
     match offset.checked_add(len) {
         _ if len == 0 => Err(Errno::EINVAL),
-        Some(end) if end <= i64::MAX as u64 => Ok(Extent { start: offset, end }),
+        Some(end) if i64::try_from(end).is_ok() => Ok(Extent { start: offset, end }),
         _ => Err(Errno::EFBIG),
     }
 }

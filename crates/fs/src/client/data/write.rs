@@ -67,7 +67,7 @@ impl FileData {
             if fits && self.mount.reserve(cost) {
                 return Ok(());
             }
-            match self.depart(&mut state, Pick::Until(u64::MAX)) {
+            match state.depart(Pick::Until(u64::MAX)) {
                 Some(flight) => {
                     drop(state);
                     self.fly(&flight);
@@ -94,11 +94,11 @@ impl FileData {
         }
         self.settle(&mut state);
         self.notify();
-        let size = state.size.min(extent.end);
-        let grows = size > state.told.size;
+        let grows = extent.end > state.told.size;
+        let growth = state.growth(extent.end);
         self.age(state);
         self.heed(outcome)?;
-        if grows { self.tell(size, None) } else { Ok(()) }
+        if grows { self.tell(growth, None) } else { Ok(()) }
     }
 
     /// Writes a range at the servers; all of it has a place.
@@ -122,10 +122,7 @@ impl FileData {
             self.send_writes(&asks, sync)?;
         }
         if let Some((offset, bytes)) = inline {
-            let attr = self.mount.mds.write_inline(self.ino, offset, bytes, now())?;
-            let mut state = self.lock();
-            state.learn(&attr);
-            state.mtime = Some(attr.mtime);
+            self.telling(self.lock(), |mds| mds.write_inline(self.ino, offset, bytes, now()))?;
         }
         Ok(())
     }
@@ -167,8 +164,9 @@ impl FileData {
         debug_assert!(end < END);
         let mut state = self.alive()?;
         state.touched(end);
-        let grows = state.size > state.told.size;
+        let grows = end > state.told.size;
+        let growth = state.growth(end);
         self.age(state);
-        if grows { self.tell(end, None) } else { Ok(()) }
+        if grows { self.tell(growth, None) } else { Ok(()) }
     }
 }

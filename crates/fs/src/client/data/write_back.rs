@@ -6,14 +6,14 @@ use crate::core::dirty::{CHUNK_BYTES, Chunk};
 use crate::core::layout::Place;
 use crate::core::ranges::{Share, Ticket};
 use crate::core::split::runs;
-use crate::core::{Errno, Extent, Layout, ObjectId, OstIndex};
+use crate::core::{Attr, Errno, Extent, Layout, ObjectId, OstIndex};
 use crate::wire::DATA_BYTES_MAX;
 use crate::wire::oss::{Op, Reply};
 
-use super::file::{State, now};
+use super::file::{Growth, State, now};
 use super::mount::Job;
 use super::osts::Ask;
-use super::{FileData, Written};
+use super::{FileData, Mds, Written};
 
 /// Chunks that are written back together.
 const CHUNKS_MAX: usize = DATA_BYTES_MAX as usize / CHUNK_BYTES as usize;
@@ -96,7 +96,7 @@ impl FileData {
     pub(super) fn help(&self) {
         loop {
             let mut state = self.lock();
-            let Some(flight) = self.depart(&mut state, Pick::Ready) else {
+            let Some(flight) = state.depart(Pick::Ready) else {
                 state.helpers -= 1;
                 return;
             };
@@ -133,10 +133,10 @@ impl FileData {
     fn write_back(&self) -> Result<(), Errno> {
         let mut state = self.alive()?;
         state.stamp += 1;
-        let (mark, size) = (state.stamp, state.size);
+        let (mark, growth) = (state.stamp, state.growth(state.size));
         state.forced = mark;
         loop {
-            if let Some(flight) = self.depart(&mut state, Pick::Until(mark)) {
+            if let Some(flight) = state.depart(Pick::Until(mark)) {
                 self.call_help(state);
                 self.fly(&flight);
             } else if let Some(key) = state.due(mark) {
@@ -150,50 +150,7 @@ impl FileData {
         }
         drop(state);
         let blocks = self.blocks()?;
-        self.tell(size, blocks)
-    }
-
-    /// Takes a flight out of what is dirty; `None` when there is nothing, or others are at work where it is.
-    pub(super) fn depart(&self, state: &mut State, pick: Pick) -> Option<Arc<Flight>> {
-        let limit = state.cut_limit();
-        let State { dirty, ranges, layout, forced, .. } = &mut *state;
-        let free = |key: u64| {
-            let extent = dirty.extent(key)?;
-            let extent = Extent { end: extent.end.min(limit), ..extent };
-            let ticket = (extent.start < limit).then(|| ranges.try_claim(extent, Share::Exclusive))??;
-            Some((key, ticket))
-        };
-        let (key, ticket) = match pick {
-            Pick::Ready => {
-                let inline = layout.inline_bytes();
-                let complete = dirty.complete().filter(|key| *key >= inline);
-                complete.chain(dirty.due(*forced, limit)).find_map(free)
-            }
-            Pick::Until(stamp) => dirty.due(stamp, limit).find_map(free),
-        }?;
-        Some(self.take(state, key, ticket, limit))
-    }
-
-    /// Takes a chunk, which `ticket` has claimed, and complete ones behind it.
-    fn take(&self, state: &mut State, key: u64, ticket: Ticket, limit: u64) -> Arc<Flight> {
-        let mut flight = Flight { tickets: vec![ticket], chunks: Vec::new(), inline: false };
-        flight.chunks.extend(state.dirty.take(key, limit));
-        flight.inline = key < state.layout.inline_bytes();
-        let mut next = state.dirty.bounds(key).end;
-        while !flight.inline && flight.chunks.len() < CHUNKS_MAX && state.dirty.is_complete(next) {
-            let bounds = state.dirty.bounds(next);
-            if bounds.end > limit {
-                break;
-            }
-            let Some(ticket) = state.ranges.try_claim(bounds, Share::Exclusive) else { break };
-            flight.tickets.push(ticket);
-            flight.chunks.extend(state.dirty.take(next, limit));
-            next = bounds.end;
-        }
-        let flight = Arc::new(flight);
-        state.flying_cost += flight.cost();
-        state.flying.push(Arc::clone(&flight));
-        flight
+        self.tell(growth, blocks)
     }
 
     /// Writes a chunk back where others are at work: after them.
@@ -204,7 +161,7 @@ impl FileData {
         let ticket = self.claim(state, extent, Share::Exclusive)?;
         let mut state = self.lock();
         let limit = state.cut_limit().min(extent.end);
-        let flight = self.take(&mut state, key, ticket, limit);
+        let flight = state.take(key, ticket, limit);
         drop(state);
         self.fly(&flight);
         Ok(())
@@ -245,43 +202,50 @@ impl FileData {
 
     fn carry_inline(&self, flight: &Flight) -> Result<(), Errno> {
         for stretch in flight.stretches() {
-            let mtime = self.lock().mtime.unwrap_or_else(now);
-            let mut parts = flight.segments(stretch).map(|(_, data)| data);
-            let first = parts.next().unwrap_or_default();
-            let rest: Vec<&[u8]> = parts.collect();
-            let attr = if rest.is_empty() {
-                self.mount.mds.write_inline(self.ino, stretch.start, first, mtime)?
-            } else {
-                let whole = [&[first][..], &rest].concat().concat();
-                self.mount.mds.write_inline(self.ino, stretch.start, &whole, mtime)?
-            };
-            self.lock().learn(&attr);
+            let segments: Vec<&[u8]> = flight.segments(stretch).map(|(_, data)| data).collect();
+            let joined = if segments.len() > 1 { segments.concat() } else { Vec::new() };
+            let data = if segments.len() > 1 { &joined } else { segments[0] };
+            let state = self.lock();
+            let mtime = state.mtime.unwrap_or_else(now);
+            self.telling(state, |mds| mds.write_inline(self.ino, stretch.start, data, mtime))?;
         }
         Ok(())
     }
 
-    /// Tells the MDS what it does not know: that the file reaches at least to `size`, when it was written, what its objects
-    /// use.
-    pub(super) fn tell(&self, size: u64, blocks: Option<u64>) -> Result<(), Errno> {
+    /// Tells the MDS what it does not know: how far the file reaches at least, when it was written, what its objects use.
+    pub(super) fn tell(&self, growth: Growth, blocks: Option<u64>) -> Result<(), Errno> {
         let mut state = self.alive()?;
-        let size = size.min(state.cut_limit());
+        let size = state.grown(growth);
         let kill_suid_sgid = std::mem::take(&mut state.kill_suid_sgid);
         let written = Written { size, mtime: state.untold_mtime(), blocks, kill_suid_sgid };
         if size <= state.told.size && written.mtime.is_none() && blocks.is_none() && !kill_suid_sgid {
             return Ok(());
         }
-        drop(state);
-        let outcome = self.heed(self.mount.mds.written(self.ino, written));
-        let mut state = self.lock();
-        match &outcome {
-            Ok(attr) => state.learn(attr),
-            Err(_) => {
-                state.kill_suid_sgid |= kill_suid_sgid;
-                state.blocks_due |= blocks.is_some();
-            }
+        state.retold();
+        let outcome = self.telling(state, |mds| mds.written(self.ino, written));
+        if outcome.is_err() {
+            let mut state = self.lock();
+            state.kill_suid_sgid |= kill_suid_sgid;
+            state.blocks_due |= blocks.is_some();
         }
+        outcome
+    }
+
+    /// Calls the MDS with what changes a size or a time there, and learns from the answer.
+    pub(super) fn telling(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        call: impl FnOnce(&dyn Mds) -> Result<Attr, Errno>,
+    ) -> Result<(), Errno> {
+        state.telling += 1;
+        drop(state);
+        let outcome = self.heed(call(&*self.mount.mds));
+        let mut state = self.lock();
+        state.telling -= 1;
+        self.notify();
+        state.learn(&outcome?);
         self.settle(&mut state);
-        outcome.map(drop)
+        Ok(())
     }
 
     /// What the objects use, in units of 512 bytes, where it may have changed. The objects of a file that is dense cannot
@@ -308,6 +272,49 @@ impl FileData {
 }
 
 impl State {
+    /// Takes a flight out of what is dirty; `None` when there is nothing, or others are at work where it is.
+    pub(super) fn depart(&mut self, pick: Pick) -> Option<Arc<Flight>> {
+        let limit = self.cut_limit();
+        let State { dirty, ranges, layout, forced, .. } = &mut *self;
+        let free = |key: u64| {
+            let extent = dirty.extent(key)?;
+            let extent = Extent { end: extent.end.min(limit), ..extent };
+            let ticket = (extent.start < limit).then(|| ranges.try_claim(extent, Share::Exclusive))??;
+            Some((key, ticket))
+        };
+        let (key, ticket) = match pick {
+            Pick::Ready => {
+                let inline = layout.inline_bytes();
+                let complete = dirty.complete().filter(|key| *key >= inline);
+                complete.chain(dirty.due(*forced, limit)).find_map(free)
+            }
+            Pick::Until(stamp) => dirty.due(stamp, limit).find_map(free),
+        }?;
+        Some(self.take(key, ticket, limit))
+    }
+
+    /// Takes a chunk, which `ticket` has claimed, and complete ones behind it.
+    fn take(&mut self, key: u64, ticket: Ticket, limit: u64) -> Arc<Flight> {
+        let mut flight = Flight { tickets: vec![ticket], chunks: Vec::new(), inline: false };
+        flight.chunks.extend(self.dirty.take(key, limit));
+        flight.inline = key < self.layout.inline_bytes();
+        let mut next = self.dirty.bounds(key).end;
+        while !flight.inline && flight.chunks.len() < CHUNKS_MAX && self.dirty.is_complete(next) {
+            let bounds = self.dirty.bounds(next);
+            if bounds.end > limit {
+                break;
+            }
+            let Some(ticket) = self.ranges.try_claim(bounds, Share::Exclusive) else { break };
+            flight.tickets.push(ticket);
+            flight.chunks.extend(self.dirty.take(next, limit));
+            next = bounds.end;
+        }
+        let flight = Arc::new(flight);
+        self.flying_cost += flight.cost();
+        self.flying.push(Arc::clone(&flight));
+        flight
+    }
+
     /// The chunks that threads of the mount may write back.
     fn ready(&self) -> impl Iterator<Item = u64> + '_ {
         let inline = self.layout.inline_bytes();
