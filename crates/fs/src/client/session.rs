@@ -158,6 +158,12 @@ impl Session {
         answered
     }
 
+    /// Ends the session: everything it holds is free.
+    pub(crate) fn leave(&self) -> Result<(), Errno> {
+        self.link.leave();
+        self.tell(Op::Bye)
+    }
+
     /// Tells the MDS something that it answers with [`Answer::Done`].
     pub(crate) fn tell(&self, op: Op) -> Result<(), Errno> {
         self.exchange(op, &[], Waiter::MOUNT)?.outcome.map(drop)

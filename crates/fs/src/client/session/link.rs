@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ use crate::wire::mgs::Address;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How often a program that waits for the MDS is looked at: it may have been killed.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the MDS may take to answer that it knows that the session ends, once it has ended the stream of callbacks.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Connections that are kept for later calls; more are closed when their call is done.
 const IDLE_MAX: usize = 64;
 
@@ -70,6 +72,8 @@ pub(super) struct Link {
     changed: Condvar,
     /// Changed under the lock of `state` alone.
     epoch: AtomicU64,
+    /// The MDS is told that the session ends.
+    leaving: AtomicBool,
 }
 
 impl Link {
@@ -84,7 +88,7 @@ impl Link {
             lifetime: None,
             silent_since: None,
         };
-        Link { state: Mutex::new(state), changed: Condvar::new(), epoch: AtomicU64::new(1) }
+        Link { state: Mutex::new(state), changed: Condvar::new(), epoch: AtomicU64::new(1), leaving: AtomicBool::new(false) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -232,6 +236,22 @@ impl Link {
         let mut state = self.state();
         state.phase = Phase::Ended(errno);
         self.leave_epoch(&mut state);
+    }
+
+    /// The MDS is told that the session ends; that it ends its streams then is no loss.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the session ends, as the mount wants; waits a while for the MDS to say so.
+    pub(super) fn has_left(&self) -> bool {
+        if !self.leaving.load(Ordering::SeqCst) {
+            return self.has_ended();
+        }
+        let goes_on = |state: &mut State| !matches!(state.phase, Phase::Ended(_));
+        let waited = self.changed.wait_timeout_while(self.state(), FAREWELL, goes_on);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        matches!(state.phase, Phase::Ended(_))
     }
 
     pub(super) fn has_ended(&self) -> bool {
