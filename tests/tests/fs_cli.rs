@@ -383,6 +383,24 @@ fn a_client_that_dies_holds_nobody_up_for_long() {
     assert_eq!(std::fs::read_to_string(dead.path("f")).expect("mounted again"), "from the other");
 }
 
+#[test]
+fn a_destroyed_filesystem_gives_errors_and_does_not_hang() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = quick(2);
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let mount = Mount::new(&cluster, "scratch", "m");
+    std::fs::write(mount.path("f"), pattern(1_000_000, 5)).expect("a file");
+    let _ = cluster.kiln(&["fs", "destroy", "scratch", "--yes", "--force"]).ok();
+    let error = wait_until("the mount hears of it", || std::fs::write(mount.path("g"), "x").err());
+    assert_eq!(error.raw_os_error(), Some(Errno::EIO as i32));
+    mount.unmount();
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let mount = Mount::new(&cluster, "scratch", "m");
+    assert_eq!(std::fs::read_dir(&mount.dir).expect("a directory").count(), 0);
+}
+
 /// The process of the mount on `dir`.
 fn mount_pid(cluster: &Cluster, dir: &Path) -> Pid {
     let notes = std::fs::read_dir(cluster.data().join("run/mounts")).expect("notes of mounts").flatten();
