@@ -281,9 +281,7 @@ impl Client {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
         }
-        if let Err(errno) = self.meta.session.leave() {
-            tracing::debug!(%errno, "the MDS was not told that the mount ends");
-        }
+        self.meta.session.bye();
         self.end();
     }
 

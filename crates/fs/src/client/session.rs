@@ -158,12 +158,6 @@ impl Session {
         answered
     }
 
-    /// Ends the session: everything it holds is free.
-    pub(crate) fn leave(&self) -> Result<(), Errno> {
-        self.link.leave();
-        self.tell(Op::Bye)
-    }
-
     /// Tells the MDS something that it answers with [`Answer::Done`].
     pub(crate) fn tell(&self, op: Op) -> Result<(), Errno> {
         self.exchange(op, &[], Waiter::MOUNT)?.outcome.map(drop)
@@ -175,6 +169,15 @@ impl Session {
             Lock::Set { wait: true, .. } => self.exchange_interruptibly(Op::Lock(lock), waiter),
             _ => self.exchange(Op::Lock(lock), &[], waiter),
         }
+    }
+
+    /// Takes leave of the MDS, if it is there: everything that is held is free. All calls end then.
+    pub(crate) fn bye(&self) {
+        self.link.leave();
+        if let Err(errno) = self.tell(Op::Bye) {
+            tracing::debug!(%errno, "the MDS was not told that the mount ends");
+        }
+        self.end(Errno::ENOTCONN);
     }
 
     /// The session lives; a connection on which that is not answered in time is lost.

@@ -122,7 +122,7 @@ impl Keeper {
                     Err(error) => break error,
                 }
             };
-            if !self.session.link.has_left() {
+            if !self.session.link.has_ended() {
                 tracing::warn!(error = %ended, "the MDS is away; programs wait until it is back");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,6 @@ use crate::wire::mgs::Address;
 const CONNECT: Duration = Duration::from_secs(5);
 /// How often a program that waits for the MDS is looked at: it may have been killed.
 const LOOK: Duration = Duration::from_millis(100);
-/// How long the MDS may take to answer that it knows that the session ends, once it has ended the stream of callbacks.
-const FAREWELL: Duration = Duration::from_secs(2);
 /// Connections that are kept for later calls; more are closed when their call is done.
 const IDLE_MAX: usize = 64;
 
@@ -63,6 +61,8 @@ struct State {
     closers: HashMap<u64, Closer>,
     lines: u64,
     lifetime: Option<Duration>,
+    /// The session takes its leave: once the link is lost there will be no other.
+    leaving: bool,
     /// When the MDS was heard last, if it is not heard now.
     silent_since: Option<Instant>,
 }
@@ -72,8 +72,6 @@ pub(super) struct Link {
     changed: Condvar,
     /// Changed under the lock of `state` alone.
     epoch: AtomicU64,
-    /// The MDS is told that the session ends.
-    leaving: AtomicBool,
 }
 
 impl Link {
@@ -86,9 +84,10 @@ impl Link {
             closers: HashMap::new(),
             lines: 0,
             lifetime: None,
+            leaving: false,
             silent_since: None,
         };
-        Link { state: Mutex::new(state), changed: Condvar::new(), epoch: AtomicU64::new(1), leaving: AtomicBool::new(false) }
+        Link { state: Mutex::new(state), changed: Condvar::new(), epoch: AtomicU64::new(1) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -131,6 +130,7 @@ impl Link {
                     self.lost(epoch);
                     state = self.state();
                 }
+                Phase::Down if state.leaving => return Err(Lost::Ended(Errno::ENOTCONN)),
                 Phase::Down => {
                     if waiter.is_gone() {
                         return Err(Lost::Gone);
@@ -238,24 +238,15 @@ impl Link {
         self.leave_epoch(&mut state);
     }
 
-    /// The MDS is told that the session ends; that it ends its streams then is no loss.
+    /// The session is about to end: the link is not mended any more.
     pub(super) fn leave(&self) {
-        self.leaving.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether the session ends, as the mount wants; waits a while for the MDS to say so.
-    pub(super) fn has_left(&self) -> bool {
-        if !self.leaving.load(Ordering::SeqCst) {
-            return self.has_ended();
-        }
-        let goes_on = |state: &mut State| !matches!(state.phase, Phase::Ended(_));
-        let waited = self.changed.wait_timeout_while(self.state(), FAREWELL, goes_on);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        matches!(state.phase, Phase::Ended(_))
+        self.state().leaving = true;
+        self.changed.notify_all();
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.state().phase, Phase::Ended(_))
+        let state = self.state();
+        state.leaving || matches!(state.phase, Phase::Ended(_))
     }
 
     pub(super) fn moved(&self, address: Address) {
