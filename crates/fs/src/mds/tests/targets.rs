@@ -186,6 +186,7 @@ fn a_fence_that_the_server_did_not_live_to_see_is_put_up_by_the_next() {
     let plain = a.file("plain");
     drop(oss);
     assert!(world.mds().evict(a.session));
+    a.disconnect();
     b.disconnect();
     world.kill();
     world.start(PATIENT);
@@ -208,6 +209,7 @@ fn a_long_list_is_worked_off_after_a_restart() {
     for n in 0..FILES {
         big_file(&mut a, &format!("f{n}"));
     }
+    a.has_answers();
     drop(oss);
     for n in 0..FILES {
         assert_eq!(done(&a.change(unlink(&format!("f{n}")))), Ok(()));
