@@ -261,8 +261,9 @@ fn lfs_shows_and_sets_what_lustre_does() {
 
     let fid = lfs(&cluster, &["path2fid", &at("dir/file")]).ok().stdout.trim().to_owned();
     assert!(fid.starts_with("[0x200000400:0x") && fid.ends_with(":0x0]"), "{fid}");
-    assert_eq!(lfs(&cluster, &["fid2path", "scratch", &fid]).ok().stdout.trim(), at("dir/file"));
-    lfs(&cluster, &["fid2path", "scratch", "[0x200000400:0xffff:0x0]"]).code(1).says("No such file");
+    // By a path: other tests have a filesystem of this name too.
+    assert_eq!(lfs(&cluster, &["fid2path", &text(&mount.dir), &fid]).ok().stdout.trim(), at("dir/file"));
+    lfs(&cluster, &["fid2path", &text(&mount.dir), "[0x200000400:0xffff:0x0]"]).code(1).says("No such file");
     let found = lfs(&cluster, &["find", &text(&mount.dir), "-type", "f", "-size", "+1M"]).ok();
     assert_eq!(found.stdout.trim(), at("dir/file"));
 
