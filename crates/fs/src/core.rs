@@ -4,6 +4,7 @@ pub mod attr;
 pub mod errno;
 pub mod ids;
 pub mod layout;
+pub mod namespace;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;

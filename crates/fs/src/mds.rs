@@ -1,1 +1,3 @@
-//! To be written.
+//! The metadata server.
+
+pub mod mdt;

@@ -9,12 +9,13 @@ use kiln_world::File;
 /// One file that redb keeps its pages in.
 ///
 /// It takes no lock: a data directory belongs to one process, which is seen to where the directory is opened.
-pub(crate) struct DiskBackend {
+pub struct DiskBackend {
     file: Arc<dyn File>,
 }
 
 impl DiskBackend {
-    pub(crate) fn new(file: Arc<dyn File>) -> DiskBackend {
+    /// Keeps the pages in `file`.
+    pub fn new(file: Arc<dyn File>) -> DiskBackend {
         DiskBackend { file }
     }
 }

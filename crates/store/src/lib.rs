@@ -29,6 +29,7 @@ mod tables;
 mod transfer;
 mod watch;
 
+pub use backend::DiskBackend;
 pub use error::{Failed, OpenError, ReadError, SubmitError, TransferError};
 pub use machine::Machine;
 pub use snapshot::{Rows, Snapshot};

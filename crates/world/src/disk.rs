@@ -25,6 +25,17 @@ pub struct Entry {
     pub is_dir: bool,
 }
 
+/// How much a disk holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What is not used.
+    pub free_bytes: u64,
+    /// What of it is for everybody: without what the system keeps for its administrator.
+    pub available_bytes: u64,
+}
+
 /// A directory tree that can lose power.
 ///
 /// Paths are relative to the disk's root; an absolute path or one with `..` is `InvalidInput`.
@@ -68,6 +79,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes everything durable that was written so far, by whomever: all files, and all names. Takes as long as
     /// that takes.
     fn sync_all(&self) -> io::Result<()>;
+
+    /// How much there is, and is free. Others may use it too, so it is old when it is told.
+    fn space(&self) -> io::Result<Space>;
 }
 
 /// An open file. Positions and lengths are in bytes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nix::fcntl::FallocateFlags;
 use nix::sys::uio::pwritev;
 
-use crate::disk::{Disk, Entry, File, Open};
+use crate::disk::{Disk, Entry, File, Open, Space};
 
 /// Above this many files one `syncfs` of the whole filesystem replaces one `fdatasync` per file.
 ///
@@ -117,6 +117,16 @@ impl Disk for RealDisk {
 
     fn sync_all(&self) -> io::Result<()> {
         Ok(nix::unistd::syncfs(&self.root_dir)?)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let stat = nix::sys::statvfs::fstatvfs(&self.root_dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+        Ok(Space {
+            total_bytes: bytes(stat.blocks()),
+            free_bytes: bytes(stat.blocks_free()),
+            available_bytes: bytes(stat.blocks_available()),
+        })
     }
 }
 

@@ -10,12 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::content::Content;
 use self::tree::{Node, Tree};
-use crate::disk::{Disk, Entry, File, Open};
+use crate::disk::{Disk, Entry, File, Open, Space};
 use crate::real::check_relative;
 use crate::rng::SimRng;
 
 /// What a disk writes whole or not at all, in bytes.
 pub const SECTOR_BYTES: usize = 512;
+
+/// What a disk without a limit says that it holds.
+const UNLIMITED_BYTES: usize = 1 << 50;
 
 /// The kind of operation that [`SimDisk::fail_nth`] counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -291,6 +294,13 @@ impl Disk for SimDisk {
 
     fn sync_all(&self) -> io::Result<()> {
         self.powered()?.sync(Synced::All)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let state = self.powered()?;
+        let total = state.capacity_bytes.unwrap_or(UNLIMITED_BYTES);
+        let free = total.saturating_sub(state.used_bytes()) as u64;
+        Ok(Space { total_bytes: total as u64, free_bytes: free, available_bytes: free })
     }
 }
 

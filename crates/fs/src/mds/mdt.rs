@@ -1,0 +1,391 @@
+//! An MDT on its disk: a journal of commands, and the rows that they made.
+//!
+//! ```text
+//! change:      apply -> append to the journal -> rows in memory           (under the lock; answered then)
+//! sync:        wait for the journal's group commit                        (without the lock)
+//! checkpoint:  rows in memory -> one durable transaction -> trim journal  (without the lock)
+//! ```
+//!
+//! A change is answered when its command is in the journal's file: a kill -9 does not undo it. What rows it made stays in
+//! memory until a checkpoint puts them into the table, many at once and in order, with the place in the journal of the
+//! last command among them. A start applies the commands behind that place again; [`crate::core::namespace::apply`] makes
+//! the same of them. The files are described in docs/formats/fs-mdt.md, the reasons in docs/decisions/0005-fs-mdt.md.
+//!
+//! **Invariant:** rows in memory and table together are what the commands in the journal made, each once and in order.
+//! **Invariant:** the table holds nothing of a command that is not durable in the journal.
+
+mod checkpoint;
+mod error;
+mod journal;
+mod label;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_log::Volume;
+use kiln_types::Offset;
+use kiln_world::Disk;
+
+pub use self::checkpoint::Checkpoint;
+pub use self::error::OpenError;
+pub use self::journal::Syncing;
+pub use self::label::Label;
+
+use self::checkpoint::Saving;
+use self::error::Latch;
+use self::journal::Journal;
+use self::table::{Table, View};
+use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
+use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
+use crate::wire::mds::{Act, Answer, Ask};
+
+/// How an MDT behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A checkpoint is due after so many commands. A start applies as many again.
+    pub checkpoint_commands: usize,
+    /// And when the rows in memory take so many bytes. They never take more than three times that.
+    pub checkpoint_bytes: usize,
+    /// And when the oldest of them is of this age.
+    pub checkpoint_age: Duration,
+    /// Pages of the table that are kept in memory, in bytes.
+    pub cache_bytes: usize,
+    /// The journal starts a new file at this size in bytes; only whole files are let go.
+    pub journal_segment_bytes: u64,
+    /// Changes that need space are refused when the disk has less than this: room for checkpoints, and for removing files.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            checkpoint_commands: 200_000,
+            checkpoint_bytes: 32 << 20,
+            checkpoint_age: Duration::from_secs(30),
+            cache_bytes: 256 << 20,
+            journal_segment_bytes: 32 << 20,
+            reserve_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What a new MDT is, where there is none yet.
+#[derive(Clone, Debug)]
+pub struct Format {
+    /// What it is called.
+    pub label: Label,
+    /// The layout of new files.
+    pub spread: Spread,
+    /// The birthday of its root.
+    pub now: Time,
+}
+
+/// What a row takes in memory beside key and value, roughly.
+const ROW_OVERHEAD_BYTES: usize = 64;
+/// Rows in memory that no checkpoint has begun with take at most so many times [`Settings::checkpoint_bytes`].
+const FRESH_SHARE_MAX: usize = 2;
+/// The disk's space is looked at again after so many bytes of rows.
+const SPACE_CHECK_BYTES: usize = 1 << 20;
+
+/// An open MDT. One process has it open at a time, which is seen to by whoever opens the directory.
+///
+/// Its server keeps it behind one lock: no method waits for the disk, but for [`Mdt::change`] when checkpoints are not run,
+/// or do not keep up.
+pub struct Mdt {
+    label: Label,
+    settings: Settings,
+    disk: Arc<dyn Disk>,
+    journal: Journal,
+    table: Table,
+    view: View,
+    fresh: Fresh,
+    /// Rows that a checkpoint is to put, or puts, into the table; they lie between `fresh` and `view`.
+    saving: Option<Saving>,
+    /// Place in the journal of the last command that was applied.
+    applied: Offset,
+    latch: Latch,
+    /// Bytes of rows until the disk's space is looked at again.
+    space_left: usize,
+}
+
+/// Rows that no checkpoint has begun with.
+#[derive(Default)]
+struct Fresh {
+    rows: Changes,
+    bytes: usize,
+    commands: usize,
+    /// The monotonic time at which there was something in it first, as far as it was told.
+    since: Option<Duration>,
+}
+
+impl Mdt {
+    /// Opens the MDT in the directory `dir` of the volume's disk, and applies what its journal holds beyond the table.
+    /// Where there is none, it is made. An MDT that is there must be of the filesystem and index that `format` says.
+    ///
+    /// The volume needs its flusher thread ([`Volume::start`]).
+    pub fn open(volume: &Volume, dir: &Path, format: &Format, settings: Settings) -> Result<Mdt, OpenError> {
+        let disk = Arc::clone(volume.disk());
+        let label = label::open(&*disk, dir, &format.label)?;
+        let first = || namespace::format(label.mdt, &format.spread, format.now);
+        let (table, applied) = Table::open(&*disk, dir, settings.cache_bytes, &first)?;
+        let journal = Journal::open(volume, dir, settings.journal_segment_bytes)?;
+        journal.check_together(applied)?;
+        let latch = Latch::default();
+        let view = table.view(&latch).map_err(|error| OpenError::Rows(error.to_string()))?;
+        let mut mdt = Mdt {
+            label,
+            settings,
+            disk,
+            journal,
+            table,
+            view,
+            fresh: Fresh::default(),
+            saving: None,
+            applied,
+            latch,
+            space_left: 0,
+        };
+        mdt.replay()?;
+        Ok(mdt)
+    }
+
+    /// Which MDT it is.
+    pub fn label(&self) -> &Label {
+        &self.label
+    }
+
+    /// Why it answers `EIO` to everything, if it does; its process should end then, and recover at the next start.
+    pub fn failed(&self) -> Option<Arc<str>> {
+        self.latch.reason()
+    }
+
+    /// See [`namespace::ask`].
+    pub fn ask(&self, ask: &Ask) -> Result<Asked, Errno> {
+        self.read(|rows| namespace::ask(rows, ask))
+    }
+
+    /// See [`namespace::touches`].
+    pub fn touches(&self, act: &Act) -> Result<Vec<Touch>, Errno> {
+        self.read(|rows| namespace::touches(rows, act))
+    }
+
+    /// What a session was answered to a change that it asks for again. [`Mdt::change`] finds that out too; this is for who
+    /// does not want to call back leases for nothing.
+    pub fn reply_to(&self, session: SessionId, xid: Xid) -> Result<Option<Answer>, Errno> {
+        self.read(|rows| namespace::reply_to(rows, session, xid))
+    }
+
+    /// Every session that began and did not end, with its host's name.
+    pub fn sessions(&self) -> Result<Vec<(SessionId, String)>, Errno> {
+        self.read(namespace::sessions)
+    }
+
+    /// Inodes without a name, at most so many.
+    pub fn orphans(&self, count_max: usize) -> Result<Vec<Ino>, Errno> {
+        self.read(|rows| namespace::orphans(rows, count_max))
+    }
+
+    /// What is to be done at the OSTs, from an entry on, at most so many.
+    pub fn todo(&self, from: TodoId, count_max: usize) -> Result<Vec<(TodoId, Todo)>, Errno> {
+        self.read(|rows| namespace::todo(rows, from, count_max))
+    }
+
+    /// What it holds.
+    pub fn usage(&self) -> Result<namespace::Usage, Errno> {
+        self.read(namespace::usage)
+    }
+
+    /// Makes a change. When this returns, no kill -9 undoes it; [`Mdt::sync`] makes it outlive a loss of power.
+    ///
+    /// A full disk refuses with `ENOSPC` what needs space. A refused command changed nothing.
+    pub fn change(&mut self, command: &Command, bulk: &[u8]) -> Outcome {
+        self.try_change(command, bulk).unwrap_or_else(Outcome::refused)
+    }
+
+    /// What waits until everything changed so far is durable. Let go of the MDT's lock before waiting.
+    pub fn sync(&self) -> Syncing {
+        self.journal.sync(self.applied)
+    }
+
+    /// A checkpoint, if one is due at the monotonic time `now` and none is under way.
+    pub fn checkpoint_due(&mut self, now: Duration) -> Option<Checkpoint> {
+        let fresh = &mut self.fresh;
+        if fresh.commands == 0 && self.saving.is_none() {
+            return None;
+        }
+        let since = *fresh.since.get_or_insert(now);
+        let is_due = fresh.commands >= self.settings.checkpoint_commands
+            || fresh.bytes >= self.settings.checkpoint_bytes
+            || now.saturating_sub(since) >= self.settings.checkpoint_age;
+        if is_due { self.checkpoint() } else { None }
+    }
+
+    /// A checkpoint of all there is, unless one is under way or there is nothing. To be [run](Checkpoint::run) without the
+    /// MDT's lock; one that is dropped instead is begun again by the next call.
+    pub fn checkpoint(&mut self) -> Option<Checkpoint> {
+        self.absorb().ok()?;
+        if self.saving.is_none() && self.fresh.commands > 0 {
+            let fresh = std::mem::take(&mut self.fresh);
+            self.saving = Some(Saving::new(fresh.rows, self.applied));
+        }
+        let saving = self.saving.as_mut()?;
+        saving.begin(&self.table, &self.journal, &self.latch)
+    }
+
+    /// Ends it in good order: with a checkpoint, so that nothing is left in the journal.
+    pub fn close(mut self) -> Result<(), Errno> {
+        loop {
+            match self.checkpoint() {
+                Some(checkpoint) => checkpoint.run(),
+                None if self.saving.is_some() => self.wait_saved()?,
+                None => return self.latch.check(),
+            }
+        }
+    }
+
+    fn try_change(&mut self, command: &Command, bulk: &[u8]) -> Result<Outcome, Errno> {
+        self.latch.check()?;
+        self.absorb()?;
+        self.make_room()?;
+        let (outcome, changes) = self.read(|rows| Ok(namespace::apply(rows, command, bulk)))?;
+        if changes.is_empty() {
+            return Ok(outcome);
+        }
+        self.check_space(&command.what)?;
+        self.applied = self.journal.append(command, bulk, &self.latch)?;
+        let written = self.fresh.merge(changes);
+        self.space_left = self.space_left.saturating_sub(written);
+        Ok(outcome)
+    }
+
+    /// Reads rows. What was said because rows could not be read is not passed on.
+    fn read<T>(&self, f: impl FnOnce(&dyn Rows) -> Result<T, Errno>) -> Result<T, Errno> {
+        self.latch.check()?;
+        let answer = match &self.saving {
+            None => f(&Over { changes: &self.fresh.rows, base: &self.view }),
+            Some(saving) => {
+                let saved = Over { changes: saving.rows(), base: &self.view };
+                f(&Over { changes: &self.fresh.rows, base: &saved })
+            }
+        };
+        self.latch.check()?;
+        answer
+    }
+
+    /// Takes notice of a checkpoint that is done.
+    fn absorb(&mut self) -> Result<(), Errno> {
+        if self.saving.as_ref().is_some_and(Saving::is_done) {
+            self.view = self.table.view(&self.latch).map_err(|error| self.latch.fail(&error))?;
+            self.saving = None;
+        }
+        self.latch.check()
+    }
+
+    /// Waits until the rows in memory are few enough to take more.
+    fn make_room(&mut self) -> Result<(), Errno> {
+        while self.fresh.bytes >= self.settings.checkpoint_bytes * FRESH_SHARE_MAX {
+            match self.checkpoint() {
+                Some(checkpoint) => checkpoint.run(),
+                None => self.wait_saved()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the checkpoint that somebody runs.
+    fn wait_saved(&mut self) -> Result<(), Errno> {
+        if let Some(saving) = &self.saving {
+            saving.wait();
+        }
+        self.absorb()
+    }
+
+    /// Refuses what needs space when the reserve begins.
+    fn check_space(&mut self, what: &What) -> Result<(), Errno> {
+        if frees(what) {
+            return Ok(());
+        }
+        if self.space_left == 0 {
+            let space = self.disk.space().map_err(|error| self.latch.fail(&error))?;
+            if space.available_bytes < self.settings.reserve_bytes {
+                return Err(Errno::ENOSPC);
+            }
+            self.space_left = SPACE_CHECK_BYTES;
+        }
+        Ok(())
+    }
+
+    /// Applies what the journal holds beyond the table.
+    fn replay(&mut self) -> Result<(), OpenError> {
+        loop {
+            let records = self.journal.read(self.applied.next())?;
+            if records.is_empty() {
+                return Ok(());
+            }
+            for record in records {
+                self.redo(&record)?;
+            }
+        }
+    }
+
+    fn redo(&mut self, record: &journal::Record) -> Result<(), OpenError> {
+        let rows_error = |latch: &Latch| OpenError::Rows(latch.reason().unwrap_or_default().to_string());
+        self.make_room().map_err(|_| rows_error(&self.latch))?;
+        let applied = self.read(|rows| Ok(namespace::apply(rows, &record.command, &record.bulk)));
+        let (outcome, changes) = applied.map_err(|_| rows_error(&self.latch))?;
+        // Only what was done is in the journal.
+        if let Err(errno) = outcome.answer {
+            return Err(OpenError::Replay { at: record.at, why: errno.to_string() });
+        }
+        self.fresh.merge(changes);
+        self.applied = record.at;
+        Ok(())
+    }
+}
+
+/// Whether a command gives space back, or needs none worth mentioning: it is done also when the disk is nearly full.
+fn frees(what: &What) -> bool {
+    let What::Change { change, .. } = what else { return true };
+    match change.act {
+        Act::Unlink { .. }
+        | Act::Rmdir { .. }
+        | Act::Rename { .. }
+        | Act::Setattr { .. }
+        | Act::RemoveXattr { .. }
+        | Act::ZeroInline { .. }
+        | Act::Written { .. } => true,
+        Act::Make { .. }
+        | Act::MakeUnnamed { .. }
+        | Act::Link { .. }
+        | Act::SetXattr { .. }
+        | Act::WriteInline { .. }
+        | Act::Place { .. }
+        | Act::SetLayout { .. }
+        | Act::SetDefault { .. }
+        | Act::SwapLayouts { .. } => false,
+    }
+}
+
+impl Fresh {
+    /// Lays the changes of one command over those of earlier ones; returns the bytes that are in them.
+    fn merge(&mut self, changes: Changes) -> usize {
+        let bytes_of = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+        let mut written = 0;
+        for (key, change) in changes {
+            let fixed = key.len() + ROW_OVERHEAD_BYTES;
+            let bytes = bytes_of(&change);
+            written += fixed + bytes;
+            self.bytes += bytes;
+            match self.rows.insert(key, change) {
+                Some(old) => self.bytes -= bytes_of(&old),
+                None => self.bytes += fixed,
+            }
+        }
+        self.commands += 1;
+        written
+    }
+}
