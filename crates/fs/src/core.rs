@@ -1,10 +1,15 @@
 //! What the filesystem decides, without I/O, clock or chance.
 
 pub mod attr;
+pub mod changelog;
 pub mod errno;
+pub mod grants;
 pub mod ids;
 pub mod layout;
+pub mod leases;
+pub mod locks;
 pub mod namespace;
+pub mod placement;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;

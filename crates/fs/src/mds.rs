@@ -1,3 +1,215 @@
-//! The metadata server.
+//! The metadata server: who may keep what of the namespace of one MDT.
+//!
+//! ```text
+//! a connection's thread   reads a request, waits for its turn, answers        serve.rs, ask.rs, change.rs, lock.rs
+//! a session's stream      sends callbacks                                     sessions.rs
+//! the keeper              evicts who is silent, ends the recovery             keeper.rs
+//! the checkpointer        writes the MDT's rows to its table                  keeper.rs
+//! a thread for each OST   destroys and cuts objects, looks at the space       osts.rs
+//! ```
+//!
+//! All of them share one [`State`](state) under one lock: the MDT, the leases and the locks. A request that touches what
+//! another session holds sends callbacks and waits; when nobody holds it any more it is applied and answered, and its own
+//! session granted what it may keep, without letting go of the lock. Operations under the lock take microseconds; nothing
+//! that waits for a disk, a socket or a peer is done there.
+//!
+//! docs/formats/fs-wire.md describes sessions, leases and recovery as a client sees them.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use kiln_net::blocking::{Call, Replies, Service};
+use kiln_net::{Fault, Status};
+use kiln_world::Clock;
+
+use crate::core::changelog::Record;
+use crate::core::leases::LeaseTable;
+use crate::core::{Errno, SessionId};
+use crate::wire;
+use crate::wire::mds::Request;
+use crate::wire::mgs::Ost;
+
+mod ask;
+mod change;
+mod hello;
+mod keeper;
+mod lock;
 pub mod mdt;
+mod osts;
+mod serve;
+mod sessions;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use osts::MDS_SESSION;
+pub use sessions::SESSIONS_MAX;
+
+use mdt::Mdt;
+use osts::{Osts, Work};
+use serve::Server;
+use state::State;
+
+/// How an MDS behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A session that is silent for so long, or does not answer a callback for so long, is evicted. In whole seconds on the
+    /// wire, rounded up.
+    pub session_limit: Duration,
+    /// After a start, sessions that were there before are waited for so long.
+    pub recovery_limit: Duration,
+    /// Inodes that one session may hold leases on; beyond that it gets answers, and keeps nothing.
+    pub leases_per_session_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            session_limit: Duration::from_secs(20),
+            recovery_limit: Duration::from_secs(10),
+            leases_per_session_max: 1 << 18,
+        }
+    }
+}
+
+/// Takes note of what changed.
+///
+/// Called once for each change, in their order, when it was applied and before it is answered; also under the MDS's lock,
+/// so it must neither wait nor call the MDS. What was noted may be lost when the process ends at once.
+pub trait Changelog: Send + Sync + 'static {
+    /// Something changed.
+    fn note(&self, record: Record);
+}
+
+/// What an MDS stands on.
+pub struct Parts {
+    /// Its MDT.
+    pub mdt: Mdt,
+    /// The filesystem's OSTs. Those that are missing here are not told whom the MDS evicts.
+    pub osts: Vec<Ost>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who takes note of changes, if anybody does.
+    pub changelog: Option<Box<dyn Changelog>>,
+}
+
+/// A running MDS. It answers what its [`Service`] is handed; dropping it without [`Mds::stop`] leaves its threads running.
+pub struct Mds {
+    server: Arc<Server>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Mds {
+    /// Starts it. Sessions that its MDT remembers are waited for before anything is answered.
+    ///
+    /// # Panics
+    ///
+    /// When the system has no threads for it.
+    pub fn start(parts: Parts, settings: Settings) -> Result<Mds, Errno> {
+        let Parts { mdt, osts, clock, changelog } = parts;
+        let now = clock.monotonic();
+        // Above what was used before, unless the calendar was set back by as much as the MDS was away: a client counts
+        // anew when it says hello to a server that does not know its leases.
+        let seq = u64::try_from(clock.now().0).unwrap_or(0);
+        let leases = LeaseTable::new(seq, settings.leases_per_session_max);
+        let known = !mdt.sessions()?.is_empty();
+        let recovery_ends = now + settings.recovery_limit;
+        let orphans_stay = if known { recovery_ends + settings.recovery_limit } else { now };
+        let label = mdt.label().clone();
+        let state = State::new(mdt, leases, recovery_ends, orphans_stay)?;
+        let (checkpoints, to_run) = sync_channel(1);
+        let server = Arc::new(Server {
+            fs: label.fs.clone(),
+            mdt: label.mdt,
+            settings,
+            clock,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            lock_freed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            stop: (Mutex::new(false), Condvar::new()),
+            osts: Osts::new(label.fs),
+            changelog,
+            checkpoints,
+        });
+        // Before the keeper can evict anybody: the OSTs must be known that are told so.
+        let mds = Mds { server: Arc::clone(&server), threads: Mutex::default() };
+        mds.set_osts(&osts);
+        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        let threads = [
+            spawn("mds-keeper").spawn(move || server.keep()),
+            spawn("mds-checkpoint").spawn(move || keeper::run_checkpoints(&to_run)),
+        ];
+        let threads = threads.map(|thread| thread.expect("a server that starts gets its threads"));
+        mds.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(threads);
+        Ok(mds)
+    }
+
+    /// The filesystem has these OSTs now.
+    pub fn set_osts(&self, osts: &[Ost]) {
+        let work: Arc<dyn Work> = Arc::clone(&self.server) as Arc<dyn Work>;
+        self.server.osts.replace(&work, osts);
+    }
+
+    /// The filesystem that it serves.
+    pub fn fs(&self) -> &str {
+        &self.server.fs
+    }
+
+    /// Sessions that are here, with their hosts.
+    pub fn sessions(&self) -> Vec<(SessionId, String)> {
+        self.server.lock().sessions.list()
+    }
+
+    /// Evicts a session as if it had not answered; `false` when it is not here.
+    pub fn evict(&self, session: SessionId) -> bool {
+        let mut state = self.server.lock();
+        let is_here = state.sessions.standing(session) != sessions::Standing::Unknown;
+        if is_here {
+            self.server.evict(&mut state, session, "an administrator wants it");
+        }
+        is_here
+    }
+
+    /// Answers one request.
+    pub fn handle(&self, request: Request, bulk: &[u8], replies: &mut Replies) -> Result<(), Fault> {
+        self.server.handle(request, bulk, replies)
+    }
+
+    /// Ends its threads; requests that wait are not answered. What was answered is in the MDT's journal.
+    pub fn stop(&self) {
+        self.server.begin_stop();
+        self.server.osts.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+
+    /// Stops it in good order: with a checkpoint, so that the next start has nothing to do again.
+    pub fn close(&self) {
+        self.stop();
+        loop {
+            let checkpoint = self.server.lock().mdt.checkpoint();
+            match checkpoint {
+                Some(checkpoint) => checkpoint.run(),
+                None => return,
+            }
+        }
+    }
+}
+
+impl Service for Mds {
+    fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
+        match call.decode()? {
+            wire::Request::Mds(request) => self.server.handle(request, &call.bulk, replies),
+            wire::Request::Mgs(_) | wire::Request::Oss(_) => {
+                Err(Fault::new(Status::BadRequest, "here is an MDS, and nothing else"))
+            }
+        }
+    }
+}

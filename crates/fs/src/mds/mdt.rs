@@ -42,6 +42,7 @@ use self::table::{Table, View};
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
 use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
+use crate::wire::oss::Space;
 
 /// How an MDT behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct Format {
 const ROW_OVERHEAD_BYTES: usize = 64;
 /// Rows in memory that no checkpoint has begun with take at most so many times [`Settings::checkpoint_bytes`].
 const FRESH_SHARE_MAX: usize = 2;
+/// What an inode takes of the disk, with its name and roughly: what is free is told in inodes too.
+const INODE_BYTES: u64 = 1024;
 /// The disk's space is looked at again after so many bytes of rows.
 const SPACE_CHECK_BYTES: usize = 1 << 20;
 
@@ -197,6 +200,20 @@ impl Mdt {
     /// What it holds.
     pub fn usage(&self) -> Result<namespace::Usage, Errno> {
         self.read(namespace::usage)
+    }
+
+    /// The space of its disk; objects are inodes here.
+    pub fn space(&self) -> Result<Space, Errno> {
+        let disk = self.disk.space().map_err(|error| Errno::from(&error))?;
+        let inodes = self.usage()?.inodes;
+        let free_inodes = disk.available_bytes / INODE_BYTES;
+        Ok(Space {
+            total_bytes: disk.total_bytes,
+            free_bytes: disk.free_bytes,
+            available_bytes: disk.available_bytes,
+            inodes: inodes + free_inodes,
+            free_inodes,
+        })
     }
 
     /// Makes a change. When this returns, no kill -9 undoes it; [`Mdt::sync`] makes it outlive a loss of power.

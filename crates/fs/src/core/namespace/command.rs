@@ -29,6 +29,8 @@ pub enum What {
     End {
         /// Which.
         session: SessionId,
+        /// The OSTs that are to be told not to serve it any more; none when it took its leave.
+        fence: Vec<OstIndex>,
     },
     /// A session changes something.
     Change {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::keys;
 use super::rows::{Row, Rows};
 use super::transaction::Transaction;
-use crate::core::{Errno, ObjectId, OstIndex};
+use crate::core::{Errno, ObjectId, OstIndex, SessionId};
 
 /// An entry of the to-do list; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +32,13 @@ pub enum Todo {
         /// What it keeps, in bytes.
         len: u64,
     },
+    /// A session was evicted, and is served no more. Comes before what else is to be done at that OST.
+    Fence {
+        /// The OST.
+        ost: OstIndex,
+        /// The session.
+        session: SessionId,
+    },
 }
 
 impl Row for Todo {
@@ -41,7 +48,7 @@ impl Row for Todo {
 impl Todo {
     /// The OST that it is to be done at.
     pub fn ost(&self) -> OstIndex {
-        let (Todo::Destroy { ost, .. } | Todo::Cut { ost, .. }) = self;
+        let (Todo::Destroy { ost, .. } | Todo::Cut { ost, .. } | Todo::Fence { ost, .. }) = self;
         *ost
     }
 }

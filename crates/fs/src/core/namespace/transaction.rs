@@ -112,7 +112,12 @@ impl<'a> Transaction<'a> {
     fn run(&mut self, what: &What) -> Result<Done, Errno> {
         match what {
             What::Begin { session, host } => replies::begin(self, *session, host)?,
-            What::End { session } => replies::end(self, *session)?,
+            What::End { session, fence } => {
+                replies::end(self, *session)?;
+                for ost in fence {
+                    self.plan(Todo::Fence { ost: *ost, session: *session })?;
+                }
+            }
             What::Change { session, change, osts, victim_open } => {
                 self.victim_open = *victim_open;
                 return self.change(*session, change, osts);

@@ -1,0 +1,7 @@
+//! An MDS on a real MDT behind a real socket, with clients that send what they like.
+
+mod coherence;
+mod locking;
+mod sessions;
+mod targets;
+mod world;
