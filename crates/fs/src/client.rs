@@ -1,1 +1,3 @@
-//! To be written.
+//! The client: a mount.
+
+pub mod data;

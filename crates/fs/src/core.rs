@@ -2,6 +2,8 @@
 
 pub mod attr;
 pub mod changelog;
+pub mod clean;
+pub mod dirty;
 pub mod errno;
 pub mod grants;
 pub mod ids;
@@ -10,6 +12,9 @@ pub mod leases;
 pub mod locks;
 pub mod namespace;
 pub mod placement;
+pub mod ranges;
+pub mod readahead;
+pub mod split;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;
