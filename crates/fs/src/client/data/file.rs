@@ -351,10 +351,13 @@ impl FileData {
     pub(super) fn heed<T>(&self, outcome: Result<T, Errno>) -> Result<T, Errno> {
         match outcome {
             Err(Errno::ESTALE) => {
-                tracing::error!(
-                    ino = self.ino.0,
-                    "this mount was evicted: what was not written back is lost"
-                );
+                // Where it was discarded already, whoever did that knows why.
+                if !self.is_gone() {
+                    tracing::error!(
+                        ino = self.ino.0,
+                        "this mount was evicted: what was not written back is lost"
+                    );
+                }
                 self.discard();
                 Err(Errno::EIO)
             }
