@@ -42,6 +42,7 @@
 
 mod cache;
 mod callbacks;
+pub mod control;
 pub mod data;
 mod fuse;
 mod handles;
@@ -52,7 +53,7 @@ mod notices;
 mod ops;
 mod session;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use callbacks::NamesGiver;
 use data::{DataPath, Osts};
@@ -64,6 +65,7 @@ use notices::Notices;
 use ops::HeldLocks;
 
 use crate::core::Ino;
+use crate::wire::mgs::FsConfig;
 
 /// A mount.
 pub(crate) struct Client {
@@ -76,6 +78,7 @@ pub(crate) struct Client {
     notices: Notices,
     names: NamesGiver,
     read_only: bool,
+    config: RwLock<Arc<FsConfig>>,
     /// Set when the kernel has mounted it, before the first request and the first callback.
     kernel: OnceLock<(Arc<dyn Kernel>, bool)>,
     me: Weak<Client>,
@@ -90,6 +93,18 @@ impl Client {
     /// Whether names may be kept: this kernel can be told to forget them whatever is locked.
     fn keeps_names(&self) -> bool {
         self.kernel.get().is_some_and(|(_, forgets_all)| *forgets_all)
+    }
+
+    /// The filesystem as the MGS has it.
+    fn config(&self) -> Arc<FsConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The filesystem has changed.
+    fn reconfigure(&self, config: &FsConfig) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.clone());
+        self.osts.replace(config);
+        self.meta.session.moved(config.mdt.clone());
     }
 
     /// This client, to be shared with a thread; `None` when it is about to end.

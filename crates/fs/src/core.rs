@@ -15,8 +15,10 @@ pub mod placement;
 pub mod ranges;
 pub mod readahead;
 pub mod split;
+pub mod target;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;
 pub use ids::{Fid, Ino, ObjectId, OstIndex, SessionId, Xid};
 pub use layout::{Component, Extent, Layout, Pattern, Spread};
+pub use target::Role;

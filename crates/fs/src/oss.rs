@@ -89,7 +89,7 @@ impl Oss {
     }
 
     /// As [`Oss::handle`], to be sent when no lock is held any more: a client that does not take its answer holds up nobody.
-    fn answer(&self, request: &Request, bulk: &[u8]) -> Answer {
+    pub fn answer(&self, request: &Request, bulk: &[u8]) -> Answer {
         let Some(place) = self.find(&request.fs, request.ost) else { return Answer::refused(Errno::ENODEV) };
         let ost = place.ost.read().unwrap_or_else(PoisonError::into_inner);
         ost.as_ref().map_or_else(|| Answer::refused(Errno::ENODEV), |ost| ost.answer(request, bulk))

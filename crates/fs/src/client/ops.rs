@@ -1,6 +1,7 @@
 //! What programs do with the mount: each request of the kernel, served.
 
 mod attrs;
+mod control;
 mod data;
 mod dirs;
 mod files;
