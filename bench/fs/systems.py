@@ -144,9 +144,7 @@ class MooseFs(System):
         directory.mkdir()
         shutil.copy("/var/lib/mfs/metadata.mfs.empty", directory / "metadata.mfs")
         (directory / "exports.cfg").write_text("* / rw,alldirs,maproot=0\n")
-        listen = "".join(
-            f"{name.upper()}_LISTEN_HOST = {OWN_ADDRESS}\n{name.upper()}_LISTEN_PORT = {port}\n" for name, port in MOOSEFS_PORTS.items()
-        )
+        listen = "".join(f"{name.upper()}_LISTEN_HOST = {OWN_ADDRESS}\n{name.upper()}_LISTEN_PORT = {port}\n" for name, port in MOOSEFS_PORTS.items())
         config = directory / "mfsmaster.cfg"
         config.write_text(f"{self.common(directory)}EXPORTS_FILENAME = {directory}/exports.cfg\n{listen}")
         self.spawn("mfsmaster", "-c", config, "-f", "start")

@@ -48,7 +48,9 @@ def passes(name, chosen):
     if name in TAKES_TWO:
         mounts = (mounts * 2)[:2]
     started = time.monotonic()
-    ran = subprocess.run([sys.executable, str(HERE / f"{name}.py"), *mounts, *SCRIPTS[name][chosen.quick]], check=False, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, str(HERE / f"{name}.py"), *mounts, *SCRIPTS[name][chosen.quick]], check=False, capture_output=True, text=True
+    )
     print(f"{name} ({time.monotonic() - started:.1f} s): {(ran.stdout + ran.stderr).strip()}", flush=True)
     return ran.returncode == 0
 

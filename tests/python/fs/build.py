@@ -39,7 +39,10 @@ def make_c(directory):
         write(directory / f"unit{n}.c", unit(n, n))
     declared = "\n".join(f"int unit{n}(void);" for n in range(UNITS))
     total = " + ".join(f"unit{n}()" for n in range(UNITS))
-    write(directory / "main.c", f'#include <stdio.h>\n#include "common.h"\n{declared}\nint main(void) {{ printf("%d\\n", SCALE * ({total})); return 0; }}\n')
+    write(
+        directory / "main.c",
+        f'#include <stdio.h>\n#include "common.h"\n{declared}\nint main(void) {{ printf("%d\\n", SCALE * ({total})); return 0; }}\n',
+    )
     objects = " ".join(["main.o", *(f"unit{n}.o" for n in range(UNITS))])
     write(directory / "Makefile", f"program: {objects}\n\t$(CC) -o $@ $^\n%.o: %.c common.h\n\t$(CC) -O1 -c -o $@ $<\nclean:\n\trm -f *.o program\n")
 
@@ -73,7 +76,10 @@ def make_rust(directory):
     (directory / "src").mkdir(parents=True)
     write(directory / "Cargo.toml", '[package]\nname = "hello"\nversion = "0.1.0"\nedition = "2021"\n\n[workspace]\n')
     write(directory / "src/part.rs", "pub fn answer() -> u32 { 42 }\n")
-    write(directory / "src/main.rs", 'mod part;\n\nfn main() {\n    println!("{}", part::answer());\n}\n\n#[test]\nfn answers() {\n    assert!(part::answer() > 41);\n}\n')
+    write(
+        directory / "src/main.rs",
+        'mod part;\n\nfn main() {\n    println!("{}", part::answer());\n}\n\n#[test]\nfn answers() {\n    assert!(part::answer() > 41);\n}\n',
+    )
 
 
 def cargo(directory, *arguments):

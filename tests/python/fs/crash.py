@@ -206,8 +206,8 @@ def run_crashes(places, arguments):
             rounds = [one_round(places, journals, number, seed, arguments) for number in range(1, arguments.rounds + 1)]
         except Failed as error:
             raise Failed(f"{error}\nwith the same choices: {repeat_command('--seed', str(seed))}") from error
-    calls = sum(round_calls for round_calls, _ in rounds)
-    return f"{arguments.rounds} rounds, {calls} calls of {count} workers on {len(places)} mounts, the longest {max(each for _, each in rounds):.1f} s; seed {seed}"
+    calls, longest = sum(each for each, _ in rounds), max(each for _, each in rounds)
+    return f"{arguments.rounds} rounds, {calls} calls of {count} workers on {len(places)} mounts, the longest {longest:.1f} s; seed {seed}"
 
 
 def one_round(places, journals, number, seed, arguments):
@@ -282,7 +282,9 @@ def verify_directory(directory, state, who, lenient):
         file = state.names[name]
         if file.synced or not lenient:
             actual, wanted = (directory / name).read_bytes(), file.bytes()
-            check(actual == wanted, f"{who}: {name} has {len(actual)} bytes {digest(actual)[:12]} instead of {len(wanted)} bytes {digest(wanted)[:12]}")
+            check(
+                actual == wanted, f"{who}: {name} has {len(actual)} bytes {digest(actual)[:12]} instead of {len(wanted)} bytes {digest(wanted)[:12]}"
+            )
         inodes.setdefault(id(file), set()).add(os.stat(directory / name).st_ino)
     check(all(len(each) == 1 for each in inodes.values()), f"{who}: names of one file lead to several")
 

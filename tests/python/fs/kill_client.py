@@ -1,6 +1,6 @@
-"""Kills the client of a mount with SIGKILL and mounts again: `kill_client.py NAME DIR`, as crash.py's --disturb. It finds the instance by `kiln` on PATH and $KILN_DATA.
+"""Kills the client of a mount with SIGKILL and mounts again: `kill_client.py NAME DIR`, as crash.py's --disturb.
 
-With `--only-kill` the mount stays as the dead client left it.
+It finds the instance by `kiln` on PATH and $KILN_DATA. With `--only-kill` the mount stays as the dead client left it.
 """
 
 import os

@@ -56,7 +56,8 @@ def take_over(places, arguments):
     (second / "new").write_bytes(b"x")
     elapsed = time.monotonic() - started
     holder.kill()
-    hide_dead_mount(places)
+    # What was made here is removed through the first place, and that is dead now.
+    places.reverse()
     return f"locks and files were free {elapsed:.1f} s after the kill"
 
 
@@ -75,11 +76,6 @@ def within(seconds, started, what, free):
     while not free():
         check(time.monotonic() - started < seconds, f"{what} is still held {seconds} s after the kill")
         time.sleep(0.05)
-
-
-def hide_dead_mount(places):
-    """What was made is removed through the first of the mounts, and that is dead now."""
-    places.reverse()
 
 
 made = parser(__doc__, mounts=2)

@@ -9,10 +9,11 @@ import mmap
 import os
 import random
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common import Failed, check, content, main, parser, repeat_command
 from syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, RENAME_EXCHANGE, RENAME_NOREPLACE, fallocate, renameat2
+from tree_model import Model, Node, Refused
 
 NAMES = ["a", "b", "c", "d", "e"]
 DEPTH_MAX = 3
@@ -24,152 +25,11 @@ SIZE_WEIGHTS = [10, 10, 10, 10, 10, 3, 3, 1, 1]
 FILE_BYTES_MAX = 3 << 20
 
 
-@dataclass(eq=False)
-class Node:
-    """A file, directory or symbolic link."""
-
-    kind: str
-    mode: int
-    data: bytearray = field(default_factory=bytearray)
-    target: str = ""
-    children: dict = field(default_factory=dict)
-    xattrs: dict = field(default_factory=dict)
-    links: int = 1
-
-    def resize(self, size):
-        del self.data[size:]
-        self.data.extend(bytes(size - len(self.data)))
-
-    def write(self, offset, data):
-        if not data:
-            return  # a write of nothing does not make the file longer
-        self.resize(max(len(self.data), offset + len(data)))
-        self.data[offset : offset + len(data)] = data
-
-
 @dataclass
 class Handle:
     descriptor: int
     node: Node
     append: bool
-
-
-class Refused(Exception):
-    """The errno the model gives."""
-
-    def __init__(self, number):
-        self.number = number
-
-
-class Model:
-    """The tree as it should be. Each operation answers as the call does, or raises Refused."""
-
-    def __init__(self):
-        self.root = Node("dir", 0o755)
-
-    def find(self, path):
-        node = self.root
-        for name in path:
-            if node.kind != "dir":
-                raise Refused(errno.ENOTDIR)
-            if name not in node.children:
-                raise Refused(errno.ENOENT)
-            node = node.children[name]
-        return node
-
-    def parent(self, path):
-        parent = self.find(path[:-1])
-        if parent.kind != "dir":
-            raise Refused(errno.ENOTDIR)
-        return parent
-
-    def leads_through_a_link(self, path):
-        node = self.root
-        for name in path[:-1]:
-            node = node.children.get(name)
-            if node is None:
-                return False
-            if node.kind == "link":
-                return True
-        return False
-
-    def add(self, path, node):
-        parent = self.parent(path)
-        if path[-1] in parent.children:
-            raise Refused(errno.EEXIST)
-        parent.children[path[-1]] = node
-        return node
-
-    def unlink(self, path):
-        node = self.find(path)
-        if node.kind == "dir":
-            raise Refused(errno.EISDIR)
-        del self.parent(path).children[path[-1]]
-        node.links -= 1
-
-    def rmdir(self, path):
-        node = self.find(path)
-        if node.kind != "dir":
-            raise Refused(errno.ENOTDIR)
-        if node.children:
-            raise Refused(errno.ENOTEMPTY)
-        del self.parent(path).children[path[-1]]
-
-    def link(self, source, target):
-        node = self.find(source)
-        if target[-1] in self.parent(target).children:
-            raise Refused(errno.EEXIST)
-        if node.kind == "dir":
-            raise Refused(errno.EPERM)
-        self.parent(target).children[target[-1]] = node
-        node.links += 1
-
-    def rename(self, source, target, flags):
-        """The order of checks is the kernel's (do_renameat2, vfs_rename)."""
-        source_parent, target_parent = self.parent(source), self.parent(target)
-        node = self.find(source)
-        old = target_parent.children.get(target[-1])
-        if flags & RENAME_NOREPLACE and old is not None:
-            raise Refused(errno.EEXIST)
-        if flags & RENAME_EXCHANGE and old is None:
-            raise Refused(errno.ENOENT)
-        if len(target) > len(source) and target[: len(source)] == source:
-            raise Refused(errno.EINVAL)
-        if len(source) > len(target) and source[: len(target)] == target:
-            raise Refused(errno.EINVAL if flags & RENAME_EXCHANGE else errno.ENOTEMPTY)
-        if old is node:
-            return
-        if flags & RENAME_EXCHANGE:
-            source_parent.children[source[-1]], target_parent.children[target[-1]] = old, node
-            return
-        if old is not None:
-            self.check_replaces(node, old)
-            old.links -= 1
-        del source_parent.children[source[-1]]
-        target_parent.children[target[-1]] = node
-
-    @staticmethod
-    def check_replaces(node, old):
-        if node.kind == "dir" and old.kind != "dir":
-            raise Refused(errno.ENOTDIR)
-        if node.kind != "dir" and old.kind == "dir":
-            raise Refused(errno.EISDIR)
-        if old.children:
-            raise Refused(errno.ENOTEMPTY)
-
-    def file(self, path, flags=0):
-        """A file to open: links are not followed (O_NOFOLLOW)."""
-        if flags & os.O_CREAT:
-            parent = self.parent(path)
-            if path[-1] not in parent.children:
-                parent.children[path[-1]] = Node("file", 0o644)
-                return parent.children[path[-1]]
-            if flags & os.O_EXCL:
-                raise Refused(errno.EEXIST)
-        node = self.find(path)
-        if node.kind != "file":
-            raise Refused(errno.ELOOP if node.kind == "link" else errno.EISDIR)
-        return node
 
 
 class Run:
@@ -264,7 +124,11 @@ class Run:
 
     def op_symlink(self):
         path, target = self.path(), "/".join(self.path())
-        self.both(f"symlink {path} -> {target}", lambda: self.model.add(path, Node("link", 0o777, target=target)), lambda: os.symlink(target, self.real(path)))
+        self.both(
+            f"symlink {path} -> {target}",
+            lambda: self.model.add(path, Node("link", 0o777, target=target)),
+            lambda: os.symlink(target, self.real(path)),
+        )
 
     def op_unlink(self):
         path = self.path_of("file", "link")
@@ -323,7 +187,11 @@ class Run:
     def op_set_xattr(self):
         path, name, value = self.path_followed("file", "dir"), f"user.{self.chance.choice(NAMES)}", self.bytes()[:200]
         if path is not None:
-            self.both(f"setxattr {path} {name}", lambda: self.model.find(path).xattrs.update({name: value}), lambda: os.setxattr(self.real(path), name, value))
+            self.both(
+                f"setxattr {path} {name}",
+                lambda: self.model.find(path).xattrs.update({name: value}),
+                lambda: os.setxattr(self.real(path), name, value),
+            )
 
     def op_remove_xattr(self):
         path, name = self.path_followed("file", "dir"), f"user.{self.chance.choice(NAMES)}"
@@ -428,7 +296,11 @@ class Run:
                 offset = len(handle.node.data)
             if offset + len(data) > FILE_BYTES_MAX:
                 return
-            self.both(f"pwrite {handle.descriptor} {len(data)} bytes at {offset}", lambda: handle.node.write(offset, data), lambda: write_all(handle.descriptor, data, offset))
+            self.both(
+                f"pwrite {handle.descriptor} {len(data)} bytes at {offset}",
+                lambda: handle.node.write(offset, data),
+                lambda: write_all(handle.descriptor, data, offset),
+            )
 
     def op_pread(self):
         if handle := self.handle():
@@ -446,7 +318,11 @@ class Run:
             offset, size = self.offset(handle.node), self.size()
             end = min(len(handle.node.data), offset + size)
             expected = lambda: handle.node.write(offset, bytes(end - offset)) if end > offset else None
-            self.both(f"punch {handle.descriptor} {size} bytes at {offset}", expected, lambda: fallocate(handle.descriptor, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, size))
+            self.both(
+                f"punch {handle.descriptor} {size} bytes at {offset}",
+                expected,
+                lambda: fallocate(handle.descriptor, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, offset, size),
+            )
 
     def op_allocate(self):
         if handle := self.handle():
@@ -463,7 +339,11 @@ class Run:
         if offset + len(data) > FILE_BYTES_MAX:
             return
         expected = lambda: target.node.write(offset, data)
-        self.both(f"copy {source.descriptor} at {start} to {target.descriptor} at {offset}, {len(data)} bytes", expected, lambda: copy_all(source.descriptor, target.descriptor, start, offset, len(data)))
+        self.both(
+            f"copy {source.descriptor} at {start} to {target.descriptor} at {offset}, {len(data)} bytes",
+            expected,
+            lambda: copy_all(source.descriptor, target.descriptor, start, offset, len(data)),
+        )
 
     def op_map(self):
         if (handle := self.handle()) and handle.node.data:
@@ -574,7 +454,8 @@ def difference(expected, actual):
     if not isinstance(expected, bytes) or not isinstance(actual, bytes) or len(expected) + len(actual) < 200:
         return f"{str(actual)[:600]} instead of {str(expected)[:600]}"
     at = next((n for n, (one, other) in enumerate(zip(expected, actual)) if one != other), min(len(expected), len(actual)))
-    return f"{len(actual)} bytes instead of {len(expected)}, different from byte {at} on: {actual[at:at + 16].hex()} instead of {expected[at:at + 16].hex()}"
+    there, wanted = actual[at : at + 16].hex(), expected[at : at + 16].hex()
+    return f"{len(actual)} bytes instead of {len(expected)}, different from byte {at} on: {there} instead of {wanted}"
 
 
 def run_model(places, arguments):

@@ -99,7 +99,13 @@ def permission_bits_are_enforced(d):
     as_alice(lambda: fails(errno.EACCES, os.truncate, d / "public", 0))
     same(as_alice(lambda: read(d / "public")), b"x", "a public file")
     same(as_alice(lambda: (os.access(d / "secret", os.R_OK), os.access(d / "public", os.R_OK))), (False, True), "access(2)")
-    for act in (lambda: write(d / "new"), lambda: os.mkdir(d / "new"), lambda: os.unlink(d / "public"), lambda: os.symlink("a", d / "new"), lambda: os.rename(d / "public", d / "new")):
+    for act in (
+        lambda: write(d / "new"),
+        lambda: os.mkdir(d / "new"),
+        lambda: os.unlink(d / "public"),
+        lambda: os.symlink("a", d / "new"),
+        lambda: os.rename(d / "public", d / "new"),
+    ):
         as_alice(lambda: fails(errno.EACCES, act))
     write(d / "run", b"#!/bin/sh\nexit 0\n")
     as_alice(lambda: fails(errno.EACCES, os.execv, d / "run", ["run"]))

@@ -411,7 +411,11 @@ def fallocate_makes_room(d):
 @case
 def fallocate_punches_and_zeroes(d):
     data = content("punch", 4 * MIB)
-    for mode, name in ((FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, "punch"), (FALLOC_ZERO_RANGE, "zero"), (FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE, "zero-keep")):
+    for mode, name in (
+        (FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE, "punch"),
+        (FALLOC_ZERO_RANGE, "zero"),
+        (FALLOC_ZERO_RANGE | FALLOC_KEEP_SIZE, "zero-keep"),
+    ):
         expected = bytearray(data)
         write(d / name, data)
         with opened(d / name) as file:
@@ -520,7 +524,11 @@ def writing_changes_mtime_and_ctime(d):
 def a_change_of_attributes_changes_ctime_alone(d):
     write(d / "a")
     os.utime(d / "a", (1, 1))
-    for act in (lambda: os.chmod(d / "a", 0o600), lambda: os.setxattr(d / "a", "user.k", b"v"), lambda: os.rename(d / "a", d / "a2") or os.rename(d / "a2", d / "a")):
+    for act in (
+        lambda: os.chmod(d / "a", 0o600),
+        lambda: os.setxattr(d / "a", "user.k", b"v"),
+        lambda: os.rename(d / "a", d / "a2") or os.rename(d / "a2", d / "a"),
+    ):
         before = os.stat(d / "a").st_ctime_ns
         wait_for_the_clock(d)
         act()
