@@ -170,7 +170,7 @@ impl Mds {
         self.server.lock().mdt.space()
     }
 
-    /// Why its MDT does nothing any more until the next start, if it failed.
+    /// Why its MDT answers `EIO` to everything, if it does: the process should end, and recover at its next start.
     pub fn failed(&self) -> Option<Arc<str>> {
         self.server.lock().mdt.failed()
     }

@@ -344,7 +344,8 @@ impl LeaseTable {
             holding.claim(leases);
         }
         // How it was opened is not said; the careful assumption costs somebody's cache at most.
-        !open || self.open(session, ino, OpenMode::Write).is_ok()
+        let is_known = self.open_mode(session, ino).is_some();
+        !open || is_known || self.open(session, ino, OpenMode::Write).is_ok()
     }
 
     /// Everything on its way to a session, in order: a new stream of callbacks begins with it.

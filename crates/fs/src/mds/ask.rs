@@ -1,6 +1,5 @@
 //! Questions, and what may be kept of their answers.
 
-use super::osts::Osts;
 use super::serve::{Answered, Asker, Attempt, Server, Stop, without_bulk};
 use super::state::State;
 use crate::core::changelog::{Doer, Record};
@@ -137,7 +136,7 @@ impl Server {
     }
 
     fn statfs(&self, asker: &Asker<'_>) -> Result<Answered, Stop> {
-        let osts = Osts::space(&self.osts);
+        let osts = self.osts.space();
         self.turn(asker, |state, _| {
             let answer = Answer::Space { mdt: state.mdt.space()?, osts: osts.clone() };
             Ok(Attempt::Done(without_bulk(state.reply(Ok(answer), Vec::new()))))

@@ -40,17 +40,21 @@ impl Server {
         request: &mut Pending<'_>,
         ticket: Option<Ticket>,
     ) -> Result<Attempt<(Reply, Vec<TodoId>)>, Stop> {
-        let needs = needs_of(state, request.session, &request.change.act)?;
+        let needs = needs_of(state, request.session, &request.change.act);
+        let touches = needs.as_ref().map_or(&[][..], |needs| &needs.plan.touches);
+        let conflicts = state.leases.conflicts(request.session, touches);
         let waits = state.sessions.is_recovering();
-        if waits || !state.leases.conflicts(request.session, &needs.plan.touches).is_empty() {
+        if waits || needs.is_err() || !conflicts.is_empty() {
             if let Some(answer) = state.mdt.reply_to(request.session, request.change.xid)? {
                 return Ok(Attempt::Done(repeated(state, request, answer)));
             }
+            // Only now: nobody gives anything back for what was done before.
             if !waits {
-                state.clear(request.session, &needs.plan.touches, self.now());
+                state.call(&conflicts, self.now());
             }
-            return Ok(Attempt::Wait(needs.plan.touches));
+            return Ok(Attempt::Wait(needs?.plan.touches));
         }
+        let needs = needs?;
         if moves_open_data(state, request.session, &request.change.act)
             && state.mdt.reply_to(request.session, request.change.xid)?.is_none()
         {

@@ -60,12 +60,12 @@ impl Server {
         claimed
     }
 
-    pub(super) fn bye(&self, session: SessionId) -> Result<Reply, Stop> {
+    pub(super) fn bye(&self, session: SessionId) -> Reply {
         let mut state = self.lock();
         if state.sessions.standing(session) != Standing::Unknown {
             state.sessions.leave(session);
-            self.end(&mut state, session, Vec::new());
+            self.end(&mut state, session, What::End { session });
         }
-        Ok(state.reply(Ok(Answer::Done), Vec::new()))
+        state.reply(Ok(Answer::Done), Vec::new())
     }
 }

@@ -27,14 +27,22 @@ const FULL_SHARE: u64 = 1000;
 
 /// Where the threads get their work.
 pub(super) trait Work: Send + Sync + 'static {
-    /// Entries for an OST from `from` on, and where to go on; `None` for the latter when there are no more now.
-    fn todo(&self, ost: OstIndex, from: TodoId) -> Option<(Vec<(TodoId, Todo)>, Option<TodoId>)>;
+    /// Entries for an OST from `from` on; `None` when they cannot be read.
+    fn todo(&self, ost: OstIndex, from: TodoId) -> Option<Page>;
 
     /// These are done.
     fn done(&self, entries: &[(TodoId, Todo)]);
 
     /// An OST answers that did not.
     fn reached(&self);
+}
+
+/// Some of the list.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    pub(super) entries: Vec<(TodoId, Todo)>,
+    /// Where to go on; `None` when there are no more now.
+    pub(super) next: Option<TodoId>,
 }
 
 /// Where new objects may go.
@@ -74,14 +82,13 @@ impl Osts {
             let keeps = |index: &OstIndex| osts.iter().any(|ost| ost.index == *index);
             gone.extend(targets.extract_if(.., |index, _| !keeps(index)).map(|(_, running)| running));
             for ost in osts {
-                match targets.get(&ost.index) {
-                    Some(running) => running.target.configure(ost),
-                    None => {
-                        let target = Arc::new(Target::new(self.fs.clone(), ost.clone()));
-                        let thread = target::start(&target, Arc::clone(work));
-                        targets.insert(ost.index, Running { target, thread });
-                    }
+                if let Some(running) = targets.get(&ost.index) {
+                    running.target.configure(ost);
+                    continue;
                 }
+                let target = Arc::new(Target::new(self.fs.clone(), ost.clone()));
+                let thread = target::start(&target, Arc::clone(work));
+                targets.insert(ost.index, Running { target, thread });
             }
         }
         end(gone);

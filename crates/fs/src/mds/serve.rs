@@ -10,7 +10,7 @@ use kiln_net::{Fault, Status};
 use kiln_world::Clock;
 
 use super::mdt::Checkpoint;
-use super::osts::{Osts, Work};
+use super::osts::{Osts, Page, Work};
 use super::sessions::{Next, Standing};
 use super::state::State;
 use super::{Changelog, Settings};
@@ -105,7 +105,7 @@ impl Server {
         self.lock().sessions.heard(asker.session, self.now());
         match op {
             Op::Hello(hello) => self.hello(asker.session, &hello).map(without_bulk),
-            Op::Bye => self.bye(asker.session).map(without_bulk),
+            Op::Bye => Ok(without_bulk(self.bye(asker.session))),
             Op::Ack(acked) => self.ack(asker.session, &acked).map(without_bulk),
             Op::Ping => self.ping(asker.session).map(without_bulk),
             Op::Ask(ask) => self.ask(asker, &ask),
@@ -264,18 +264,18 @@ impl Server {
         let host = state.sessions.leave(session).unwrap_or_default();
         tracing::warn!(session = session.0, %host, why, "session evicted");
         state.sessions.remember_evicted(session);
-        let written = self.end(state, session, self.osts.indices());
+        let written = self.end(state, session, What::Evict { session, osts: self.osts.indices() });
         // Only now: at each OST the session is kept out before anything is cut.
         if !written.is_empty() {
             self.apply_own(state, What::Trim { inos: written });
         }
     }
 
-    /// The session is over. The files that it may have been writing.
-    pub(super) fn end(&self, state: &mut State, session: SessionId, fence: Vec<OstIndex>) -> Vec<Ino> {
+    /// The session is over, by this command. The files that it may have been writing.
+    pub(super) fn end(&self, state: &mut State, session: SessionId, command: What) -> Vec<Ino> {
         let written = state.leases.drop_session(session);
         state.locks.drop_session(session);
-        self.apply_own(state, What::End { session, fence });
+        self.apply_own(state, command);
         let orphans: Vec<Ino> = state.orphans.iter().copied().collect();
         self.bury(state, orphans.into_iter());
         self.changed.notify_all();
@@ -323,7 +323,7 @@ pub(super) fn without_bulk(reply: Reply) -> Answered {
 }
 
 impl Work for Server {
-    fn todo(&self, ost: OstIndex, from: TodoId) -> Option<(Vec<(TodoId, Todo)>, Option<TodoId>)> {
+    fn todo(&self, ost: OstIndex, from: TodoId) -> Option<Page> {
         self.lock().todo(ost, from).ok()
     }
 

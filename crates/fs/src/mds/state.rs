@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::mdt::Mdt;
+use super::osts::Page;
 use super::sessions::Sessions;
 use crate::core::grants::Want;
 use crate::core::leases::{Conflict, LeaseTable, Ticket, Touch};
@@ -13,7 +14,7 @@ use crate::core::{Errno, Ino, ObjectId, OstIndex, SessionId};
 use crate::wire::mds::{Answer, Ask, DataLease, Grant, Reply};
 
 /// Entries of the to-do list that are read at once.
-const TODO_READ: usize = 1024;
+const TODO_READ: usize = if cfg!(test) { 16 } else { 1024 };
 
 /// See the module.
 pub(super) struct State {
@@ -152,15 +153,12 @@ impl State {
         Reply { outcome, grants, seq: self.leases.seq() }
     }
 
-    /// Entries of the to-do list for one OST, and where to go on.
-    pub(super) fn todo(
-        &self,
-        ost: OstIndex,
-        from: TodoId,
-    ) -> Result<(Vec<(TodoId, Todo)>, Option<TodoId>), Errno> {
+    /// Entries of the to-do list for one OST.
+    pub(super) fn todo(&self, ost: OstIndex, from: TodoId) -> Result<Page, Errno> {
         let mut entries = self.mdt.todo(from, TODO_READ)?;
-        let next = entries.last().filter(|_| entries.len() == TODO_READ).map(|(last, _)| TodoId(last.0 + 1));
+        let is_full = entries.len() == TODO_READ;
+        let next = entries.last().filter(|_| is_full).map(|(last, _)| TodoId(last.0 + 1));
         entries.retain(|(_, todo)| todo.ost() == ost);
-        Ok((entries, next))
+        Ok(Page { entries, next })
     }
 }

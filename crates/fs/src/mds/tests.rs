@@ -3,5 +3,6 @@
 mod coherence;
 mod locking;
 mod sessions;
+mod stress;
 mod targets;
 mod world;

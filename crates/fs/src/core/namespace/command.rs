@@ -25,12 +25,10 @@ pub enum What {
         /// The client's host, for people.
         host: String,
     },
-    /// A session is over, or evicted: what it was answered is forgotten, and it changes nothing any more.
+    /// A session is over: what it was answered is forgotten, and it changes nothing any more.
     End {
         /// Which.
         session: SessionId,
-        /// The OSTs that are to be told not to serve it any more; none when it took its leave.
-        fence: Vec<OstIndex>,
     },
     /// A session changes something.
     Change {
@@ -57,6 +55,13 @@ pub enum What {
     Done {
         /// Which entries.
         todo: Vec<TodoId>,
+    },
+    /// As [`What::End`], and the OSTs are to be told not to serve it any more.
+    Evict {
+        /// Which session.
+        session: SessionId,
+        /// The OSTs.
+        osts: Vec<OstIndex>,
     },
 }
 

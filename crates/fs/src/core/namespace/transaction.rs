@@ -70,9 +70,10 @@ impl<'a> Transaction<'a> {
     fn run(&mut self, what: &What) -> Result<Done, Errno> {
         match what {
             What::Begin { session, host } => replies::begin(self, *session, host)?,
-            What::End { session, fence } => {
+            What::End { session } => replies::end(self, *session)?,
+            What::Evict { session, osts } => {
                 replies::end(self, *session)?;
-                for ost in fence {
+                for ost in osts {
                     self.plan(Todo::Fence { ost: *ost, session: *session })?;
                 }
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kiln_net::blocking::{Closer, Connection};
 
-use super::{MDS_SESSION, Work};
+use super::{MDS_SESSION, Page, Work};
 use crate::core::namespace::{Todo, TodoId};
 use crate::core::{Errno, ObjectId};
 use crate::wire::mgs::{Address, Ost};
@@ -244,11 +244,12 @@ impl Worker {
         };
         // Without the lock: the list has one of its own, under which new entries are announced here.
         let read = self.work.todo(index, from);
-        let (entries, next) = read.as_ref().map_or((&[][..], Some(from)), |(found, next)| (found, *next));
+        let is_read = read.is_some();
+        let page = read.unwrap_or(Page { entries: Vec::new(), next: Some(from) });
         let mut state = self.target.lock();
-        state.queue.extend(entries.iter().copied());
-        state.next = state.next.into_iter().chain(next).min();
-        if read.is_some() { Ok(()) } else { Err(Failure::Refused(Errno::EIO)) }
+        state.queue.extend(page.entries);
+        state.next = state.next.into_iter().chain(page.next).min();
+        if is_read { Ok(()) } else { Err(Failure::Refused(Errno::EIO)) }
     }
 
     /// What is done next: who was evicted is kept out before anything else, and cuts are waited for.

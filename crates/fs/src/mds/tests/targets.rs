@@ -176,3 +176,55 @@ fn an_evicted_writer_is_fenced_before_his_data_is_given_to_others() {
     let ops = oss.ops();
     assert!(ops.len() == 2 && ops[0] == fence && cut(&ops[1]), "{ops:?}");
 }
+
+#[test]
+fn a_fence_that_the_server_did_not_live_to_see_is_put_up_by_the_next() {
+    let mut world = World::new(PATIENT, 1);
+    let oss = world.oss(0);
+    let (mut a, mut b) = (world.client(1), world.client(2));
+    let (ino, _) = big_file(&mut a, "f");
+    let plain = a.file("plain");
+    drop(oss);
+    assert!(world.mds().evict(a.session));
+    a.disconnect();
+    b.disconnect();
+    world.kill();
+    world.start(PATIENT);
+    assert!(b.hello(&[], &[]).resumed, "A is not waited for");
+    assert_eq!(granted(&b.lease(plain, DataLease::Write), plain).data, DataLease::Write, "it has no objects");
+    let lease = b.later(Op::Ask(Ask::Lease { ino, want: DataLease::Read }));
+    assert!(lease.waits());
+    assert!(!a.hello(&[], &[]).resumed);
+    let oss = world.oss(0);
+    assert_eq!(granted(&lease.reply(), ino).data, DataLease::Read);
+    assert!(oss.has_fenced(a.session));
+}
+
+#[test]
+fn a_long_list_is_worked_off_after_a_restart() {
+    const FILES: usize = 300;
+    let mut world = World::new(PATIENT, 2);
+    let oss = [world.oss(0), world.oss(1)];
+    let mut a = world.client(1);
+    for n in 0..FILES {
+        big_file(&mut a, &format!("f{n}"));
+    }
+    a.has_answers();
+    drop(oss);
+    for n in 0..FILES {
+        assert_eq!(done(&a.change(unlink(&format!("f{n}")))), Ok(()));
+    }
+    a.disconnect();
+    world.kill();
+    world.start(PATIENT);
+    let oss = [world.oss(0), world.oss(1)];
+    let destroyed = || -> usize {
+        let ops = oss.iter().flat_map(FakeOss::ops);
+        ops.map(|op| if let oss::Op::Destroy { objects } = op { objects.len() } else { 0 }).sum()
+    };
+    eventually("all objects were destroyed", || destroyed() >= FILES);
+    assert_eq!(destroyed(), FILES, "each once");
+    eventually("the list is empty", || {
+        world.mds().server.lock().mdt.todo(crate::core::namespace::TodoId(0), 1) == Ok(Vec::new())
+    });
+}

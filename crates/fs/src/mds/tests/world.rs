@@ -33,15 +33,15 @@ pub(super) const META: Leases = Leases { meta: true, names: false, data: DataLea
 
 /// No limit ends within a test.
 pub(super) const PATIENT: Settings = Settings {
-    session_limit: Duration::from_secs(600),
-    recovery_limit: Duration::from_secs(600),
+    session_limit: Duration::from_mins(10),
+    recovery_limit: Duration::from_mins(10),
     leases_per_session_max: 1000,
 };
 
 /// Who does not answer is soon gone.
 pub(super) const STRICT: Settings = Settings {
-    session_limit: Duration::from_millis(400),
-    recovery_limit: Duration::from_millis(300),
+    session_limit: Duration::from_secs(2),
+    recovery_limit: Duration::from_millis(1500),
     leases_per_session_max: 1000,
 };
 
@@ -129,7 +129,7 @@ impl World {
     }
 
     pub(super) fn silent_client(&self, session: u128) -> Client {
-        Client { path: self.socket(), session: SessionId(session), xid: 0, connection: None }
+        Client { path: self.socket(), session: SessionId(session), xid: 0, done_below: 0, connection: None }
     }
 
     /// The OSS of an OST begins to listen.
@@ -152,6 +152,8 @@ pub(super) struct Client {
     path: PathBuf,
     pub(super) session: SessionId,
     xid: u64,
+    /// The answers below it are not asked for again.
+    done_below: u64,
     connection: Option<Connection>,
 }
 
@@ -159,7 +161,13 @@ impl Client {
     /// The same session on a connection of its own.
     pub(super) fn again(&mut self) -> Client {
         self.xid += 1000;
-        Client { path: self.path.clone(), session: self.session, xid: self.xid, connection: None }
+        let Client { session, xid, done_below, .. } = *self;
+        Client { path: self.path.clone(), session, xid, done_below, connection: None }
+    }
+
+    /// It will not repeat what it asked for so far.
+    pub(super) fn has_answers(&mut self) {
+        self.done_below = self.xid + 1;
     }
 
     pub(super) fn disconnect(&mut self) {
@@ -207,7 +215,7 @@ impl Client {
 
     pub(super) fn change_of(&mut self, act: Act) -> Change {
         self.xid += 1;
-        Change { xid: Xid(self.xid), done_below: Xid(0), cred: Cred { uid: 1, gid: 1 }, act }
+        Change { xid: Xid(self.xid), done_below: Xid(self.done_below), cred: Cred { uid: 1, gid: 1 }, act }
     }
 
     pub(super) fn change(&mut self, act: Act) -> Reply {
