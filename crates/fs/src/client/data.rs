@@ -3,6 +3,35 @@
 //! Written data is held back in memory, at most [`Settings::dirty_bytes_max`] of it, and goes to the OSTs in large
 //! requests; sequential readers are read ahead for. Which of the two is allowed the caller says with each request, by
 //! [`Mode`]: it follows from the lease that the mount holds.
+//!
+//! - [`DataPath`]: one for a mount; its threads write back what is complete, what is old and what is too much, and read ahead.
+//! - [`FileData`]: one for a file. Small writes become chunks (`write.rs`), chunks become flights (`write_back.rs`), and
+//!   when everything has landed the MDS is told the size: nobody sees a size without the data.
+//! - [`Osts`]: calls that wait until they are answered, however often a server dies.
+//!
+//! # What is atomic
+//!
+//! A request of this mount takes effect at one moment between its begin and its end. What is in memory changes under the
+//! lock of the file. What is at the servers takes calls, and so a range of it is claimed first: shared to read it,
+//! exclusively to change it ([`Ranges`](crate::core::ranges::Ranges)). While a reader has a range claimed, nothing of it
+//! lands; so what it fetches, with what is dirty when it ends, is the file at that end.
+//!
+//! # Why nobody waits for ever
+//!
+//! A thread waits for four things, and whoever has them waits only for things further down:
+//!
+//! 1. memory for dirty data: who waits writes back itself, and does not depend on the threads of the mount;
+//! 2. claims: each waits for earlier ones only, and no thread claims a second range while it holds one, but without waiting
+//!    (`try_claim`);
+//! 3. connections to an OST: a thread waits for one only while it has none;
+//! 4. answers of servers. An OST asks nothing of clients. The MDS may call a lease back before it answers somebody; that
+//!    needs a [`FileData::flush`], which needs claims of flights and direct requests under way, whose answers the MDS must
+//!    not hold up for the callback: `place`, inline data and `written`, by the session that has the lease. A cut is the one
+//!    claim that is held over a call that the MDS may hold up, and a flush does not wait for it: it writes, and tells, what
+//!    is below the cut only.
+//!
+//! The locks of a file, of the mount's queue and of its counters are held over no call and no wait but for a change of what
+//! they guard; a file's lock is taken before the others, and never two files' at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

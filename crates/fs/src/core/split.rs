@@ -145,7 +145,7 @@ mod tests {
                 prop_assert!(run.len <= bytes_max);
                 let mut n = 0;
                 for part in &run.parts {
-                    for at in [part.start, (part.start + part.end) / 2, part.end - 1] {
+                    for at in [part.start, u64::midpoint(part.start, part.end), part.end - 1] {
                         prop_assert_eq!(place_of(&layout, at), nth_byte(run.place, n + at - part.start));
                     }
                     n += part.end - part.start;

@@ -90,7 +90,11 @@ impl Osts {
                 pause = Duration::ZERO;
             } else {
                 thread::sleep(pause);
-                pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                let longer = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+                if longer == PAUSE_MAX && pause < PAUSE_MAX {
+                    tracing::warn!("an OST does not answer: its files wait until it does");
+                }
+                pause = longer;
             }
         }
         calls.into_iter().map(|call| call.answer.unwrap_or(Err(Errno::EIO))).collect()

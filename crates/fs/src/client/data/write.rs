@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::layout::{COMPONENTS_MAX, END, Place};
+use crate::core::layout::{COMPONENTS_MAX, Place};
 use crate::core::ranges::Share;
 use crate::core::split::runs;
 use crate::core::{Errno, Extent, Layout};
@@ -161,11 +161,10 @@ impl FileData {
 
     /// Grows the file to `end` by a hole, unless it is longer.
     pub(super) fn grow(&self, end: u64) -> Result<(), Errno> {
-        debug_assert!(end < END);
         let mut state = self.alive()?;
-        state.touched(end);
-        let grows = end > state.told.size;
+        let grows = end > state.size;
         let growth = state.growth(end);
+        state.touched(end);
         self.age(state);
         if grows { self.tell(growth, None) } else { Ok(()) }
     }

@@ -1,5 +1,6 @@
 //! Writing back: from memory to the servers, what was written, and then how long the file is.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
 
 use crate::core::dirty::{CHUNK_BYTES, Chunk};
@@ -8,7 +9,7 @@ use crate::core::ranges::{Share, Ticket};
 use crate::core::split::runs;
 use crate::core::{Attr, Errno, Extent, Layout, ObjectId, OstIndex};
 use crate::wire::DATA_BYTES_MAX;
-use crate::wire::oss::{Op, Reply};
+use crate::wire::oss::{OBJECTS_MAX, Op, Reply};
 
 use super::file::{Growth, State, now};
 use super::mount::Job;
@@ -340,14 +341,19 @@ fn writes<'f>(flight: &'f Flight, layout: &Layout, stretch: Extent) -> Vec<Ask<'
     asks.collect()
 }
 
-/// One question to each OST about its objects.
+/// Questions to the OSTs about their objects.
 fn by_ost(
     objects: impl Iterator<Item = (OstIndex, ObjectId)>,
     question: impl Fn(Vec<ObjectId>) -> Op,
 ) -> Vec<Ask<'static>> {
-    let mut groups = std::collections::BTreeMap::<OstIndex, Vec<ObjectId>>::new();
+    let mut groups = BTreeMap::<OstIndex, Vec<ObjectId>>::new();
     for (ost, object) in objects {
         groups.entry(ost).or_default().push(object);
     }
-    groups.into_iter().map(|(ost, objects)| Ask { ost, op: question(objects), bulk: Vec::new() }).collect()
+    let mut asks = Vec::with_capacity(groups.len());
+    for (ost, objects) in groups {
+        let parts = objects.chunks(OBJECTS_MAX).map(<[ObjectId]>::to_vec);
+        asks.extend(parts.map(|part| Ask { ost, op: question(part), bulk: Vec::new() }));
+    }
+    asks
 }

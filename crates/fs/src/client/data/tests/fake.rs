@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_net::Fault;
-use kiln_net::blocking::{Call, Listener, Replies, ServeLimits, Server, Service, serve};
+use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Server, Service, serve};
 
 use super::super::{DataPath, Mds, Osts, Settings, Written};
 use crate::core::layout::{Layout, Pattern, Spread, Stripes};
 use crate::core::{Attr, Errno, FileKind, Ino, ObjectId, OstIndex, SessionId, Time};
+use crate::oss::{Label, Oss, Ost};
 use crate::wire;
-use crate::wire::mgs::{Address, FsConfig, Ost};
+use crate::wire::mgs::{self, Address, FsConfig};
 use crate::wire::oss::{ObjectStat, Op, Reply, Request};
 
 /// The fake's disk has blocks of this size.
 const BLOCK: usize = 4096;
+const FS: &str = "test";
 pub(super) const SESSION: SessionId = SessionId(7);
 
 #[derive(Default, Clone)]
@@ -131,6 +133,12 @@ impl FakeOss {
                 }
                 Reply::Done
             }
+            Op::Truncate { object, len } => {
+                if let Some(object) = store.objects.get_mut(&(ost, object)) {
+                    object.cut(len as usize);
+                }
+                Reply::Done
+            }
             Op::Allocate { object, offset, len } => {
                 let object = store.objects.entry((ost, object)).or_default();
                 let end = (offset + len) as usize;
@@ -212,6 +220,7 @@ pub(super) struct FakeMds {
     files: Mutex<HashMap<Ino, File>>,
     oss: Arc<FakeOss>,
     osts: u16,
+    socket: PathBuf,
 }
 
 impl FakeMds {
@@ -255,10 +264,12 @@ impl FakeMds {
     pub(super) fn set_size(&self, ino: Ino, size: u64) -> (Attr, Option<Layout>) {
         self.with(ino, |file| {
             file.inline.truncate(size as usize);
+            let mut connection = Connection::connect_unix(&self.socket).unwrap();
             for (ost, object, len) in file.layout.cut(size) {
-                if let Some(object) = self.oss.store().objects.get_mut(&(ost, object)) {
-                    object.cut(len as usize);
-                }
+                let op = Op::Truncate { object, len };
+                let request = Request { fs: FS.to_owned(), ost, session: SessionId(0), op };
+                let (reply, _): (Reply, _) = connection.call(&wire::Request::Oss(request), &[]).unwrap();
+                assert_eq!(reply, Reply::Done);
             }
             file.attr.size = size;
             (file.attr.clone(), None)
@@ -352,45 +363,71 @@ fn attr_of(ino: Ino) -> Attr {
     }
 }
 
-/// A filesystem whose servers are in memory.
+/// The real OSS.
+struct Disk(Oss);
+
+impl Service for Disk {
+    fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
+        let wire::Request::Oss(request) = call.decode()? else { panic!("this is an OSS") };
+        self.0.handle(&request, &call.bulk, replies)
+    }
+}
+
+/// A filesystem whose servers are in memory, except its OSS perhaps.
 pub(super) struct Cluster {
     pub(super) oss: Arc<FakeOss>,
     pub(super) mds: Arc<FakeMds>,
     pub(super) config: FsConfig,
     server: Option<Server>,
-    socket: PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Cluster {
     pub(super) fn new(osts: u16) -> Cluster {
+        let mut cluster = Cluster::without_oss(osts);
+        cluster.start();
+        cluster
+    }
+
+    /// With the real OSS; what is told and asked of the one in memory tells nothing then.
+    pub(super) fn on_disk(osts: u16) -> Cluster {
+        let mut cluster = Cluster::without_oss(osts);
+        let oss = Oss::new();
+        for index in (0..osts).map(OstIndex) {
+            let label = Label { id: 1, fs: FS.to_owned(), index };
+            let dir = cluster.dir.path().join(index.0.to_string());
+            Ost::format(&dir, &label).unwrap();
+            oss.add(Ost::open(&dir, &label).unwrap());
+        }
+        cluster.serve(Arc::new(Disk(oss)));
+        cluster
+    }
+
+    fn without_oss(osts: u16) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("oss");
         let oss = Arc::new(FakeOss::default());
-        let mds = Arc::new(FakeMds { files: Mutex::default(), oss: Arc::clone(&oss), osts });
-        let address = Address::Unix(socket.clone());
-        let ost = |n| Ost {
+        let mds = FakeMds { files: Mutex::default(), oss: Arc::clone(&oss), osts, socket: socket.clone() };
+        let address = Address::Unix(socket);
+        let ost = |n| mgs::Ost {
             index: OstIndex(n),
             uuid: String::new(),
             rank: 0,
             address: address.clone(),
             draining: false,
         };
-        let config = FsConfig {
-            name: "test".to_owned(),
-            version: 1,
-            mdt_rank: 0,
-            mdt: address.clone(),
-            osts: (0..osts).map(ost).collect(),
-        };
-        let mut cluster = Cluster { oss, mds, config, server: None, socket, _dir: dir };
-        cluster.start();
-        cluster
+        let osts = (0..osts).map(ost).collect();
+        let config = FsConfig { name: FS.to_owned(), version: 1, mdt_rank: 0, mdt: address.clone(), osts };
+        Cluster { oss, mds: Arc::new(mds), config, server: None, dir }
     }
 
     pub(super) fn start(&mut self) {
-        let listener = Listener::bind_unix(&self.socket).unwrap();
-        self.server = Some(serve(listener, ServeLimits::default(), Arc::clone(&self.oss)));
+        self.serve(Arc::clone(&self.oss));
+    }
+
+    fn serve<S: Service>(&mut self, service: Arc<S>) {
+        let listener = Listener::bind_unix(&self.dir.path().join("oss")).unwrap();
+        self.server = Some(serve(listener, ServeLimits::default(), service));
     }
 
     /// The OSS dies; what it has stays.
