@@ -20,8 +20,7 @@ use cluster::Cluster;
 #[test]
 #[ignore = "waits for somebody to unmount"]
 fn stay() {
-    let filter = std::env::var("RUST_LOG").unwrap_or_default();
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    cluster::log();
     let dir = PathBuf::from(std::env::var("KILN_FS_DIR").expect("KILN_FS_DIR names a directory"));
     let cluster = Cluster::start(&dir);
     let mounts = ["mnt0", "mnt1"].map(|name| cluster.mount(name));

@@ -21,7 +21,7 @@ use super::ops::HeldLocks;
 use super::session::{Holder, Keeper, Session, new_id};
 use super::Client;
 use crate::core::Errno;
-use crate::wire::mds::{Callback, Op};
+use crate::wire::mds::Callback;
 use crate::wire::mgs::FsConfig;
 
 /// What stands before a filesystem's name in the source of its mounts, as the kernel's table shows it. The type is not always
@@ -269,9 +269,7 @@ impl Client {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
         }
-        if let Err(errno) = self.meta.session.tell(Op::Bye) {
-            tracing::debug!(%errno, "the MDS was not told that the mount ends");
-        }
+        self.meta.session.bye();
         self.end();
     }
 

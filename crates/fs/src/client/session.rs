@@ -171,6 +171,15 @@ impl Session {
         }
     }
 
+    /// Takes leave of the MDS, if it is there: everything that is held is free. All calls end then.
+    pub(crate) fn bye(&self) {
+        self.link.leave();
+        if let Err(errno) = self.tell(Op::Bye) {
+            tracing::debug!(%errno, "the MDS was not told that the mount ends");
+        }
+        self.end(Errno::ENOTCONN);
+    }
+
     /// The session lives; a connection on which that is not answered in time is lost.
     pub(crate) fn ping(&self, at_most: Duration) -> Result<(), Errno> {
         let (session, mut line) = self.link.line(Waiter::MOUNT, None)?;

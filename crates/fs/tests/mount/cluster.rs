@@ -161,9 +161,18 @@ fn can_mount() -> bool {
     can && root
 }
 
+/// Shows what `RUST_LOG` asks for.
+pub(crate) fn log() {
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        // It may be set up already, by another test of this process.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    }
+}
+
 /// Runs a test with a filesystem of its own, where that is possible.
 pub(crate) fn with_cluster(settings: mds::Settings, test: impl FnOnce(&Cluster)) {
     if can_mount() {
+        log();
         let dir = tempfile::tempdir().expect("a scratch directory");
         let cluster = Cluster::with(dir.path(), settings);
         test(&cluster);

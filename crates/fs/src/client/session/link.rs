@@ -61,6 +61,8 @@ struct State {
     closers: HashMap<u64, Closer>,
     lines: u64,
     lifetime: Option<Duration>,
+    /// The session takes its leave: once the link is lost there will be no other.
+    leaving: bool,
     /// When the MDS was heard last, if it is not heard now.
     silent_since: Option<Instant>,
 }
@@ -82,6 +84,7 @@ impl Link {
             closers: HashMap::new(),
             lines: 0,
             lifetime: None,
+            leaving: false,
             silent_since: None,
         };
         Link { state: Mutex::new(state), changed: Condvar::new(), epoch: AtomicU64::new(1) }
@@ -127,6 +130,7 @@ impl Link {
                     self.lost(epoch);
                     state = self.state();
                 }
+                Phase::Down if state.leaving => return Err(Lost::Ended(Errno::ENOTCONN)),
                 Phase::Down => {
                     if waiter.is_gone() {
                         return Err(Lost::Gone);
@@ -234,8 +238,15 @@ impl Link {
         self.leave_epoch(&mut state);
     }
 
+    /// The session is about to end: the link is not mended any more.
+    pub(super) fn leave(&self) {
+        self.state().leaving = true;
+        self.changed.notify_all();
+    }
+
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.state().phase, Phase::Ended(_))
+        let state = self.state();
+        state.leaving || matches!(state.phase, Phase::Ended(_))
     }
 
     pub(super) fn moved(&self, address: Address) {
