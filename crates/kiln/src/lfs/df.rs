@@ -76,11 +76,16 @@ fn each_mount(paths: &[&str], show: impl Fn(&Mounted, &FsSpace) -> Done) -> Done
             "no filesystem of Kiln is mounted here; mount one with: kiln fs mount NAME DIR",
         ));
     }
+    // One that does not answer keeps nobody from seeing the others.
+    let mut outcome = Ok(());
     for mounted in mounts {
-        let space: FsSpace = attribute::get(&mounted.dir, control::SPACE)?;
-        show(&mounted, &space)?;
+        let shown = attribute::get(&mounted.dir, control::SPACE).and_then(|space| show(&mounted, &space));
+        if let (Err(before), Err(_)) = (&outcome, &shown) {
+            eprintln!("lfs df: {before}");
+        }
+        outcome = shown.and(outcome);
     }
-    Ok(())
+    outcome
 }
 
 /// Each target, MDTs first.

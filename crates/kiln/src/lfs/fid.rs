@@ -33,7 +33,7 @@ pub(super) fn fid2path(words: &[String]) -> Done {
         let Fid(ino) = text.parse().map_err(|bad| Fail::failed(format!("'{text}': {bad}")))?;
         let value = attribute::get_raw(&dir, &control::paths_of(ino)).map_err(|error| {
             match error.raw_os_error() {
-                Some(libc::ENOENT) => {
+                Some(libc::ENOENT | libc::ESTALE) => {
                     Fail::failed(format!("cannot find '{text}': No such file or directory"))
                 }
                 _ => attribute::explain(&dir, &error),

@@ -52,6 +52,13 @@ pub(super) enum Fail {
     Failed(String),
 }
 
+impl Display for Fail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Fail::Usage(what) | Fail::Failed(what)) = self;
+        f.write_str(what)
+    }
+}
+
 impl Fail {
     pub(super) fn usage(what: impl Display) -> Fail {
         Fail::Usage(what.to_string())

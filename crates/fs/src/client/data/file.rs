@@ -173,6 +173,11 @@ impl FileData {
         self.forget(Extent { start: 0, end: END });
     }
 
+    /// The layout was changed by this mount.
+    pub fn set_layout(&self, layout: Layout) {
+        self.lock().adopt(layout);
+    }
+
     /// News from the MDS: attributes of an answer, and the layout where it came along. What this mount has written and
     /// not told yet stays as it is; news that are older than what is known are ignored. Not for a change of the size by
     /// this mount: that is [`FileData::resize`].

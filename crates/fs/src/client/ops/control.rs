@@ -5,7 +5,7 @@ use super::{Caller, Client, Outcome};
 use crate::client::control::{self, Attribute, DefaultSpread, FsSpace, OstSpace, Swap};
 use crate::client::fuse::Reply;
 use crate::client::meta::unexpected;
-use crate::core::{Errno, Fid, FileKind, Ino, Spread};
+use crate::core::{Errno, Fid, FileKind, Ino, Layout, Spread};
 use crate::wire::mds::{Act, Answer, Ask};
 
 impl Client {
@@ -53,10 +53,23 @@ impl Client {
     /// The layout as it is when what was written is at its place.
     fn layout_value(&self, caller: &Caller<'_>, ino: Ino) -> Result<Vec<u8>, Errno> {
         self.write_back(ino)?;
+        self.layout(caller, ino).map(|layout| control::encode(&layout))
+    }
+
+    fn layout(&self, caller: &Caller<'_>, ino: Ino) -> Result<Layout, Errno> {
         match self.answer(caller, Ask::Layout { ino })? {
-            Answer::Layout(layout) => Ok(control::encode(&layout)),
+            Answer::Layout(layout) => Ok(layout),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// A file's layout was changed: what is known of the file learns that before anybody opens it again.
+    fn learn_layout(&self, caller: &Caller<'_>, ino: Ino) -> Result<(), Errno> {
+        let file = self.meta.inodes.find(ino).and_then(|inode| inode.state().file.clone());
+        if let Some(file) = file {
+            file.set_layout(self.layout(caller, ino)?);
+        }
+        Ok(())
     }
 
     fn write_back(&self, ino: Ino) -> Result<(), Errno> {
@@ -99,7 +112,8 @@ impl Client {
             (FileKind::Regular, None) => return Err(Errno::EINVAL),
             _ => return Err(Errno::EOPNOTSUPP),
         };
-        self.change_xattr(caller, ino, act)
+        self.change_xattr(caller, ino, act)?;
+        if kind == FileKind::Regular { self.learn_layout(caller, ino) } else { Ok(()) }
     }
 
     /// Exchanges the data of two files that nobody has open.
@@ -115,10 +129,11 @@ impl Client {
             self.house.close_now(self, &inode);
         }
         let act = Act::SwapLayouts { one: (ino, generation), other: (other, other_generation) };
-        let done = self.change_xattr(caller, ino, act);
+        self.change_xattr(caller, ino, act)?;
         if let Some(inode) = self.meta.inodes.find(other) {
             inode.state().forget_attr();
         }
-        done
+        self.learn_layout(caller, ino)?;
+        self.learn_layout(caller, other)
     }
 }

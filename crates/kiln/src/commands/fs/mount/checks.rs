@@ -47,6 +47,8 @@ pub(super) fn directory(dir: &Path, nonempty: bool) -> anyhow::Result<PathBuf> {
     let real = dir.canonicalize().map_err(|error| explain(dir, &error))?;
     let here = mounts::all().context("failed to read the kernel's table of mounts")?;
     if let Some(mounted) = here.iter().find(|mounted| mounted.dir == real) {
+        // The kernel still knows what the directory of a dead mount was like; only what is in it cannot be read.
+        std::fs::read_dir(&real).map_err(|error| explain(dir, &error))?;
         anyhow::bail!("{} is mounted on {shown} already", mounted.fs);
     }
     let entries = std::fs::read_dir(&real);
