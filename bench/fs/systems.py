@@ -5,6 +5,7 @@ find their defaults, and nothing of them outlives the run.
 """
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -189,9 +190,9 @@ class Kiln(System):
         return run(self.binary, "--version").split()[-1]
 
     def start(self):
-        # Sockets lie in the data directory, and their paths have to be short.
         self.environment = dict(os.environ, KILN_DATA=str(self.disk / "kiln"))
-        self.kiln("up", "--nodes", str(self.nodes), "--detach")
+        self.spawn(self.binary, "up", "--nodes", str(self.nodes), env=self.environment)
+        self.wait("Kiln is ready", self.is_ready)
         self.kiln("fs", "create", VOLUME, *self.create_options)
         self.mount()
 
@@ -201,10 +202,11 @@ class Kiln(System):
     def unmount(self):
         self.kiln("fs", "umount", self.mountpoint)
 
-    def stop(self):
-        LIBC.umount2(os.fsencode(self.mountpoint), MNT_DETACH)
-        self.kiln("down", check=False)
-        super().stop()
+    def is_ready(self):
+        try:
+            return json.loads(self.kiln("status", "--json", check=False))["ready"]
+        except ValueError:
+            return False  # it does not answer yet
 
     def kiln(self, *arguments, check=True):
         return run(self.binary, *arguments, check=check, env=self.environment)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 import uuid
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def main(doc, act, arguments=None):
         remove_quietly(places[0])
         print(f"skipped: {why}")
         return
-    except Failed as failure:
+    except (Failed, OSError, subprocess.SubprocessError) as failure:
+        if not isinstance(failure, Failed):
+            traceback.print_exc()
         # Lines of its own: the message may be the output of a program.
         sys.exit(f"FAILED: {failure}\nleft as it was: {places[0]}\nrepeat with: {repeat_command()}")
     print(f"ok: {summary}")
