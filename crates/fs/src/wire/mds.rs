@@ -438,6 +438,8 @@ pub struct Reply {
     pub grants: Vec<Grant>,
     /// See the module: answers below a callback's number are stale.
     pub seq: u64,
+    /// The directories whose names a change changed, as they are after it, as far as the session holds their attributes.
+    pub dirs: Vec<Attr>,
 }
 
 /// What came of a request.
