@@ -100,7 +100,8 @@ impl Holding {
     /// Takes what a callback took.
     pub(super) fn take(&mut self, take: &Take) {
         match take {
-            Take::Meta => self.leases.meta = false,
+            // Without a name it can only be opened by who has it open, or asks.
+            Take::Meta | Take::Unlinked => self.leases.meta = false,
             Take::Name(name) if self.leases.names => {
                 self.without.push(name.clone());
                 // Two callbacks for names can be on their way when the bound is reached.
@@ -110,7 +111,7 @@ impl Holding {
             }
             Take::Names => self.drop_names(),
             Take::Data(mode) => self.leases.data = self.leases.data.min(*mode),
-            Take::Name(_) | Take::Unlinked => {}
+            Take::Name(_) => {}
         }
     }
 
