@@ -83,19 +83,41 @@ impl Bench {
     fn measure(&mut self, parent: Ino, count: &mut u64, size: u64) {
         println!("{size} entries");
         let grown = size - *count;
-        timed("create", grown, || (*count..size).for_each(|n| drop(self.make(parent, &name(n), file()))));
+        timed("create", grown, || {
+            for n in *count..size {
+                self.make(parent, &name(n), file());
+            }
+        });
         *count = size;
+        timed("what is left to save", grown, || self.save());
         let looked_up = SAMPLES.min(size);
-        timed("lookup", looked_up, || scattered(size).for_each(|n| self.lookup(parent, name(n), true)));
+        for what in ["lookup, first time", "lookup"] {
+            timed(what, looked_up, || scattered(size).for_each(|n| self.lookup(parent, name(n), true)));
+        }
         timed("lookup, not there", looked_up, || {
-            scattered(size).for_each(|n| self.lookup(parent, name(n + size), false));
+            scattered(size).for_each(|n| self.lookup(parent, [name(n), b"x".to_vec()].concat(), false));
         });
         timed("readdir with attributes", size, || self.list(parent));
         let removed = SAMPLES.min(size / 2);
         timed("unlink", removed, || (0..removed).for_each(|n| self.unlink(parent, name(n))));
+        timed("what is left to save", removed, || self.save());
         timed("create again", removed, || {
-            (0..removed).for_each(|n| drop(self.make(parent, &name(n), file())))
+            for n in 0..removed {
+                self.make(parent, &name(n), file());
+            }
         });
+    }
+
+    /// Waits until every row is in the table.
+    fn save(&self) {
+        loop {
+            let checkpoint = self.mdt.lock().expect("nobody panics").checkpoint();
+            match checkpoint {
+                Some(checkpoint) => checkpoint.run(),
+                None if self.mdt.lock().expect("nobody panics").is_saved() => return,
+                None => thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     fn act(&mut self, act: Act) -> Answer {
@@ -152,7 +174,7 @@ fn cpu() -> Duration {
 fn timed(what: &str, count: u64, run: impl FnOnce()) {
     let (begun, cpu_begun) = (Instant::now(), cpu());
     run();
-    let (took, cpu_took) = (begun.elapsed(), cpu() - cpu_begun);
+    let (took, cpu_took) = (begun.elapsed(), cpu().saturating_sub(cpu_begun));
     let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
     println!(
         "  {what:24} {:8.0}/s {:7.2} us, CPU {:7.2} us",

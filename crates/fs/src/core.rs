@@ -2,6 +2,8 @@
 
 pub mod attr;
 pub mod changelog;
+pub mod clean;
+pub mod dirty;
 pub mod errno;
 pub mod grants;
 pub mod ids;
@@ -10,8 +12,13 @@ pub mod leases;
 pub mod locks;
 pub mod namespace;
 pub mod placement;
+pub mod ranges;
+pub mod readahead;
+pub mod split;
+pub mod target;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;
 pub use ids::{Fid, Ino, ObjectId, OstIndex, SessionId, Xid};
 pub use layout::{Component, Extent, Layout, Pattern, Spread};
+pub use target::Role;

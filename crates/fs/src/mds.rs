@@ -31,6 +31,7 @@ use crate::core::{Errno, SessionId};
 use crate::wire;
 use crate::wire::mds::Request;
 use crate::wire::mgs::Ost;
+use crate::wire::oss::Space;
 
 mod ask;
 mod change;
@@ -164,6 +165,11 @@ impl Mds {
         self.server.lock().sessions.list()
     }
 
+    /// Space and inodes of its MDT.
+    pub fn space(&self) -> Result<Space, Errno> {
+        self.server.lock().mdt.space()
+    }
+
     /// Why its MDT answers `EIO` to everything, if it does: the process should end, and recover at its next start.
     pub fn failed(&self) -> Option<Arc<str>> {
         self.server.lock().mdt.failed()
@@ -212,7 +218,7 @@ impl Service for Mds {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         match call.decode()? {
             wire::Request::Mds(request) => self.server.handle(request, &call.bulk, replies),
-            wire::Request::Mgs(_) | wire::Request::Oss(_) => {
+            wire::Request::Mgs(_) | wire::Request::Oss(_) | wire::Request::Node(_) => {
                 Err(Fault::new(Status::BadRequest, "here is an MDS, and nothing else"))
             }
         }

@@ -1,1 +1,102 @@
-//! To be written.
+//! The object storage server: the data of files, as objects of the OSTs of this node.
+//!
+//! - [`Objects`]: what stores objects; ten verbs with a contract.
+//! - [`DirectoryObjects`]: one sparse file for each object in a directory. docs/formats/fs-objects.md describes it. It stands
+//!   on the operating system directly and not on `kiln_world::Disk`: an object is a thin wrap of a file whose holes, space
+//!   and page cache are the kernel's, which that trait does not have, and nothing here has an order of writes that a crash
+//!   could catch in the middle.
+//! - [`Ost`]: one target: answers requests, keeps out sessions that were evicted.
+//! - [`Oss`]: the targets of a node, which come and go while it runs.
+//!
+//! Requests of one object run side by side, as many as come: what two writes of the same bytes leave behind is one or the
+//! other, and who must not meet is kept apart by leases of the MDS.
+
+mod buffers;
+mod directory;
+mod durable;
+mod error;
+mod fences;
+mod label;
+mod lock;
+mod objects;
+mod ost;
+mod shelf;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kiln_net::Fault;
+use kiln_net::blocking::Replies;
+
+pub use directory::DirectoryObjects;
+pub use error::TargetError;
+pub use label::Label;
+pub use objects::Objects;
+pub use ost::{Answer, Ost};
+
+use crate::core::{Errno, OstIndex};
+use crate::wire::oss::Request;
+
+/// A target that may be taken away while its neighbours are served.
+#[derive(Debug)]
+struct Place {
+    label: Label,
+    /// Requests hold it for reading; `None` once the target was taken away.
+    ost: RwLock<Option<Ost>>,
+}
+
+/// The OSTs of a node.
+#[derive(Debug, Default)]
+pub struct Oss {
+    places: RwLock<Vec<Arc<Place>>>,
+}
+
+impl Oss {
+    /// Serves nothing yet.
+    pub fn new() -> Oss {
+        Oss::default()
+    }
+
+    /// Serves a target from now on, instead of one of the same filesystem and index if there is one.
+    pub fn add(&self, ost: Ost) {
+        let label = ost.label().clone();
+        self.remove(&label.fs, label.index);
+        let place = Arc::new(Place { label, ost: RwLock::new(Some(ost)) });
+        self.places.write().unwrap_or_else(PoisonError::into_inner).push(place);
+    }
+
+    /// Serves a target no longer. When this returns, what was under way is over and the target may be served elsewhere.
+    /// `false` when it was not served.
+    pub fn remove(&self, fs: &str, index: OstIndex) -> bool {
+        let Some(place) = self.find(fs, index) else { return false };
+        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|other| !Arc::ptr_eq(other, &place));
+        drop(places);
+        place.ost.write().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
+    /// The labels of the targets that are served.
+    pub fn served(&self) -> Vec<Label> {
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        places.iter().map(|place| place.label.clone()).collect()
+    }
+
+    /// Answers a request; blocks as long as the disk needs.
+    pub fn handle(&self, request: &Request, bulk: &[u8], replies: &mut Replies) -> Result<(), Fault> {
+        self.answer(request, bulk).send(replies)
+    }
+
+    /// As [`Oss::handle`], to be sent when no lock is held any more: a client that does not take its answer holds up nobody.
+    pub fn answer(&self, request: &Request, bulk: &[u8]) -> Answer {
+        let Some(place) = self.find(&request.fs, request.ost) else { return Answer::refused(Errno::ENODEV) };
+        let ost = place.ost.read().unwrap_or_else(PoisonError::into_inner);
+        ost.as_ref().map_or_else(|| Answer::refused(Errno::ENODEV), |ost| ost.answer(request, bulk))
+    }
+
+    fn find(&self, fs: &str, index: OstIndex) -> Option<Arc<Place>> {
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        places.iter().find(|place| place.label.fs == fs && place.label.index == index).cloned()
+    }
+}

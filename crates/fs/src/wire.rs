@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod mds;
 pub mod mgs;
+pub mod node;
 pub mod oss;
 
 /// Version of the messages; a peer with another one is refused when it says hello.
@@ -30,6 +31,8 @@ pub enum Request {
     Mds(mds::Request),
     /// To an OSS.
     Oss(oss::Request),
+    /// To the node itself.
+    Node(node::Request),
 }
 
 #[cfg(test)]

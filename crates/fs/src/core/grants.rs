@@ -2,7 +2,7 @@
 
 use super::leases::{LeaseTable, OpenMode, Touch};
 use super::{Attr, Ino, SessionId, namespace};
-use crate::wire::mds::{Act, Answer, Ask, DataLease, Leases};
+use crate::wire::mds::{Act, Answer, Ask, DataLease, Leases, Make};
 
 /// Attributes, and nothing else.
 pub const META: Leases = Leases { meta: true, names: false, data: DataLease::None };
@@ -96,12 +96,17 @@ pub fn kept_of_act(act: &Act, answer: &Answer) -> Vec<Want> {
         }
         _ => None,
     };
+    // Of a directory that it made a session knows every name: none.
+    let names = match (act, answer) {
+        (Act::Make { what: Make::Directory, .. }, Answer::Entry(attr)) => Some(Want::Name(attr.ino, Vec::new())),
+        _ => None,
+    };
     let ino = match (act, answer) {
         (_, Answer::Entry(attr) | Answer::Attr(attr)) => Some(attr.ino),
         (Act::Place { ino, .. } | Act::SetLayout { ino, .. }, _) => Some(*ino),
         _ => None,
     };
-    name.into_iter().chain(ino.map(|ino| Want::Leases(ino, META))).collect()
+    name.into_iter().chain(names).chain(ino.map(|ino| Want::Leases(ino, META))).collect()
 }
 
 /// The attributes in an answer.

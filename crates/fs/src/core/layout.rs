@@ -212,6 +212,13 @@ impl Spread {
     }
 }
 
+impl Component {
+    /// It must get objects before it is written.
+    pub fn lacks_objects(&self) -> bool {
+        matches!(&self.pattern, Pattern::Raid0 { objects, .. } if objects.is_empty())
+    }
+}
+
 impl Layout {
     /// The pieces of `len` bytes from `offset`, in order. A range beyond the largest offset is cut.
     pub fn pieces(&self, offset: u64, len: u64) -> Pieces<'_> {
@@ -250,7 +257,7 @@ impl Layout {
 }
 
 /// How much of the `nth` of `count` objects a file of `size` bytes fills.
-fn object_length(size: u64, stripe: u64, count: u64, nth: u64) -> u64 {
+pub(super) fn object_length(size: u64, stripe: u64, count: u64, nth: u64) -> u64 {
     let (stripes, rest) = (size / stripe, size % stripe);
     let (rounds, last) = (stripes / count, stripes % count);
     let whole = rounds * stripe;

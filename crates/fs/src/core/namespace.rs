@@ -11,7 +11,7 @@
 //! that is refused changes no row. **Invariant:** permissions are not looked at here; the kernel of the client does that.
 //!
 //! - [`keys`], [`rows`]: where rows are, and how changes lie over them until they are kept.
-//! - [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to its names.
+//! - [`filesystem`], [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to them.
 //! - [`make`], [`rename`], [`attributes`], [`xattr`], [`acl`], [`data`], [`striping`]: what acts do.
 //! - [`replies`], [`todo`]: what sessions were answered; what is to be done at the OSTs.
 
@@ -21,6 +21,7 @@ mod attributes;
 mod command;
 mod data;
 mod directory;
+mod filesystem;
 mod inode;
 mod keys;
 mod links;
@@ -39,9 +40,10 @@ mod xattr;
 pub use ask::{Asked, ask};
 pub use command::{Command, Outcome, What};
 pub use data::PAGE_BYTES;
+pub use filesystem::{Usage, format, orphans, usage};
 pub use inode::LINKS_MAX;
 pub use replies::{REPLIES_MAX, reply_to, sessions};
 pub use rows::{Changes, Each, Over, Rows};
 pub use todo::{Todo, TodoId, todo};
 pub use touch::{Touch, touches};
-pub use transaction::{Usage, apply, format, orphans, usage};
+pub use transaction::apply;

@@ -50,6 +50,11 @@ impl Server {
             return Ok(Attempt::Wait(needs?.plan.touches));
         }
         let needs = needs?;
+        if moves_open_data(state, request.session, &request.change.act)
+            && state.mdt.reply_to(request.session, request.change.xid)?.is_none()
+        {
+            return Err(Errno::EBUSY.into());
+        }
         let osts = match self.choose_osts(state, &request.change.act) {
             Choice::Osts(osts) => osts,
             Choice::Full => return Err(Errno::ENOSPC.into()),
@@ -171,6 +176,16 @@ fn opens(state: &State, act: &Act) -> Option<Ino> {
     };
     let found = find(state, *parent, name)?;
     (found.1 == FileKind::Regular).then_some(found.0)
+}
+
+/// Whether a change puts the data of a file elsewhere that another session has open, and so knows where it was.
+fn moves_open_data(state: &State, session: SessionId, act: &Act) -> bool {
+    let open = |ino: &Ino| state.leases.others(session, *ino).open;
+    match act {
+        Act::SetLayout { ino, .. } => open(ino),
+        Act::SwapLayouts { one: (one, _), other: (other, _) } => open(one) || open(other),
+        _ => false,
+    }
 }
 
 fn find(state: &State, parent: Ino, name: &[u8]) -> Option<(Ino, FileKind)> {

@@ -49,7 +49,7 @@ use crate::wire::oss::Space;
 pub struct Settings {
     /// A checkpoint is due after so many commands. A start applies as many again.
     pub checkpoint_commands: usize,
-    /// And when the rows in memory take so many bytes. They never take more than three times that.
+    /// And when the rows in memory take so many bytes. They never take much more than four times that.
     pub checkpoint_bytes: usize,
     /// And when the oldest of them is of this age.
     pub checkpoint_age: Duration,
@@ -251,6 +251,11 @@ impl Mdt {
         }
         let saving = self.saving.as_mut()?;
         saving.begin(&self.table, &self.journal, &self.latch)
+    }
+
+    /// Whether all that was changed is in the table, durably.
+    pub fn is_saved(&self) -> bool {
+        self.fresh.commands == 0 && self.saving.as_ref().is_none_or(Saving::is_done)
     }
 
     /// Ends it in good order: with a checkpoint, so that nothing is left in the journal.

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::{Errno, ObjectId, OstIndex, SessionId};
 
+/// Objects in one request.
+pub const OBJECTS_MAX: usize = 4096;
+
 /// A request; every one may be repeated, and then does what it did or nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -61,7 +64,8 @@ pub enum Op {
         /// How many bytes.
         len: u64,
     },
-    /// Sets space aside; bytes that were not written read as zeros. The length changes unless `keep_size`.
+    /// Sets space aside; bytes that were not written read as zeros. The object's length grows to cover them; the file's is
+    /// what the MDT says.
     Allocate {
         /// Which object.
         object: ObjectId,
@@ -79,19 +83,19 @@ pub enum Op {
         /// The next hole, not the next data.
         hole: bool,
     },
-    /// Makes objects durable. Objects that are not there are durable.
+    /// Makes objects durable, and that they are not there where they are not.
     Sync {
-        /// Which.
+        /// Which; at most [`OBJECTS_MAX`].
         objects: Vec<ObjectId>,
     },
     /// Lengths and space: [`Reply::Stats`] in the order of the question.
     Stat {
-        /// Which.
+        /// Which; at most [`OBJECTS_MAX`].
         objects: Vec<ObjectId>,
     },
     /// Removes objects and gives their space back.
     Destroy {
-        /// Which.
+        /// Which; at most [`OBJECTS_MAX`].
         objects: Vec<ObjectId>,
     },
     /// Space of the OST.

@@ -1,6 +1,7 @@
 //! What each path answers.
 
 mod amqp;
+mod fs;
 mod topics;
 mod users;
 
@@ -20,7 +21,9 @@ use kiln_world::Clock;
 use serde::Serialize;
 
 use super::ask::{Ask, Fault};
-use super::model::{self, AmqpStatus, FlowStatus, JobsStatus, KafkaStatus, TaskTotals};
+use crate::fs::admin::Admin;
+
+use super::model::{self, AmqpStatus, FlowStatus, FsStatus, JobsStatus, KafkaStatus, TaskTotals};
 
 /// Rows of the recorder in one answer.
 const TASKS_MAX: usize = 10_000;
@@ -47,6 +50,8 @@ pub(crate) struct Routes {
     pub jobs: Jobs,
     /// The flows.
     pub flow: Arc<Service>,
+    /// The filesystems.
+    pub fs: Admin,
     /// The recorder's rows.
     pub ledger: Ledger,
     /// The time.
@@ -65,6 +70,7 @@ impl Routes {
             ["api", "topics", rest @ ..] => self.topics(&ask, rest).await,
             ["api", "groups", rest @ ..] => self.groups(&ask, rest),
             ["api", "amqp", rest @ ..] => self.broker(&ask, rest).await,
+            ["api", "fs", rest @ ..] => self.filesystems(&ask, rest).await,
             ["api", "users" | "vhosts" | "permissions", ..] => self.accounts(&ask, &path[1..]).await,
             other => self.look(&ask, other).await,
         }
@@ -101,6 +107,7 @@ impl Routes {
             amqp: self.amqp_status(),
             jobs: self.jobs_status().await?,
             flows: self.flows(),
+            filesystems: self.filesystem_status().await?,
             tasks: totals(&self.ledger.totals().map_err(Fault::failed)?),
         })
     }
@@ -143,6 +150,10 @@ impl Routes {
         }
         status.inactive += stats.inactive_purged;
         Ok(status)
+    }
+
+    async fn filesystem_status(&self) -> Result<Vec<FsStatus>, Fault> {
+        Ok(self.fs.list().await.map_err(Fault::failed)?.iter().map(FsStatus::of).collect())
     }
 
     fn flows(&self) -> Vec<FlowStatus> {
@@ -206,12 +217,25 @@ impl Routes {
                 metrics.counter("kiln_flow_events", "Events at each hop of a flow", &labels).inc_by(count);
             }
         }
+        for fs in &services.filesystems {
+            filesystem_metrics(&metrics, fs);
+        }
         let intake = self.flow.intake();
         metrics.counter("kiln_syslog_lines", "Lines received", &[]).inc_by(intake.lines);
         metrics.counter("kiln_syslog_dropped", "Datagrams dropped", &[]).inc_by(intake.dropped);
         metrics.counter("kiln_syslog_truncated", "Lines cut", &[]).inc_by(intake.truncated);
         Ok((Metrics::CONTENT_TYPE, metrics.text().into()))
     }
+}
+
+fn filesystem_metrics(metrics: &Metrics, fs: &FsStatus) {
+    let set = |name, help, value: u64| metrics.gauge(name, help, &[("fs", &fs.name)]).set(value as i64);
+    set("kiln_fs_targets", "Targets of a filesystem", fs.targets as u64);
+    set("kiln_fs_targets_serving", "Targets that are served", fs.serving as u64);
+    set("kiln_fs_clients", "Clients that have the filesystem mounted", fs.clients as u64);
+    set("kiln_fs_files", "Inodes of the filesystem", fs.files);
+    set("kiln_fs_total_bytes", "Space of all OSTs", fs.total);
+    set("kiln_fs_used_bytes", "Space that is used on the OSTs", fs.used);
 }
 
 fn totals(totals: &Totals) -> TaskTotals {

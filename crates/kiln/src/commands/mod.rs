@@ -4,6 +4,7 @@ mod amqp;
 mod config;
 mod demo;
 mod flow;
+mod fs;
 mod group;
 mod status;
 mod tasks;
@@ -63,6 +64,9 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
         Command::Down { timeout } => up::down(&data, std::time::Duration::from_secs(timeout)),
         Command::Node { rank } => crate::node::run(&data, rank),
         Command::Flux { arguments } => flux(cli.data.as_deref(), arguments),
+        Command::Lfs { arguments } => Ok(crate::lfs::main(arguments)),
+        Command::Fs(crate::cli::Fs::Mount(arguments)) => fs::mount(&data, &arguments),
+        Command::Fs(crate::cli::Fs::Umount { dir, lazy }) => fs::umount(&data, &dir, lazy),
         Command::Config(verb) => config::run(&data, verb),
         Command::Flow(crate::cli::Flow::Test { rule, file, config, json, samples }) => {
             flow::test(&data, &rule, &file, config.as_deref(), json, samples)
@@ -75,6 +79,7 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
                 Command::Group(verb) => group::run(&data, verb).await,
                 Command::Amqp(verb) => amqp::run(&data, verb).await,
                 Command::Flow(verb) => flow::run(&data, verb).await,
+                Command::Fs(verb) => fs::run(&data, verb).await,
                 Command::Tasks(arguments) => tasks::run(&data, &arguments).await,
                 _ => unreachable!("handled above"),
             }

@@ -190,7 +190,7 @@ impl Outgoing {
         header.encode(&mut &mut self.head[..HEADER_BYTES]);
         let head = IoSlice::new(&self.head);
         match bulk {
-            [] => socket.send_all(&mut [head])?,
+            _ if bulk_len == 0 => socket.send_all(&mut [head])?,
             [one] => socket.send_all(&mut [head, IoSlice::new(one)])?,
             many => {
                 let parts = many.iter().map(|part| IoSlice::new(part));

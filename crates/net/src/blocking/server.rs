@@ -110,7 +110,7 @@ impl Replies {
     }
 
     fn send<T: Serialize>(&mut self, kind: Kind, reply: &T, bulk: &[&[u8]]) -> Result<(), Fault> {
-        debug_assert!(!self.over, "an answer after the last one");
+        assert!(!self.over, "an answer after the last one");
         if self.broken {
             return Err(Gone.into());
         }

@@ -135,8 +135,13 @@ impl Socket {
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             let now = &parts[..parts.len().min(SLICES_MAX)];
-            // MSG_NOSIGNAL: a peer that is gone is an error of this connection, not a signal to the process.
-            match socket::sendmsg::<()>(self.raw(), now, &[], MsgFlags::MSG_NOSIGNAL, None) {
+            // A peer that is gone is an error of this connection, not a signal to the process.
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            let sent = match now {
+                [one] => socket::send(self.raw(), one, flags),
+                many => socket::sendmsg::<()>(self.raw(), many, &[], flags, None),
+            };
+            match sent {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(sent) => IoSlice::advance_slices(&mut parts, sent),
                 Err(Errno::EINTR) => {}

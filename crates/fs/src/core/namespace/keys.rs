@@ -4,9 +4,9 @@ use super::inode::Link;
 use super::todo::TodoId;
 use crate::core::{Ino, SessionId};
 
-/// Row of [`super::inode::Counters`].
+/// Row of [`super::filesystem::Counters`].
 pub(super) const COUNTERS: &[u8] = b"C";
-/// Row of [`super::inode::Filesystem`].
+/// Row of [`super::filesystem::Filesystem`].
 pub(super) const FILESYSTEM: &[u8] = b"F";
 
 const INODE: u8 = b'I';

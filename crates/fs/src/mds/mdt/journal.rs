@@ -1,5 +1,6 @@
 //! The journal: every command, in the order in which they were applied.
 
+use std::error::Error;
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -123,8 +124,8 @@ fn decode(bytes: &[u8]) -> Result<Command, String> {
     }
 }
 
-fn journal_error(error: impl ToString) -> OpenError {
-    OpenError::Journal(error.to_string())
+fn journal_error(error: impl Into<Box<dyn Error>>) -> OpenError {
+    OpenError::Journal(error.into().to_string())
 }
 
 /// Waits for the group commit of everything up to a moment.

@@ -1,7 +1,8 @@
 //! Golden bytes: rows as they lie on disks. docs/formats/fs-mdt.md describes them.
 
 use super::super::directory::{Entry, Named};
-use super::super::inode::{Body, Counters, Directory, File, Filesystem, Home, Inode, Link};
+use super::super::filesystem::{Counters, Filesystem};
+use super::super::inode::{Body, Directory, File, Home, Inode, Link};
 use super::super::rows::Row;
 use super::*;
 use crate::core::FileKind;

@@ -1,0 +1,359 @@
+//! Writing back: from memory to the servers, what was written, and then how long the file is.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, MutexGuard};
+
+use crate::core::dirty::{CHUNK_BYTES, Chunk};
+use crate::core::layout::Place;
+use crate::core::ranges::{Share, Ticket};
+use crate::core::split::runs;
+use crate::core::{Attr, Errno, Extent, Layout, ObjectId, OstIndex};
+use crate::wire::DATA_BYTES_MAX;
+use crate::wire::oss::{OBJECTS_MAX, Op, Reply};
+
+use super::file::{Growth, State, now};
+use super::mount::Job;
+use super::osts::Ask;
+use super::{FileData, Mds, Written};
+
+/// Chunks that are written back together.
+const CHUNKS_MAX: usize = DATA_BYTES_MAX as usize / CHUNK_BYTES as usize;
+
+/// Dirty data on its way to the servers. It does not change any more.
+#[derive(Debug)]
+pub(super) struct Flight {
+    tickets: Vec<Ticket>,
+    /// One behind the other. **Invariant:** the inline component's chunk flies alone.
+    chunks: Vec<Chunk>,
+    inline: bool,
+}
+
+/// Which chunks are written back.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pick {
+    /// Those that are complete, except the inline one, and those that somebody waits for.
+    Ready,
+    /// Those that have been dirty since this stamp or longer.
+    Until(u64),
+}
+
+impl Flight {
+    /// The bytes in a range, in order.
+    pub(super) fn segments(&self, extent: Extent) -> impl Iterator<Item = (u64, &[u8])> {
+        self.chunks.iter().flat_map(move |chunk| chunk.segments(extent))
+    }
+
+    fn stamp(&self) -> u64 {
+        self.chunks.iter().map(Chunk::stamp).min().unwrap_or(u64::MAX)
+    }
+
+    fn cost(&self) -> u64 {
+        self.chunks.iter().map(Chunk::cost).sum()
+    }
+
+    /// The stretches without a gap, in order.
+    fn stretches(&self) -> Vec<Extent> {
+        let mut stretches: Vec<Extent> = Vec::new();
+        for next in self.chunks.iter().flat_map(Chunk::stretches) {
+            match stretches.last_mut().filter(|last| last.end == next.start) {
+                Some(last) => last.end = next.end,
+                None => stretches.push(next),
+            }
+        }
+        stretches
+    }
+}
+
+impl FileData {
+    /// Everything written so far is with the OSTs and the MDS, not necessarily durable. Tells a failure of an earlier
+    /// write-back once; what could not be written is dropped then.
+    pub fn flush(&self) -> Result<(), Errno> {
+        let outcome = self.write_back();
+        let mut state = self.alive()?;
+        let Some(error) = state.error.take() else { return outcome };
+        state.failed.remove(Extent { start: 0, end: u64::MAX });
+        self.settle(&mut state);
+        self.notify();
+        Err(error)
+    }
+
+    /// [`FileData::flush`], and durable at the OSTs; the caller then asks the MDS to sync.
+    pub fn sync(&self) -> Result<(), Errno> {
+        self.flush()?;
+        let unsynced = self.alive()?.unsynced.clone();
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let asks = by_ost(unsynced.keys().copied(), |objects| Op::Sync { objects });
+        for answer in self.mount.osts.ask_all(&asks, &self.gone) {
+            self.heed(answer)?;
+        }
+        // What was written meanwhile has another stamp, and stays.
+        self.lock().unsynced.retain(|object, stamp| unsynced.get(object) != Some(stamp));
+        Ok(())
+    }
+
+    /// A thread of the mount helps to write back.
+    pub(super) fn help(&self) {
+        loop {
+            let mut state = self.lock();
+            let Some(flight) = state.depart(Pick::Ready) else {
+                state.helpers -= 1;
+                return;
+            };
+            self.call_help(state);
+            self.fly(&flight);
+        }
+    }
+
+    /// Another thread may help where there is more to do.
+    fn call_help(&self, mut state: MutexGuard<'_, State>) {
+        let help = self.wants_help(&mut state);
+        drop(state);
+        if help && let Some(me) = self.me.upgrade() {
+            self.mount.push(Job::WriteBack(me));
+        }
+    }
+
+    /// Whether a thread of the mount shall help; it must be asked then.
+    pub(super) fn wants_help(&self, state: &mut State) -> bool {
+        let wants = state.helpers < self.mount.settings.workers && state.ready().next().is_some();
+        state.helpers += usize::from(wants);
+        wants
+    }
+
+    /// The data has been held back for long enough.
+    pub(super) fn flush_in_background(&self) {
+        self.aged();
+        if let Err(error) = self.write_back() {
+            self.lock().error.get_or_insert(error);
+        }
+    }
+
+    /// Writes everything back that is dirty now, and tells the MDS. A failure to write is kept, not answered.
+    fn write_back(&self) -> Result<(), Errno> {
+        let mut state = self.alive()?;
+        state.stamp += 1;
+        let (mark, growth) = (state.stamp, state.growth(state.size));
+        state.forced = mark;
+        loop {
+            if let Some(flight) = state.depart(Pick::Until(mark)) {
+                self.call_help(state);
+                self.fly(&flight);
+            } else if let Some(key) = state.due(mark) {
+                self.fly_when_free(state, key)?;
+            } else if state.flying.iter().any(|flight| flight.stamp() <= mark) {
+                drop(self.wait(state)?);
+            } else {
+                break;
+            }
+            state = self.alive()?;
+        }
+        drop(state);
+        let blocks = self.blocks()?;
+        self.tell(growth, blocks)
+    }
+
+    /// Writes a chunk back where others are at work: after them.
+    fn fly_when_free(&self, state: MutexGuard<'_, State>, key: u64) -> Result<(), Errno> {
+        let bounds = state.dirty.bounds(key);
+        let limit = state.cut_limit();
+        let extent = Extent { start: bounds.start, end: bounds.end.min(limit) };
+        let ticket = self.claim(state, extent, Share::Exclusive)?;
+        let mut state = self.lock();
+        let limit = state.cut_limit().min(extent.end);
+        let flight = state.take(key, ticket, limit);
+        drop(state);
+        self.fly(&flight);
+        Ok(())
+    }
+
+    /// Brings a flight to the servers.
+    pub(super) fn fly(&self, flight: &Arc<Flight>) {
+        let outcome = if flight.inline { self.carry_inline(flight) } else { self.carry(flight) };
+        let outcome = self.heed(outcome);
+        let mut state = self.lock();
+        state.flying.retain(|flying| !Arc::ptr_eq(flying, flight));
+        state.flying_cost -= flight.cost();
+        for ticket in &flight.tickets {
+            state.ranges.release(*ticket);
+        }
+        match outcome {
+            _ if self.is_gone() => {}
+            Ok(()) => flight.stretches().into_iter().for_each(|stretch| state.landed(stretch)),
+            Err(error) => {
+                tracing::warn!(ino = self.ino.0, %error, "written data cannot be written back");
+                state.error.get_or_insert(error);
+                for (at, data) in flight.segments(Extent { start: 0, end: u64::MAX }) {
+                    state.failed.write(at, data, 0);
+                }
+            }
+        }
+        self.settle(&mut state);
+        self.notify();
+    }
+
+    fn carry(&self, flight: &Flight) -> Result<(), Errno> {
+        let stretches = flight.stretches();
+        let (Some(first), Some(last)) = (stretches.first(), stretches.last()) else { return Ok(()) };
+        let layout = self.placed(Extent { start: first.start, end: last.end })?;
+        let asks = stretches.iter().flat_map(|stretch| writes(flight, &layout, *stretch));
+        self.send_writes(&asks.collect::<Vec<_>>(), false)
+    }
+
+    fn carry_inline(&self, flight: &Flight) -> Result<(), Errno> {
+        for stretch in flight.stretches() {
+            let segments: Vec<&[u8]> = flight.segments(stretch).map(|(_, data)| data).collect();
+            let joined = if segments.len() > 1 { segments.concat() } else { Vec::new() };
+            let data = if segments.len() > 1 { &joined } else { segments[0] };
+            let state = self.lock();
+            let mtime = state.mtime.unwrap_or_else(now);
+            self.telling(state, |mds| mds.write_inline(self.ino, stretch.start, data, mtime))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the MDS what it does not know: how far the file reaches at least, when it was written, what its objects use.
+    pub(super) fn tell(&self, growth: Growth, blocks: Option<u64>) -> Result<(), Errno> {
+        let mut state = self.alive()?;
+        let size = state.grown(growth);
+        let kill_suid_sgid = std::mem::take(&mut state.kill_suid_sgid);
+        let written = Written { size, mtime: state.untold_mtime(), blocks, kill_suid_sgid };
+        if size <= state.told.size && written.mtime.is_none() && blocks.is_none() && !kill_suid_sgid {
+            return Ok(());
+        }
+        state.retold();
+        let outcome = self.telling(state, |mds| mds.written(self.ino, written));
+        if outcome.is_err() {
+            let mut state = self.lock();
+            state.kill_suid_sgid |= kill_suid_sgid;
+            state.blocks_due |= blocks.is_some();
+        }
+        outcome
+    }
+
+    /// Calls the MDS with what changes a size or a time there, and learns from the answer.
+    pub(super) fn telling(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        call: impl FnOnce(&dyn Mds) -> Result<Attr, Errno>,
+    ) -> Result<(), Errno> {
+        state.telling += 1;
+        drop(state);
+        let outcome = self.heed(call(&*self.mount.mds));
+        let mut state = self.lock();
+        state.telling -= 1;
+        self.notify();
+        state.learn(&outcome?);
+        self.settle(&mut state);
+        Ok(())
+    }
+
+    /// What the objects use, in units of 512 bytes, where it may have changed. The objects of a file that is dense cannot
+    /// use more as long as it does not grow.
+    fn blocks(&self) -> Result<Option<u64>, Errno> {
+        let mut state = self.alive()?;
+        let dense = state.size <= state.told.size && state.told.blocks >= state.size.div_ceil(512);
+        if !std::mem::take(&mut state.blocks_due) || dense {
+            return Ok(None);
+        }
+        let layout = Arc::clone(&state.layout);
+        drop(state);
+        let asks = by_ost(layout.objects(), |objects| Op::Stat { objects });
+        let blocks = self.mount.osts.ask_all(&asks, &self.gone).into_iter().map(|answer| match answer? {
+            (Reply::Stats(stats), _) => Ok(stats.iter().map(|stat| stat.blocks).sum::<u64>()),
+            _ => Err(Errno::EIO),
+        });
+        let blocks = self.heed(blocks.sum());
+        if blocks.is_err() {
+            self.lock().blocks_due = true;
+        }
+        blocks.map(Some)
+    }
+}
+
+impl State {
+    /// Takes a flight out of what is dirty; `None` when there is nothing, or others are at work where it is.
+    pub(super) fn depart(&mut self, pick: Pick) -> Option<Arc<Flight>> {
+        let limit = self.cut_limit();
+        let State { dirty, ranges, layout, forced, .. } = &mut *self;
+        let free = |key: u64| {
+            let extent = dirty.extent(key)?;
+            let extent = Extent { end: extent.end.min(limit), ..extent };
+            let ticket = (extent.start < limit).then(|| ranges.try_claim(extent, Share::Exclusive))??;
+            Some((key, ticket))
+        };
+        let (key, ticket) = match pick {
+            Pick::Ready => {
+                let inline = layout.inline_bytes();
+                let complete = dirty.complete().filter(|key| *key >= inline);
+                complete.chain(dirty.due(*forced, limit)).find_map(free)
+            }
+            Pick::Until(stamp) => dirty.due(stamp, limit).find_map(free),
+        }?;
+        Some(self.take(key, ticket, limit))
+    }
+
+    /// Takes a chunk, which `ticket` has claimed, and complete ones behind it.
+    fn take(&mut self, key: u64, ticket: Ticket, limit: u64) -> Arc<Flight> {
+        let mut flight = Flight { tickets: vec![ticket], chunks: Vec::new(), inline: false };
+        flight.chunks.extend(self.dirty.take(key, limit));
+        flight.inline = key < self.layout.inline_bytes();
+        let mut next = self.dirty.bounds(key).end;
+        while !flight.inline && flight.chunks.len() < CHUNKS_MAX && self.dirty.is_complete(next) {
+            let bounds = self.dirty.bounds(next);
+            if bounds.end > limit {
+                break;
+            }
+            let Some(ticket) = self.ranges.try_claim(bounds, Share::Exclusive) else { break };
+            flight.tickets.push(ticket);
+            flight.chunks.extend(self.dirty.take(next, limit));
+            next = bounds.end;
+        }
+        let flight = Arc::new(flight);
+        self.flying_cost += flight.cost();
+        self.flying.push(Arc::clone(&flight));
+        flight
+    }
+
+    /// The chunks that threads of the mount may write back.
+    fn ready(&self) -> impl Iterator<Item = u64> + '_ {
+        let inline = self.layout.inline_bytes();
+        let complete = self.dirty.complete().filter(move |key| *key >= inline);
+        complete.chain(self.dirty.due(self.forced, self.cut_limit()))
+    }
+
+    /// A chunk that has been dirty since `mark` or longer.
+    fn due(&self, mark: u64) -> Option<u64> {
+        self.dirty.due(mark, self.cut_limit()).next()
+    }
+}
+
+/// The requests that write a stretch of a flight.
+fn writes<'f>(flight: &'f Flight, layout: &Layout, stretch: Extent) -> Vec<Ask<'f>> {
+    let asks = runs(layout, stretch, DATA_BYTES_MAX.into()).into_iter().filter_map(|run| {
+        let Place::Object { ost, object, offset } = run.place else { return None };
+        let bulk: Vec<&[u8]> =
+            run.parts.iter().flat_map(|part| flight.segments(*part)).map(|(_, data)| data).collect();
+        let crc = bulk.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+        Some(Ask { ost, op: Op::Write { object, offset, crc, sync: false }, bulk })
+    });
+    asks.collect()
+}
+
+/// Questions to the OSTs about their objects.
+fn by_ost(
+    objects: impl Iterator<Item = (OstIndex, ObjectId)>,
+    question: impl Fn(Vec<ObjectId>) -> Op,
+) -> Vec<Ask<'static>> {
+    let mut groups = BTreeMap::<OstIndex, Vec<ObjectId>>::new();
+    for (ost, object) in objects {
+        groups.entry(ost).or_default().push(object);
+    }
+    let mut asks = Vec::with_capacity(groups.len());
+    for (ost, objects) in groups {
+        let parts = objects.chunks(OBJECTS_MAX).map(<[ObjectId]>::to_vec);
+        asks.extend(parts.map(|part| Ask { ost, op: question(part), bulk: Vec::new() }));
+    }
+    asks
+}

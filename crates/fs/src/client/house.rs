@@ -1,0 +1,220 @@
+//! What a mount does in its spare time: it tells the MDS which files are closed and which leases it does not need, and that
+//! the session lives.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Client;
+use super::cache::{Inode, everything};
+use super::data::{FileData, Mds};
+use super::session::Waiter;
+use crate::core::Ino;
+use crate::wire::mds::{Ask, Leases};
+
+/// How long the MDS is not told of a closed file: programs open the same files again and again.
+const LINGER: Duration = Duration::from_millis(500);
+/// Files and leases in one message.
+const BATCH_MAX: usize = 512;
+
+#[derive(Default)]
+struct Todo {
+    /// Files whose last handle is gone.
+    closed: BTreeSet<Ino>,
+    /// Inodes that the kernel does not refer to any more.
+    dropped: BTreeSet<Ino>,
+    ended: bool,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct House {
+    todo: Mutex<Todo>,
+    more: Condvar,
+}
+
+impl House {
+    fn todo(&self) -> MutexGuard<'_, Todo> {
+        self.todo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last handle of a file is gone.
+    pub(crate) fn closed(&self, ino: Ino) {
+        self.todo().closed.insert(ino);
+    }
+
+    /// The kernel does not refer to an inode any more.
+    pub(crate) fn dropped(&self, ino: Ino) {
+        self.todo().dropped.insert(ino);
+    }
+
+    pub(crate) fn end(&self) {
+        self.todo().ended = true;
+        self.more.notify_all();
+    }
+
+    /// Tells the MDS at once that a file is closed, if it is: somebody else wants it, and would otherwise share it with a
+    /// program that is done with it.
+    pub(crate) fn close_now(&self, client: &Client, inode: &Arc<Inode>) {
+        if self.todo().closed.remove(&inode.ino) {
+            client.tell_closed(&[inode.ino]);
+        }
+    }
+
+    /// Waits for a while; `false` when the mount ends.
+    fn rest(&self) -> bool {
+        let waited = self.more.wait_timeout_while(self.todo(), LINGER, |todo| !todo.ended);
+        !waited.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+
+    fn take(&self, of: fn(&mut Todo) -> &mut BTreeSet<Ino>) -> Vec<Ino> {
+        std::mem::take(of(&mut self.todo())).into_iter().collect()
+    }
+}
+
+/// Works until the mount ends.
+pub(crate) fn keep_house(client: &Arc<Client>) {
+    let mut pinged = Instant::now();
+    let mut lapsed = false;
+    while client.house.rest() {
+        let lapses = client.meta.session.may_be_evicted();
+        if lapses {
+            // Nothing that is done here could be told to the MDS.
+            if !lapsed {
+                lapse(client);
+            }
+            lapsed = true;
+            continue;
+        }
+        lapsed = false;
+        for closed in client.house.take(|todo| &mut todo.closed).chunks(BATCH_MAX) {
+            client.tell_closed(closed);
+        }
+        for dropped in client.house.take(|todo| &mut todo.dropped).chunks(BATCH_MAX) {
+            client.give_back(dropped);
+        }
+        let Some(lifetime) = client.meta.session.lifetime() else { continue };
+        if pinged.elapsed() > lifetime / 3 {
+            pinged = Instant::now();
+            // An end of the session ends this thread too.
+            let _ = client.meta.session.ping(lifetime / 3);
+        }
+    }
+}
+
+/// The MDS has a right to count this mount out: what the kernel keeps may be stale from now on, and is dropped. Data that
+/// was not written back stays, in case the session is resumed.
+fn lapse(client: &Arc<Client>) {
+    tracing::warn!("the MDS was not heard for as long as a session lives: nothing is kept any more");
+    let lapsing = Arc::clone(client);
+    // On a thread of its own: pages may be waiting for a server.
+    let spawned = thread::Builder::new().name("fs-lapse".to_owned()).spawn(move || lapsing.drop_clean());
+    if let Err(error) = spawned {
+        tracing::error!(%error, "no thread to drop what may be stale");
+    }
+}
+
+impl Client {
+    /// Tells the MDS which files are closed, and keeps those that were opened again.
+    fn tell_closed(&self, inos: &[Ino]) {
+        let closing: Vec<Arc<Inode>> = inos.iter().filter_map(|ino| self.begin_closing(*ino)).collect();
+        if closing.is_empty() {
+            return;
+        }
+        let inos = closing.iter().map(|inode| inode.ino).collect();
+        let told = self.meta.session.ask(Ask::Close { inos }, Waiter::MOUNT);
+        if let Ok(answered) = told {
+            drop(self.meta.absorb(answered.grants, answered.stamp));
+        }
+        for inode in closing {
+            inode.closed();
+            self.meta.inodes.tidy(&inode);
+        }
+    }
+
+    fn begin_closing(&self, ino: Ino) -> Option<Arc<Inode>> {
+        let inode = self.meta.inodes.find(ino)?;
+        let mut state = inode.state();
+        if state.opens > 0 || state.told.is_none() || state.closing {
+            return None;
+        }
+        state.told = None;
+        state.closing = true;
+        let unused = state.lookups == 0;
+        drop(state);
+        if unused {
+            self.house.dropped(ino);
+        }
+        Some(inode)
+    }
+
+    /// The kernel has dropped references to an inode.
+    pub(crate) fn forget(&self, ino: Ino, count: u64) {
+        if self.meta.inodes.forget(ino, count).is_some() {
+            self.house.dropped(ino);
+        }
+    }
+
+    /// Gives the leases of inodes back that nobody uses any more.
+    fn give_back(&self, inos: &[Ino]) {
+        let releasing: Vec<(Arc<Inode>, Leases)> = inos.iter().filter_map(|ino| self.begin_release(*ino)).collect();
+        if !releasing.is_empty() {
+            let leases = releasing.iter().map(|(inode, leases)| (inode.ino, *leases)).collect();
+            // The session's end releases them as well.
+            let _ = self.meta.session.ask(Ask::Release { leases }, Waiter::MOUNT);
+        }
+        let ticket = self.meta.session.ticket();
+        for (inode, _) in releasing {
+            self.meta.inodes.released(inode.ino, ticket);
+            self.meta.inodes.tidy(&inode);
+        }
+    }
+
+    fn begin_release(&self, ino: Ino) -> Option<(Arc<Inode>, Leases)> {
+        let inode = self.meta.inodes.find(ino)?;
+        // Until the release is done no answer about the inode is kept, so that what is noted here stays true.
+        self.meta.inodes.releasing(ino);
+        if let Some(leases) = self.give_up(&inode) {
+            return Some((inode, leases));
+        }
+        self.meta.inodes.released(ino, self.meta.session.ticket());
+        self.meta.inodes.tidy(&inode);
+        None
+    }
+
+    /// Writes back what is left of a file that nobody uses any more, unless nobody can ever read it.
+    fn let_go(&self, inode: &Inode, file: &FileData) {
+        if file.attr_changes().is_none() {
+            return;
+        }
+        match self.meta.attr(inode.ino) {
+            Ok(attr) if attr.nlink > 0 => {
+                if let Err(errno) = file.flush() {
+                    tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
+                }
+            }
+            Ok(_) | Err(_) => file.discard(),
+        }
+    }
+
+    /// Takes the leases from an inode that is not used; `None` when it is, or has none.
+    fn give_up(&self, inode: &Arc<Inode>) -> Option<Leases> {
+        let file = {
+            let state = inode.state();
+            if state.lookups > 0 || state.is_open_at_mds() {
+                return None;
+            }
+            state.file.clone()
+        };
+        if let Some(file) = file {
+            self.let_go(inode, &file);
+        }
+        let mut state = inode.state();
+        if state.lookups > 0 || state.is_open_at_mds() {
+            return None;
+        }
+        state.file = None;
+        everything(state.give_up())
+    }
+}

@@ -1,0 +1,191 @@
+//! What programs do with the mount: each request of the kernel, served.
+
+mod attrs;
+mod control;
+mod data;
+mod dirs;
+mod files;
+mod locks;
+mod names;
+mod xattrs;
+
+use std::time::Duration;
+
+pub(crate) use locks::HeldLocks;
+
+use super::Client;
+use super::cache::Use;
+use super::fuse::{Answer, Entry, Op, Operations, Opened, Reply, Request};
+use super::meta::{Changes, Kept};
+use super::session::{Answered, Waiter};
+use crate::core::{Attr, Errno, Ino};
+use crate::wire::mds::{Act, Ask, Cred};
+
+/// Whose request it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'w> {
+    uid: u32,
+    gid: u32,
+    waiter: Waiter<'w>,
+}
+
+impl Caller<'_> {
+    fn cred(&self) -> Cred {
+        Cred { uid: self.uid, gid: self.gid }
+    }
+}
+
+/// An answer, and what must stay as it is until the kernel has it. **Must hold:** the fields are dropped after the answer
+/// was sent.
+pub(crate) struct Ready<'c> {
+    reply: Reply,
+    _kept: Option<Kept<'c>>,
+    _used: Option<Use>,
+}
+
+impl<'c> Ready<'c> {
+    fn keeping(reply: Reply, kept: Kept<'c>) -> Ready<'c> {
+        Ready { reply, _kept: Some(kept), _used: None }
+    }
+
+    fn using(reply: Reply, used: Use) -> Ready<'c> {
+        Ready { reply, _kept: None, _used: Some(used) }
+    }
+}
+
+impl From<Reply> for Ready<'_> {
+    fn from(reply: Reply) -> Self {
+        Ready { reply, _kept: None, _used: None }
+    }
+}
+
+type Outcome<'c> = Result<Ready<'c>, Errno>;
+
+impl Operations for Client {
+    fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
+        let waiter = Waiter::program(answer.interrupt(), request.pid);
+        let caller = Caller { uid: request.uid, gid: request.gid, waiter };
+        match self.perform(request, &caller) {
+            Ok(ready) => answer.send(Ok(&ready.reply)),
+            Err(errno) => answer.send(Err(errno)),
+        }
+    }
+}
+
+impl Client {
+    fn perform(&self, request: &Request<'_>, caller: &Caller<'_>) -> Outcome<'_> {
+        let ino = request.ino;
+        match &request.op {
+            Op::Lookup { name } => self.lookup(caller, ino, name),
+            Op::Forget { counts } => {
+                counts.for_each(|(ino, count)| self.forget(ino, count));
+                Ok(Reply::Done.into())
+            }
+            Op::Getattr => self.getattr(caller, ino),
+            Op::Setattr(set) => self.setattr(caller, ino, set),
+            Op::Readlink => self.readlink(caller, ino),
+            Op::Statfs => self.statfs(caller),
+            Op::Setxattr { .. } | Op::Getxattr { .. } | Op::Listxattr { .. } | Op::Removexattr { .. } => {
+                self.xattr(caller, ino, &request.op)
+            }
+            Op::Opendir => Ok(Reply::Opened(Opened { handle: self.handles.add_dir(ino), flags: 0 }).into()),
+            Op::Readdir { handle, offset, size, plus } => self.readdir(caller, *handle, *offset, *size, *plus),
+            Op::Releasedir { handle } => {
+                self.handles.remove_dir(*handle);
+                Ok(Reply::Done.into())
+            }
+            Op::Fsyncdir => self.sync_mds(caller),
+            Op::Getlk { lock } => self.getlk(caller, ino, *lock),
+            Op::Setlk { handle, lock, flock, wait } => self.setlk(caller, *handle, *lock, *flock, *wait),
+            Op::Destroy => Ok(Reply::Done.into()),
+            Op::Interrupt { .. } | Op::Other => Err(Errno::ENOSYS),
+            _ if self.read_only && changes_names(&request.op) => Err(Errno::EROFS),
+            _ => self.perform_names(request, caller),
+        }
+    }
+
+    fn perform_names(&self, request: &Request<'_>, caller: &Caller<'_>) -> Outcome<'_> {
+        let ino = request.ino;
+        match &request.op {
+            Op::Symlink { name, target } => self.symlink(caller, ino, name, target),
+            Op::Mknod { name, mode, rdev, umask } => self.mknod(caller, ino, name, (*mode, *umask), *rdev),
+            Op::Mkdir { name, mode, umask } => self.mkdir(caller, ino, name, (*mode, *umask)),
+            Op::Unlink { name } => self.unlink(caller, ino, name),
+            Op::Rmdir { name } => self.rmdir(caller, ino, name),
+            Op::Rename { name, to, to_name, flags } => self.rename(caller, (ino, name), (*to, to_name), *flags),
+            Op::Link { of, name } => self.link(caller, *of, ino, name),
+            Op::Create { name, flags, mode, umask } => self.create(caller, ino, name, *flags, (*mode, *umask)),
+            Op::Tmpfile { flags, mode, umask } => self.tmpfile(caller, ino, *flags, (*mode, *umask)),
+            _ => self.perform_io(request, caller),
+        }
+    }
+
+    fn perform_io(&self, request: &Request<'_>, caller: &Caller<'_>) -> Outcome<'_> {
+        match request.op {
+            Op::Open { flags, kill_suid_sgid } => self.open(caller, request.ino, flags, kill_suid_sgid),
+            Op::Read { handle, offset, size, paged } => self.read(caller, handle, offset, size, paged),
+            Op::Write { handle, offset, data, paged, kill_suid_sgid, flags } => {
+                let how = data::Write { paged, kill_suid_sgid, flags };
+                self.write(caller, handle, offset, data, how)
+            }
+            Op::Flush { owner } => self.flush(caller, request.ino, owner),
+            Op::Release { handle, flock_owner } => self.release(handle, flock_owner),
+            Op::Fsync { handle } => self.fsync(caller, handle),
+            Op::Fallocate { handle, offset, len, mode } => self.fallocate(caller, handle, offset, len, mode),
+            Op::Lseek { handle, offset, whence } => self.lseek(caller, handle, offset, whence),
+            Op::CopyFileRange { from, from_offset, to, to_offset, len } => {
+                self.copy_file_range(caller, (from, from_offset), (to, to_offset), len)
+            }
+            _ => Err(Errno::ENOSYS),
+        }
+    }
+
+    fn ask(&self, caller: &Caller<'_>, ask: Ask) -> Result<Answered, Errno> {
+        self.meta.session.ask(ask, caller.waiter).map_err(program_errno)
+    }
+
+    fn change(&self, caller: &Caller<'_>, act: Act) -> Result<Answered, Errno> {
+        self.meta.session.change(caller.cred(), act, &[], caller.waiter).map_err(program_errno)
+    }
+
+    /// The attributes of an inode that came with an answer, for the kernel: what this mount has written and not told yet is
+    /// included. With how long they may be kept.
+    fn shown(&self, mut attr: Attr, kept: &Kept<'_>, before: Changes) -> (Attr, Duration) {
+        self.meta.note(&attr, before);
+        let keep = kept.attr(&attr, before);
+        if self.add_local_changes(&mut attr) { (attr, Duration::ZERO) } else { (attr, keep) }
+    }
+
+    /// Adds what this mount has written and not told yet; whether there is any.
+    fn add_local_changes(&self, attr: &mut Attr) -> bool {
+        let file = self.meta.inodes.find(attr.ino).and_then(|inode| inode.state().file.clone());
+        let Some(changes) = file.and_then(|file| file.attr_changes()) else { return false };
+        attr.size = changes.size;
+        if let Some(written) = changes.mtime {
+            attr.mtime = written;
+            attr.ctime = attr.ctime.max(written);
+        }
+        true
+    }
+
+    /// The kernel is told of a name: it refers to the inode once more.
+    fn entry(&self, attr: Attr, parent: Ino, kept: &Kept<'_>, before: Changes) -> Entry {
+        self.meta.inodes.looked_up(attr.ino);
+        let (attr, keep_attr) = self.shown(attr, kept, before);
+        Entry { attr, keep_name: self.name_time(kept.name(parent)), keep_attr }
+    }
+
+    /// A kernel that cannot be told to forget names without a lock must not keep any.
+    fn name_time(&self, keep: Duration) -> Duration {
+        if self.keeps_names() { keep } else { Duration::ZERO }
+    }
+}
+
+/// What the program sees of the error of a call: to it, the end of the session is one of I/O.
+fn program_errno(errno: Errno) -> Errno {
+    if errno == Errno::ESTALE { Errno::EIO } else { errno }
+}
+
+fn changes_names(op: &Op<'_>) -> bool {
+    !matches!(op, Op::Open { .. } | Op::Read { .. } | Op::Flush { .. } | Op::Release { .. } | Op::Fsync { .. } | Op::Lseek { .. })
+}

@@ -1,0 +1,129 @@
+//! Attributes and space.
+
+use std::time::Duration;
+
+use super::{Caller, Client, Outcome, Ready};
+use crate::client::cache::Inode;
+use crate::client::fuse::{Reply, Setattr, Statfs};
+use crate::client::meta::{Changes, KEEP, unexpected};
+use crate::client::session::Answered;
+use crate::core::{Attr, Errno, Ino, SetAttr};
+use crate::wire::mds::{Act, Answer, Ask};
+use crate::wire::oss::Space;
+
+impl Client {
+    pub(super) fn getattr(&self, caller: &Caller<'_>, ino: Ino) -> Outcome<'_> {
+        {
+            let kept = self.meta.keep_nothing_new();
+            if let Some(mut attr) = self.meta.certain_attr(ino) {
+                let keep = if self.add_local_changes(&mut attr) { Duration::ZERO } else { KEEP };
+                return Ok(Ready::keeping(Reply::Attr { attr, keep }, kept));
+            }
+        }
+        let before = self.meta.changes();
+        let Answered { outcome, grants, stamp, .. } = self.ask(caller, Ask::Getattr { ino })?;
+        self.attr_reply(grants, stamp, outcome, before)
+    }
+
+    fn attr_reply(
+        &self,
+        grants: Vec<crate::wire::mds::Grant>,
+        stamp: crate::client::session::Stamp,
+        outcome: Result<Answer, Errno>,
+        before: Changes,
+    ) -> Outcome<'_> {
+        let kept = self.meta.absorb(grants, stamp);
+        let attr = expect_attr(outcome)?;
+        let (attr, keep) = self.shown(attr, &kept, before);
+        Ok(Ready::keeping(Reply::Attr { attr, keep }, kept))
+    }
+
+    pub(super) fn setattr(&self, caller: &Caller<'_>, ino: Ino, set: &Setattr) -> Outcome<'_> {
+        if self.read_only {
+            return Err(Errno::EROFS);
+        }
+        let inode = self.meta.inodes.get(ino);
+        let file = inode.state().file.clone();
+        let change = SetAttr {
+            mode: set.mode.map(|mode| (mode & 0o7777) as u16),
+            uid: set.uid,
+            gid: set.gid,
+            project: None,
+            size: set.size,
+            atime: set.atime,
+            mtime: set.mtime,
+            // chown(2) drops set-id bits whoever calls it; the kernel leaves that to the filesystem.
+            kill_suid_sgid: set.kill_suid_sgid || set.uid.is_some() || set.gid.is_some(),
+        };
+        let before = self.meta.changes();
+        match (set.size, file) {
+            (Some(size), Some(file)) => {
+                let mut granted = None;
+                file.resize(size, || {
+                    let answered = self.change(caller, Act::Setattr { ino, set: change })?;
+                    let attr = expect_attr(answered.outcome)?;
+                    granted = Some((answered.grants, answered.stamp, attr.clone()));
+                    Ok((attr, None))
+                })?;
+                let (grants, stamp, attr) = granted.ok_or(Errno::EIO)?;
+                self.attr_reply(grants, stamp, Ok(Answer::Attr(attr)), before)
+            }
+            (None, Some(file)) if set.mtime.is_some() && file.attr_changes().is_some() => {
+                // What is written back later would bring its own time.
+                file.flush()?;
+                self.plain_setattr(caller, &inode, change, before)
+            }
+            _ => self.plain_setattr(caller, &inode, change, before),
+        }
+    }
+
+    fn plain_setattr(&self, caller: &Caller<'_>, inode: &Inode, set: SetAttr, before: Changes) -> Outcome<'_> {
+        let Answered { outcome, grants, stamp, .. } = self.change(caller, Act::Setattr { ino: inode.ino, set })?;
+        self.attr_reply(grants, stamp, outcome, before)
+    }
+
+    pub(super) fn statfs(&self, caller: &Caller<'_>) -> Outcome<'_> {
+        let answered = self.ask(caller, Ask::Statfs)?;
+        let Answer::Space { mdt, osts } = answered.outcome? else { return Err(Errno::EPROTO) };
+        let spaces: Vec<Space> = osts.into_iter().filter_map(|(_, space)| space).collect();
+        Ok(Reply::Statfs(total(&mdt, &spaces)).into())
+    }
+
+    pub(super) fn sync_mds(&self, caller: &Caller<'_>) -> Outcome<'_> {
+        self.ask(caller, Ask::Sync)?.outcome?;
+        Ok(Reply::Done.into())
+    }
+}
+
+/// The space of the OSTs, and the inodes of the MDT: data fills the ones, files the other.
+fn total(mdt: &Space, osts: &[Space]) -> Statfs {
+    let sum = |field: fn(&Space) -> u64| osts.iter().map(field).fold(0, u64::saturating_add);
+    Statfs {
+        total_bytes: sum(|space| space.total_bytes),
+        free_bytes: sum(|space| space.free_bytes),
+        available_bytes: sum(|space| space.available_bytes),
+        inodes: mdt.inodes,
+        free_inodes: mdt.free_inodes,
+    }
+}
+
+pub(super) fn expect_attr(outcome: Result<Answer, Errno>) -> Result<Attr, Errno> {
+    match outcome? {
+        Answer::Attr(attr) => Ok(attr),
+        other => Err(unexpected(&other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_that_of_all_osts_and_inodes_are_those_of_the_mdt() {
+        let space = |n| Space { total_bytes: 10 * n, free_bytes: 5 * n, available_bytes: 4 * n, inodes: n, free_inodes: n };
+        let all = total(&space(7), &[space(100), space(200)]);
+        assert_eq!((all.total_bytes, all.free_bytes, all.available_bytes), (3000, 1500, 1200));
+        assert_eq!((all.inodes, all.free_inodes), (7, 7));
+        assert_eq!(total(&space(1), &[]).total_bytes, 0);
+    }
+}

@@ -1,0 +1,99 @@
+//! The targets of a node over a socket.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kiln_net::Fault;
+use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Server, Service, serve};
+
+use super::super::{Label, Oss, Ost};
+use super::{A, label, refused, request, write_op};
+use crate::access::check_peer;
+use crate::core::{Errno, OstIndex};
+use crate::wire::oss::{Op, Reply, Request};
+
+struct Node(Oss);
+
+impl Service for Node {
+    fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
+        check_peer(call.peer)?;
+        self.0.handle(&call.decode()?, &call.bulk, replies)
+    }
+}
+
+fn target(dir: &Path, index: u16) -> (Ost, Label) {
+    let label = Label { index: OstIndex(index), ..label() };
+    let dir = dir.join(index.to_string());
+    Ost::format(&dir, &label).expect("it is empty");
+    (Ost::open(&dir, &label).expect("it is a target"), label)
+}
+
+fn node(dir: &Path) -> (Server, Arc<Node>, Connection) {
+    let node = Arc::new(Node(Oss::new()));
+    let path = dir.join("sock");
+    let listener = Listener::bind_unix(&path).expect("a free path");
+    let server = serve(listener, ServeLimits::default(), Arc::clone(&node));
+    (server, node, Connection::connect_unix(&path).expect("the server listens"))
+}
+
+fn call(connection: &mut Connection, request: &Request, bulk: &[&[u8]]) -> (Reply, Bytes) {
+    connection.call(request, bulk).expect("an answer")
+}
+
+#[test]
+fn data_goes_to_the_disk_and_back() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (server, node, mut connection) = node(dir.path());
+    node.0.add(target(dir.path(), 3).0);
+    let bytes: Vec<u8> = (0..4 << 20).map(|at: u32| (at % 253) as u8).collect();
+    let (front, back) = bytes.split_at(1000);
+    let written = call(&mut connection, &request(write_op(A, 12_345, &bytes)), &[front, back]);
+    assert_eq!(written, (Reply::Done, Bytes::new()));
+
+    let asked = request(Op::Read { object: A, offset: 12_345, len: 4 << 20 });
+    connection.send(&asked, &[]).expect("it is sent");
+    let mut into = vec![0; 4 << 20];
+    let (reply, len): (Reply, usize) = connection.receive_into(&mut into).expect("an answer");
+    assert_eq!((reply, len), (Reply::Data { crc: crc32c::crc32c(&bytes) }, 4 << 20));
+    assert!(into == bytes);
+
+    let damaged = call(&mut connection, &request(write_op(A, 0, b"sent")), &[b"came"]);
+    assert_eq!(damaged.0, refused(Errno::EIO));
+    assert_eq!(server.stop(Duration::from_secs(30)), 0);
+}
+
+#[test]
+fn targets_come_and_go_while_the_server_runs() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (_server, node, mut connection) = node(dir.path());
+    let statfs = |index| Request { ost: OstIndex(index), ..request(Op::Statfs) };
+    let is_served = |connection: &mut Connection, index| match call(connection, &statfs(index), &[]).0 {
+        Reply::Space(_) => true,
+        reply => reply != refused(Errno::ENODEV),
+    };
+    assert!(!is_served(&mut connection, 1));
+    let (first, first_label) = target(dir.path(), 1);
+    let (second, second_label) = target(dir.path(), 2);
+    node.0.add(first);
+    node.0.add(second);
+    assert!(is_served(&mut connection, 1) && is_served(&mut connection, 2));
+    assert_eq!(node.0.served(), [first_label.clone(), second_label]);
+    assert!(node.0.remove("scratch", OstIndex(1)) && !node.0.remove("scratch", OstIndex(1)));
+    assert!(!is_served(&mut connection, 1) && is_served(&mut connection, 2));
+    // Its lock is free at once.
+    node.0.add(Ost::open(&dir.path().join("1"), &first_label).expect("nobody serves it"));
+    assert!(is_served(&mut connection, 1));
+}
+
+#[test]
+fn a_request_that_is_none_is_a_fault() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (_server, node, mut connection) = node(dir.path());
+    node.0.add(target(dir.path(), 3).0);
+    for garbage in [&b""[..], b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x07scratch\x03"] {
+        connection.call::<_, Reply>(&garbage, &[]).expect_err("it is no request");
+    }
+    call(&mut connection, &request(Op::Statfs), &[]);
+}
