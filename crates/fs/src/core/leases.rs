@@ -235,7 +235,9 @@ impl LeaseTable {
         let take = self.calls.end(session, acked.ino, acked.seq)?;
         let holding = self.find_mut(acked.ino, session);
         let mode = holding.as_ref().map_or(OpenMode::Read, |holding| holding.local_open_mode());
-        if let Some(holding) = holding {
+        // Who has it open keeps its attributes; who has not cannot open it any more, without a name.
+        let keeps = take == Take::Unlinked && acked.open;
+        if let Some(holding) = holding.filter(|_| !keeps) {
             holding.take(&take);
         }
         if acked.open {

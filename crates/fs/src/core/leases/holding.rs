@@ -100,7 +100,6 @@ impl Holding {
     /// Takes what a callback took.
     pub(super) fn take(&mut self, take: &Take) {
         match take {
-            // Without a name it can only be opened by who has it open, or asks.
             Take::Meta | Take::Unlinked => self.leases.meta = false,
             Take::Name(name) if self.leases.names => {
                 self.without.push(name.clone());

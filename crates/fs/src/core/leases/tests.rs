@@ -186,7 +186,9 @@ fn an_unlinked_file_is_in_use_until_its_remover_has_answered_and_everybody_close
     assert!(table.in_use(FILE), "A has not answered");
     table.ack(A, Acked { open: true, ..ack(&sent[0].1) });
     assert!(table.in_use(FILE), "A has it open");
+    assert!(table.held(A, FILE).meta, "its kernel may keep the attributes of what is open");
     assert_eq!(table.close(A, FILE), Some(OpenMode::Write));
+    table.release(A, FILE, META);
     assert!(!table.in_use(FILE));
     table.forget(FILE);
     assert_eq!((table.inodes_of(A), table.inodes_of(B)), (0, 0));
