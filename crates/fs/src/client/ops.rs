@@ -15,7 +15,7 @@ pub(crate) use locks::HeldLocks;
 
 use super::Client;
 use super::cache::Use;
-use super::fuse::{Answer, Entry, Op, Operations, Opened, Reply, Request};
+use super::fuse::{Answer, Entry, Op, Opened, Operations, Reply, Request};
 use super::meta::{Changes, Kept};
 use super::session::{Answered, Waiter};
 use crate::core::{Attr, Errno, Ino};
@@ -65,7 +65,9 @@ impl Operations for Client {
     fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
         let waiter = Waiter::program(answer.interrupt(), request.pid);
         let caller = Caller { uid: request.uid, gid: request.gid, waiter };
-        match self.perform(request, &caller) {
+        let outcome = self.perform(request, &caller);
+        tracing::trace!(ino = request.ino.0, op = ?request.op, error = ?outcome.as_ref().err(), "served");
+        match outcome {
             Ok(ready) => answer.send(Ok(&ready.reply)),
             Err(errno) => answer.send(Err(errno)),
         }
@@ -89,7 +91,9 @@ impl Client {
                 self.xattr(caller, ino, &request.op)
             }
             Op::Opendir => Ok(Reply::Opened(Opened { handle: self.handles.add_dir(ino), flags: 0 }).into()),
-            Op::Readdir { handle, offset, size, plus } => self.readdir(caller, *handle, *offset, *size, *plus),
+            Op::Readdir { handle, offset, size, plus } => {
+                self.readdir(caller, *handle, *offset, *size, *plus)
+            }
             Op::Releasedir { handle } => {
                 self.handles.remove_dir(*handle);
                 Ok(Reply::Done.into())
@@ -112,9 +116,13 @@ impl Client {
             Op::Mkdir { name, mode, umask } => self.mkdir(caller, ino, name, (*mode, *umask)),
             Op::Unlink { name } => self.unlink(caller, ino, name),
             Op::Rmdir { name } => self.rmdir(caller, ino, name),
-            Op::Rename { name, to, to_name, flags } => self.rename(caller, (ino, name), (*to, to_name), *flags),
+            Op::Rename { name, to, to_name, flags } => {
+                self.rename(caller, (ino, name), (*to, to_name), *flags)
+            }
             Op::Link { of, name } => self.link(caller, *of, ino, name),
-            Op::Create { name, flags, mode, umask } => self.create(caller, ino, name, *flags, (*mode, *umask)),
+            Op::Create { name, flags, mode, umask } => {
+                self.create(caller, ino, name, *flags, (*mode, *umask))
+            }
             Op::Tmpfile { flags, mode, umask } => self.tmpfile(caller, ino, *flags, (*mode, *umask)),
             _ => self.perform_io(request, caller),
         }
@@ -148,24 +156,30 @@ impl Client {
         self.meta.session.change(caller.cred(), act, &[], caller.waiter).map_err(program_errno)
     }
 
-    /// The attributes of an inode that came with an answer, for the kernel: what this mount has written and not told yet is
-    /// included. With how long they may be kept.
-    fn shown(&self, mut attr: Attr, kept: &Kept<'_>, before: Changes) -> (Attr, Duration) {
-        self.meta.note(&attr, before);
+    /// The attributes of an inode that came with an answer, for the kernel, with how long they may be kept.
+    fn shown(&self, attr: Attr, kept: &Kept<'_>, before: Changes) -> (Attr, Duration) {
         let keep = kept.attr(&attr, before);
-        if self.add_local_changes(&mut attr) { (attr, Duration::ZERO) } else { (attr, keep) }
+        self.meta.note(&attr, before, kept.stamp());
+        self.with_local_changes(attr, keep)
     }
 
-    /// Adds what this mount has written and not told yet; whether there is any.
-    fn add_local_changes(&self, attr: &mut Attr) -> bool {
-        let file = self.meta.inodes.find(attr.ino).and_then(|inode| inode.state().file.clone());
-        let Some(changes) = file.and_then(|file| file.attr_changes()) else { return false };
+    /// Attributes with what this mount has written and not told yet, which may change at any moment.
+    ///
+    /// What was told between the MDS's answer and now came with newer attributes; these are looked up after it was seen that
+    /// nothing is left to be told.
+    fn with_local_changes(&self, attr: Attr, keep: Duration) -> (Attr, Duration) {
+        let Some(inode) = self.meta.inodes.find(attr.ino) else { return (attr, keep) };
+        let file = inode.state().file.clone();
+        let changes = file.and_then(|file| file.attr_changes());
+        let mut attr =
+            inode.state().last_attr().filter(|last| last.version > attr.version).cloned().unwrap_or(attr);
+        let Some(changes) = changes else { return (attr, keep) };
         attr.size = changes.size;
         if let Some(written) = changes.mtime {
             attr.mtime = written;
             attr.ctime = attr.ctime.max(written);
         }
-        true
+        (attr, Duration::ZERO)
     }
 
     /// The kernel is told of a name: it refers to the inode once more.
@@ -187,5 +201,13 @@ fn program_errno(errno: Errno) -> Errno {
 }
 
 fn changes_names(op: &Op<'_>) -> bool {
-    !matches!(op, Op::Open { .. } | Op::Read { .. } | Op::Flush { .. } | Op::Release { .. } | Op::Fsync { .. } | Op::Lseek { .. })
+    !matches!(
+        op,
+        Op::Open { .. }
+            | Op::Read { .. }
+            | Op::Flush { .. }
+            | Op::Release { .. }
+            | Op::Fsync { .. }
+            | Op::Lseek { .. }
+    )
 }

@@ -25,7 +25,7 @@ pub(crate) use keeper::{Holder, Keeper, new_id};
 use link::{Link, Lost};
 
 use super::fuse::Interrupt;
-use crate::core::{Errno, SessionId, Xid};
+use crate::core::{Attr, Errno, SessionId, Xid};
 use crate::wire;
 use crate::wire::mds::{Act, Answer, Ask, Change, Cred, Grant, Lock, Op, Reply};
 use crate::wire::mgs::Address;
@@ -49,6 +49,8 @@ pub(crate) struct Stamp {
 pub(crate) struct Answered {
     pub(crate) outcome: Result<Answer, Errno>,
     pub(crate) grants: Vec<Grant>,
+    /// Directories that a change has changed.
+    pub(crate) dirs: Vec<Attr>,
     pub(crate) bulk: Bytes,
     pub(crate) stamp: Stamp,
 }
@@ -150,7 +152,13 @@ impl Session {
     }
 
     /// Changes something, once.
-    pub(crate) fn change(&self, cred: Cred, act: Act, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
+    pub(crate) fn change(
+        &self,
+        cred: Cred,
+        act: Act,
+        bulk: &[u8],
+        waiter: Waiter<'_>,
+    ) -> Result<Answered, Errno> {
         let xid = self.begin_change();
         let change = Change { xid, done_below: xid, cred, act };
         let answered = self.exchange(Op::Change(change), bulk, waiter);
@@ -226,6 +234,7 @@ impl Session {
     fn exchange(&self, op: Op, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
         let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
         let (session, mut line) = self.link.line(waiter, None)?;
+        tracing::trace!(?op, "asked");
         let mut request = self.request(session, op);
         loop {
             self.freshen(&mut request);
@@ -233,7 +242,8 @@ impl Session {
             if let Some((reply, bulk)) = self.called(called, &line)? {
                 let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
                 self.link.put_back(line);
-                return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
+                let Reply { outcome, grants, dirs, .. } = reply;
+                return Ok(Answered { outcome, grants, dirs, bulk, stamp });
             }
             line = self.link.line(waiter, Some(session))?.1;
         }
@@ -257,15 +267,24 @@ impl Session {
             if let Some((reply, bulk)) = self.called(called, &line)? {
                 let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
                 // The hook may have closed it after the answer came.
-                if interrupted { self.link.drop_line(&line) } else { self.link.put_back(line) }
-                return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
+                if interrupted {
+                    self.link.drop_line(&line)
+                } else {
+                    self.link.put_back(line)
+                }
+                let Reply { outcome, grants, dirs, .. } = reply;
+                return Ok(Answered { outcome, grants, dirs, bulk, stamp });
             }
             line = self.link.line(waiter, Some(session))?.1;
         }
     }
 
     /// What came of a call: an answer, `None` to send it again, or an error that sending again does not mend.
-    fn called(&self, called: Result<(Reply, Bytes), CallError>, line: &link::Line) -> Result<Option<(Reply, Bytes)>, Errno> {
+    fn called(
+        &self,
+        called: Result<(Reply, Bytes), CallError>,
+        line: &link::Line,
+    ) -> Result<Option<(Reply, Bytes)>, Errno> {
         match called {
             // Served by nobody at that address yet, or not any more.
             Ok((Reply { outcome: Err(Errno::ENODEV), .. }, _)) => self.link.lost(line.epoch),
@@ -291,7 +310,11 @@ impl Session {
 }
 
 /// Runs `call`; an interrupt meanwhile runs `hook`.
-fn hooked<R>(interrupt: Option<&Interrupt>, hook: impl FnOnce() + Send + 'static, call: impl FnOnce() -> R) -> R {
+fn hooked<R>(
+    interrupt: Option<&Interrupt>,
+    hook: impl FnOnce() + Send + 'static,
+    call: impl FnOnce() -> R,
+) -> R {
     if let Some(interrupt) = interrupt {
         interrupt.on_raise(hook);
     }
@@ -314,5 +337,8 @@ impl From<Lost> for Errno {
 
 /// Whether the server answered, and the same request would be answered the same again.
 fn is_refusal(error: &CallError) -> bool {
-    matches!(error, CallError::Refused { status: Status::BadRequest, .. } | CallError::Decode(_) | CallError::Encode(_))
+    matches!(
+        error,
+        CallError::Refused { status: Status::BadRequest, .. } | CallError::Decode(_) | CallError::Encode(_)
+    )
 }

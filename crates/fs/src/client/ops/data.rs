@@ -41,7 +41,7 @@ impl Client {
                     let answered = self.meta.session.ask(ask, waiter).map_err(program_errno)?;
                     let kept = self.meta.absorb(answered.grants, answered.stamp);
                     let attr = super::attrs::expect_attr(answered.outcome)?;
-                    self.meta.note(&attr, before);
+                    self.meta.note(&attr, before, answered.stamp);
                     if let Some(file) = inode.state().file.clone() {
                         file.set_size(&attr, None);
                     }
@@ -54,7 +54,14 @@ impl Client {
         Err(Errno::EIO)
     }
 
-    pub(super) fn read(&self, caller: &Caller<'_>, handle: u64, offset: u64, size: u32, paged: bool) -> Outcome<'_> {
+    pub(super) fn read(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        paged: bool,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let need = if paged { Need::Pages { offset, len: u64::from(size) } } else { Need::Read };
         let used = self.begin(caller.waiter, &handle.inode, need)?;
@@ -62,7 +69,14 @@ impl Client {
         Ok(Ready::using(Reply::Bytes(bytes), used))
     }
 
-    pub(super) fn write(&self, caller: &Caller<'_>, handle: u64, offset: u64, data: &[u8], how: Write) -> Outcome<'_> {
+    pub(super) fn write(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        how: Write,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         if how.kill_suid_sgid {
             self.kill_set_id(caller, &handle.inode)?;
@@ -129,7 +143,7 @@ impl Client {
         let set = SetAttr { kill_suid_sgid: true, ..SetAttr::default() };
         let answered = self.change(caller, Act::Setattr { ino: inode.ino, set })?;
         drop(self.meta.absorb(answered.grants, answered.stamp));
-        self.meta.note(&super::attrs::expect_attr(answered.outcome)?, before);
+        self.meta.note(&super::attrs::expect_attr(answered.outcome)?, before, answered.stamp);
         Ok(())
     }
 
@@ -140,7 +154,14 @@ impl Client {
         self.sync_mds(caller)
     }
 
-    pub(super) fn fallocate(&self, caller: &Caller<'_>, handle: u64, offset: u64, len: u64, mode: i32) -> Outcome<'_> {
+    pub(super) fn fallocate(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let used = self.begin(caller.waiter, &handle.inode, Need::Write)?;
         handle.file.fallocate(mode, offset, len)?;
