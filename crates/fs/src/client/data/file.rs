@@ -45,6 +45,10 @@ pub(super) struct State {
     pub(super) telling: usize,
     /// Objects were written since the MDS was told how much space they use.
     pub(super) blocks_due: bool,
+    /// They may use less than the MDS was told.
+    pub(super) punched: bool,
+    /// Bytes that were written to objects since the MDS was told how much space they use.
+    pub(super) landed_bytes: u64,
     pub(super) dirty: Dirty,
     /// What is being written back. **Invariant:** each has claimed its ranges.
     pub(super) flying: Vec<Arc<Flight>>,
@@ -121,6 +125,8 @@ impl FileData {
             kill_suid_sgid: false,
             telling: 0,
             blocks_due: false,
+            punched: false,
+            landed_bytes: 0,
             dirty: Dirty::new(split),
             flying: Vec::new(),
             failed: Dirty::new(split),
@@ -159,8 +165,9 @@ impl FileData {
     /// What the MDS does not know yet; `None` when it knows everything.
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();
-        let mtime = state.untold_mtime();
-        (state.size > state.told.size || mtime.is_some()).then_some(LocalChanges { size: state.size, mtime })
+        let (mtime, blocks) = (state.untold_mtime(), state.blocks());
+        let changed = state.size > state.told.size || mtime.is_some() || blocks != state.told.blocks;
+        changed.then_some(LocalChanges { size: state.size, mtime, blocks })
     }
 
     /// A writer is not root: set-id bits go when the MDS is told next.
@@ -383,6 +390,15 @@ impl State {
     /// The time of the last write, if the MDS has another one.
     pub(super) fn untold_mtime(&self) -> Option<Time> {
         self.mtime.filter(|mtime| self.retell_mtime || *mtime != self.told.mtime)
+    }
+
+    /// The space that the file uses, with what is held back as if nothing were there yet: at most that of a file without
+    /// holes, unless the MDS knows better.
+    fn blocks(&self) -> u64 {
+        const BLOCK_BYTES: u64 = 512;
+        let untold = self.dirty.cost() + self.flying_cost + self.failed.cost() + self.landed_bytes;
+        let full = self.size.div_ceil(BLOCK_BYTES).max(self.told.blocks);
+        (self.told.blocks + untold.div_ceil(BLOCK_BYTES)).min(full)
     }
 
     /// The size as it is to be told later, unless the file is cut before that.

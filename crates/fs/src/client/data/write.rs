@@ -132,6 +132,8 @@ impl FileData {
         let answers = self.mount.osts.ask_all(asks, &self.gone);
         let mut state = self.lock();
         state.blocks_due = true;
+        state.landed_bytes +=
+            asks.iter().flat_map(|ask| &ask.bulk).map(|part| part.len() as u64).sum::<u64>();
         state.stamp += 1;
         let stamp = state.stamp;
         for ask in asks.iter().filter(|_| !durable) {
