@@ -17,6 +17,9 @@ use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
 
+/// How far apart the times of two writes are that can be told apart, when each is told: a tick of the kernel's clock.
+const MTIME_GRAIN_NANOS: i128 = 4_000_000;
+
 /// The data of one file on this mount, shared by all its handles.
 pub struct FileData {
     pub(super) ino: Ino,
@@ -193,7 +196,6 @@ impl FileData {
         if let Some(layout) = layout {
             state.adopt(layout);
         }
-        state.learn_mtime(attr);
         state.learn(attr);
         self.settle(&mut state);
     }
@@ -426,6 +428,11 @@ impl State {
         if attr.version < self.told.version {
             return;
         }
+        let all_told = self.dirty.is_empty() && self.flying.is_empty() && self.untold_mtime().is_none();
+        if all_told {
+            // Whoever changes the time from now on does so after this mount's last write.
+            self.mtime = None;
+        }
         let untold = self.size > self.told.size;
         if attr.size < self.told.size || !untold {
             self.cut(attr.size);
@@ -436,7 +443,7 @@ impl State {
         self.told = attr.into();
     }
 
-    /// Somebody has set the time of the last write: it is not to be told otherwise later.
+    /// This mount has set the time of the last write: it is not to be told otherwise later.
     fn learn_mtime(&mut self, attr: &Attr) {
         if attr.version > self.told.version && attr.mtime != self.told.mtime && self.mtime.is_some() {
             self.mtime = Some(attr.mtime);
@@ -476,11 +483,24 @@ impl State {
         self.retell_mtime = false;
     }
 
+    /// A range was written now, for all mounts to see. Times are told as coarsely as a kernel has them, so that not each of
+    /// many small writes has to be.
+    pub(super) fn touched_for_all(&mut self, end: u64) {
+        let (last, now) = (self.told.mtime, now());
+        self.touched(end);
+        let since_last = nanos(now) - nanos(last);
+        self.mtime = Some(if (0..MTIME_GRAIN_NANOS).contains(&since_last) { last } else { now });
+    }
+
     /// The servers have a range as it is; layers below `dirty` that have it otherwise go.
     pub(super) fn landed(&mut self, extent: Extent) {
         self.failed.remove(extent);
         self.clean.remove(extent);
     }
+}
+
+fn nanos(time: Time) -> i128 {
+    i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)
 }
 
 /// The time of the system.
