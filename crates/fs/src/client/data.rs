@@ -66,6 +66,8 @@ const SWEEP_LEN_MIN: usize = 64;
 pub trait Mds: Send + Sync {
     /// Gives objects to the component around `offset`, if it has none; answers the layout.
     fn place(&self, ino: Ino, offset: u64) -> Result<Layout, Errno>;
+    /// The layout as it is now: others who write to the file at the same time give objects to components too.
+    fn layout(&self, ino: Ino) -> Result<Layout, Errno>;
     /// Bytes of the inline component; shorter at the end of the file.
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno>;
     /// Writes into the inline component.
