@@ -136,7 +136,8 @@ pub enum Ask {
         /// Which files.
         inos: Vec<Ino>,
     },
-    /// A data lease: answered by its [`Grant`] with [`Answer::Attr`], as the file is then.
+    /// A data lease: answered by its [`Grant`] with [`Answer::Opened`], as the file is then: others may have
+    /// given it objects since.
     Lease {
         /// On which file.
         ino: Ino,
