@@ -125,7 +125,7 @@ impl Bench {
         let change = Change {
             xid: Xid(self.xid),
             done_below: Xid(self.xid),
-            cred: Cred { uid: 1000, gid: 1000 },
+            cred: Cred { uid: 1000, gid: 1000, job: String::new() },
             act,
         };
         self.command(What::Change { session: SESSION, change, osts: Vec::new(), victim_open: false })

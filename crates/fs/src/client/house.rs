@@ -158,7 +158,8 @@ impl Client {
 
     /// Gives the leases of inodes back that nobody uses any more.
     fn give_back(&self, inos: &[Ino]) {
-        let releasing: Vec<(Arc<Inode>, Leases)> = inos.iter().filter_map(|ino| self.begin_release(*ino)).collect();
+        let releasing: Vec<(Arc<Inode>, Leases)> =
+            inos.iter().filter_map(|ino| self.begin_release(*ino)).collect();
         if !releasing.is_empty() {
             let leases = releasing.iter().map(|(inode, leases)| (inode.ino, *leases)).collect();
             // The session's end releases them as well.

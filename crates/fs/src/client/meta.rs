@@ -214,7 +214,8 @@ impl Mds for Meta {
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno> {
         let before = self.changes();
         let Written { size, mtime, blocks, kill_suid_sgid } = written;
-        let answered = self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
+        let answered =
+            self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
         self.expect_attr(answered, before)
     }
 

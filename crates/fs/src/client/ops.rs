@@ -15,7 +15,7 @@ pub(crate) use locks::HeldLocks;
 
 use super::Client;
 use super::cache::Use;
-use super::fuse::{Answer, Entry, Op, Operations, Opened, Reply, Request};
+use super::fuse::{Answer, Entry, Op, Opened, Operations, Reply, Request};
 use super::meta::{Changes, Kept};
 use super::session::{Answered, Waiter};
 use crate::core::{Attr, Errno, Ino};
@@ -31,7 +31,7 @@ pub(crate) struct Caller<'w> {
 
 impl Caller<'_> {
     fn cred(&self) -> Cred {
-        Cred { uid: self.uid, gid: self.gid }
+        Cred { uid: self.uid, gid: self.gid, job: String::new() }
     }
 }
 
@@ -89,7 +89,9 @@ impl Client {
                 self.xattr(caller, ino, &request.op)
             }
             Op::Opendir => Ok(Reply::Opened(Opened { handle: self.handles.add_dir(ino), flags: 0 }).into()),
-            Op::Readdir { handle, offset, size, plus } => self.readdir(caller, *handle, *offset, *size, *plus),
+            Op::Readdir { handle, offset, size, plus } => {
+                self.readdir(caller, *handle, *offset, *size, *plus)
+            }
             Op::Releasedir { handle } => {
                 self.handles.remove_dir(*handle);
                 Ok(Reply::Done.into())
@@ -112,9 +114,13 @@ impl Client {
             Op::Mkdir { name, mode, umask } => self.mkdir(caller, ino, name, (*mode, *umask)),
             Op::Unlink { name } => self.unlink(caller, ino, name),
             Op::Rmdir { name } => self.rmdir(caller, ino, name),
-            Op::Rename { name, to, to_name, flags } => self.rename(caller, (ino, name), (*to, to_name), *flags),
+            Op::Rename { name, to, to_name, flags } => {
+                self.rename(caller, (ino, name), (*to, to_name), *flags)
+            }
             Op::Link { of, name } => self.link(caller, *of, ino, name),
-            Op::Create { name, flags, mode, umask } => self.create(caller, ino, name, *flags, (*mode, *umask)),
+            Op::Create { name, flags, mode, umask } => {
+                self.create(caller, ino, name, *flags, (*mode, *umask))
+            }
             Op::Tmpfile { flags, mode, umask } => self.tmpfile(caller, ino, *flags, (*mode, *umask)),
             _ => self.perform_io(request, caller),
         }
@@ -187,5 +193,13 @@ fn program_errno(errno: Errno) -> Errno {
 }
 
 fn changes_names(op: &Op<'_>) -> bool {
-    !matches!(op, Op::Open { .. } | Op::Read { .. } | Op::Flush { .. } | Op::Release { .. } | Op::Fsync { .. } | Op::Lseek { .. })
+    !matches!(
+        op,
+        Op::Open { .. }
+            | Op::Read { .. }
+            | Op::Flush { .. }
+            | Op::Release { .. }
+            | Op::Fsync { .. }
+            | Op::Lseek { .. }
+    )
 }

@@ -2,9 +2,9 @@
 
 use super::serve::{Answered, Asker, Attempt, Server, Stop, without_bulk};
 use super::state::State;
-use crate::core::changelog::{Doer, Record};
 use crate::core::grants::{self, META, Plan};
 use crate::core::leases::{OpenMode, Ticket, Touch};
+use crate::core::namespace::What;
 use crate::core::{Errno, FileKind, Ino, SessionId};
 use crate::wire::mds::{Answer, Ask, DataLease, Grant, Leases, Name};
 
@@ -105,13 +105,10 @@ impl Server {
 
     fn close(&self, asker: &Asker<'_>, inos: &[Ino]) -> Result<Answered, Stop> {
         self.turn(asker, |state, _| {
-            for ino in inos {
-                if state.leases.close(asker.session, *ino) == Some(OpenMode::Write)
-                    && let Some(changelog) = &self.changelog
-                {
-                    let doer = Doer { time: self.time(), session: asker.session, cred: None };
-                    changelog.note(Record::of_close(*ino, doer));
-                }
+            let mut written = inos.to_vec();
+            written.retain(|ino| state.leases.close(asker.session, *ino) == Some(OpenMode::Write));
+            if self.records_changes && !written.is_empty() {
+                self.apply_own(state, What::Closed { session: asker.session, inos: written });
             }
             self.bury(state, inos.iter().copied());
             Ok(Attempt::Done(without_bulk(state.reply(Ok(Answer::Done), Vec::new()))))

@@ -9,11 +9,11 @@ use kiln_net::blocking::Replies;
 use kiln_net::{Fault, Status};
 use kiln_world::Clock;
 
+use super::Settings;
 use super::mdt::Checkpoint;
 use super::osts::{Osts, Page, Work};
 use super::sessions::{Next, Standing};
 use super::state::State;
-use super::{Changelog, Settings};
 use crate::core::leases::{Ticket, Touch};
 use crate::core::namespace::{Command, Outcome, Todo, TodoId, What};
 use crate::core::{Errno, Ino, OstIndex, SessionId, Time};
@@ -39,7 +39,8 @@ pub(super) struct Server {
     /// The same for who waits without `state`.
     pub(super) stop: (Mutex<bool>, Condvar),
     pub(super) osts: Osts,
-    pub(super) changelog: Option<Box<dyn Changelog>>,
+    /// Somebody wants to read what changed.
+    pub(super) records_changes: bool,
     /// Checkpoints that are to be run; `None` is the last.
     pub(super) checkpoints: SyncSender<Option<Checkpoint>>,
 }

@@ -228,6 +228,9 @@ pub struct Cred {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The job that it belongs to, for statistics and the changelog; empty when that is not known. At most
+    /// [`JOB_BYTES_MAX`](crate::wire::JOB_BYTES_MAX).
+    pub job: String,
 }
 
 /// What changes.

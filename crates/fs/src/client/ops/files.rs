@@ -122,7 +122,8 @@ impl Client {
     fn open_at_mds(&self, caller: &Caller<'_>, opening: &Opening<'_>) -> Result<Arc<FileData>, Errno> {
         let before = self.meta.changes();
         let ino = opening.inode.ino;
-        let data_max = if opening.writes || opening.inode.state().file.is_some() { 0 } else { HEAD_BYTES_MAX };
+        let data_max =
+            if opening.writes || opening.inode.state().file.is_some() { 0 } else { HEAD_BYTES_MAX };
         let answered = self.ask(caller, Ask::Open { ino, write: opening.writes, data_max })?;
         let kept = self.meta.absorb(answered.grants, answered.stamp);
         let Answer::Opened { attr, layout, shared, data, .. } = answered.outcome? else {
@@ -135,7 +136,13 @@ impl Client {
         Ok(file)
     }
 
-    fn truncate(&self, caller: &Caller<'_>, ino: Ino, file: &FileData, kill_suid_sgid: bool) -> Result<(), Errno> {
+    fn truncate(
+        &self,
+        caller: &Caller<'_>,
+        ino: Ino,
+        file: &FileData,
+        kill_suid_sgid: bool,
+    ) -> Result<(), Errno> {
         let before = self.meta.changes();
         let set = SetAttr { size: Some(0), kill_suid_sgid, ..SetAttr::default() };
         file.resize(0, || {
@@ -178,7 +185,13 @@ impl Client {
         Ok(Ready::keeping(Reply::Created(entry, opened), kept))
     }
 
-    pub(super) fn tmpfile(&self, caller: &Caller<'_>, parent: Ino, open: i32, (mode, umask): (u32, u32)) -> Outcome<'_> {
+    pub(super) fn tmpfile(
+        &self,
+        caller: &Caller<'_>,
+        parent: Ino,
+        open: i32,
+        (mode, umask): (u32, u32),
+    ) -> Outcome<'_> {
         let before = self.meta.changes();
         let act = Act::MakeUnnamed { parent, mode: (mode & 0o7777) as u16, umask: (umask & 0o777) as u16 };
         let answered = self.change(caller, act)?;
@@ -255,4 +268,3 @@ struct Made<'c> {
     opening: Opening<'c>,
     grants: Vec<crate::wire::mds::Grant>,
 }
-
