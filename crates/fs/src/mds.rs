@@ -16,7 +16,7 @@
 //!
 //! docs/formats/fs-wire.md describes sessions, leases and recovery as a client sees them.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -27,6 +27,7 @@ use kiln_net::{Fault, Status};
 use kiln_world::Clock;
 
 use crate::core::changelog::Entry;
+use crate::core::jobs::JobStats;
 use crate::core::leases::LeaseTable;
 use crate::core::{Errno, SessionId};
 use crate::wire;
@@ -136,6 +137,9 @@ impl Mds {
             stopping: AtomicBool::new(false),
             stop: (Mutex::new(false), Condvar::new()),
             osts: Osts::new(label.fs),
+            jobs: Mutex::default(),
+            requests: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
             records_changes: changelog.is_some(),
             checkpoints,
         });
@@ -175,6 +179,22 @@ impl Mds {
     /// Sessions that are here, with their hosts.
     pub fn sessions(&self) -> Vec<(SessionId, String)> {
         self.server.lock().sessions.list()
+    }
+
+    /// What jobs did, as far as mounts have told; those that did most first.
+    pub fn jobs(&self) -> Vec<JobStats> {
+        let now = self.server.time();
+        self.server.jobs.lock().unwrap_or_else(PoisonError::into_inner).list(now)
+    }
+
+    /// Requests that came since its start.
+    pub fn requests(&self) -> u64 {
+        self.server.requests.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that were evicted since its start.
+    pub fn evictions(&self) -> u64 {
+        self.server.evictions.load(Ordering::Relaxed)
     }
 
     /// Space and inodes of its MDT.

@@ -68,7 +68,7 @@ impl Routes {
         }
         match path.as_slice() {
             ["api", "topics", rest @ ..] => self.topics(&ask, rest).await,
-            ["api", "groups", rest @ ..] => self.groups(&ask, rest),
+            ["api", "groups", rest @ ..] => self.groups(&ask, rest).await,
             ["api", "amqp", rest @ ..] => self.broker(&ask, rest).await,
             ["api", "fs", rest @ ..] => self.filesystems(&ask, rest).await,
             ["api", "users" | "vhosts" | "permissions", ..] => self.accounts(&ask, &path[1..]).await,

@@ -59,11 +59,11 @@ async fn create(data: &DataDir, arguments: Create) -> anyhow::Result<ExitCode> {
     let mdt = mdt.as_deref().map(place).transpose()?;
     let osts = osts.iter().map(|ost| place(ost)).collect::<anyhow::Result<_>>()?;
     let new = NewFilesystem { name: name.clone(), mdt, osts };
-    change(data, Method::POST, "/api/fs", &new).await?;
     if no_wait {
+        change(data, Method::POST, "/api/fs", &new).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let fs = served(data, &name).await?;
+    let fs = make(data, &new).await?;
     if fs.state != Filesystem::OK {
         write_targets(&mut std::io::stdout().lock(), &fs)?;
         eprintln!(
@@ -74,6 +74,12 @@ async fn create(data: &DataDir, arguments: Create) -> anyhow::Result<ExitCode> {
     let osts = fs.targets.len() - 1;
     say(&format!("{name} is ready: 1 MDT, {osts} OSTs; mount it with: kiln fs mount {name} DIR"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a filesystem, and waits for its targets to be served.
+pub(super) async fn make(data: &DataDir, new: &NewFilesystem) -> anyhow::Result<Filesystem> {
+    change(data, Method::POST, "/api/fs", new).await?;
+    served(data, &new.name).await
 }
 
 /// The filesystem, once every target is served or has failed, or the time is over.

@@ -15,6 +15,7 @@ use kiln_world::Rng;
 
 use crate::api::model::fs::{Client, Filesystem, NewFilesystem, Place as Wanted, Space, Target};
 use crate::paths::DataDir;
+use crate::wiring::changelogs::Changelogs;
 
 /// A node that takes longer to tell how its targets are does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -40,6 +41,7 @@ pub(crate) enum AdminError {
 /// The filesystems, for their administrator.
 pub(crate) struct Admin {
     store: Handle<MgsMachine>,
+    changelogs: Changelogs,
     /// Host names by rank.
     hosts: Vec<String>,
     data: DataDir,
@@ -52,11 +54,12 @@ type Told = Vec<(u32, Option<Vec<TargetStatus>>)>;
 impl Admin {
     pub(crate) fn new(
         store: Handle<MgsMachine>,
+        changelogs: Changelogs,
         hosts: Vec<String>,
         data: DataDir,
         rng: Arc<dyn Rng>,
     ) -> Admin {
-        Admin { store, hosts, data, rng }
+        Admin { store, changelogs, hosts, data, rng }
     }
 
     /// Every filesystem, as it is.
@@ -84,7 +87,14 @@ impl Admin {
         let mut id = [0; 16];
         self.rng.fill(&mut id);
         let id = FsId(u128::from_le_bytes(id));
-        self.submit(Command::Create { name: new.name, id, mdt, osts }).await.map(drop)
+        let name = new.name;
+        if mgs::filesystem(&self.store.read(), &name)?.is_none() {
+            // Of a filesystem of this name whose data was not gone when its destruction was told.
+            self.changelogs.remove(&name).await;
+        }
+        self.submit(Command::Create { name: name.clone(), id, mdt, osts }).await?;
+        self.changelogs.begin(&name).await;
+        Ok(())
     }
 
     /// Gives a filesystem another OST; returns its label.
@@ -118,7 +128,11 @@ impl Admin {
             Ok::<_, ReadError>(())
         };
         match tokio::time::timeout(REMOVED_WITHIN, gone).await {
-            Ok(done) => Ok(done.map(|()| true)?),
+            Ok(done) => {
+                done?;
+                self.changelogs.remove(name).await;
+                Ok(true)
+            }
             Err(_) => Ok(false),
         }
     }
