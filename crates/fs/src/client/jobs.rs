@@ -232,9 +232,9 @@ fn id_of(pid: u32, uid: u32) -> Option<String> {
 /// The id of a job in an environment.
 fn id_in(environ: &[u8]) -> Option<String> {
     let value = |name: &str| {
-        let found = environ.split(|byte| *byte == 0).find_map(|variable| {
-            variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-        });
+        let found = environ
+            .split(|byte| *byte == 0)
+            .find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
         found.and_then(|value| std::str::from_utf8(value).ok()).filter(|value| is_job(value))
     };
     VARIABLES.iter().find_map(|name| value(name)).map(str::to_owned)
@@ -259,7 +259,8 @@ mod tests {
     fn a_job_is_found_in_the_environment_or_named_after_the_process() {
         assert_eq!(id_in(b"A=1\0KILN_JOB_ID=k7\0FLUX_JOB_ID=\xc6\x92x\0"), Some("ƒx".to_owned()));
         assert_eq!(id_in(b"KILN_JOB_ID=k7\0XFLUX_JOB_ID=no"), Some("k7".to_owned()));
-        for bad in [&b""[..], b"FLUX_JOB_ID=", b"FLUX_JOB_ID=a b\0", b"FLUX_JOB_ID=\xff\0", b"FLUX_JOB_IDX=1"] {
+        for bad in [&b""[..], b"FLUX_JOB_ID=", b"FLUX_JOB_ID=a b\0", b"FLUX_JOB_ID=\xff\0", b"FLUX_JOB_IDX=1"]
+        {
             assert_eq!(id_in(bad), None, "{bad:?}");
         }
         assert_eq!(id_by_name("my prog\n", 1000), "my_prog.1000");

@@ -105,8 +105,16 @@ impl Server {
 
     fn close(&self, asker: &Asker<'_>, inos: &[Ino]) -> Result<Answered, Stop> {
         self.turn(asker, |state, _| {
-            let mut written = inos.to_vec();
-            written.retain(|ino| state.leases.close(asker.session, *ino) == Some(OpenMode::Write));
+            let mut written = Vec::new();
+            for ino in inos {
+                if state.orphans.contains(ino) {
+                    // Without a name it cannot be opened again.
+                    state.leases.release(asker.session, *ino, META);
+                }
+                if state.leases.close(asker.session, *ino) == Some(OpenMode::Write) {
+                    written.push(*ino);
+                }
+            }
             if self.records_changes && !written.is_empty() {
                 self.apply_own(state, What::Closed { session: asker.session, inos: written });
             }

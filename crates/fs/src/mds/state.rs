@@ -150,7 +150,7 @@ impl State {
 
     /// A reply, as of now.
     pub(super) fn reply(&self, outcome: Result<Answer, Errno>, grants: Vec<Grant>) -> Reply {
-        Reply { outcome, grants, seq: self.leases.seq() }
+        Reply { outcome, grants, seq: self.leases.seq(), dirs: Vec::new() }
     }
 
     /// Entries of the to-do list for one OST.

@@ -444,6 +444,8 @@ pub struct Reply {
     pub grants: Vec<Grant>,
     /// See the module: answers below a callback's number are stale.
     pub seq: u64,
+    /// The directories whose names a change changed, as they are after it, as far as the session holds their attributes.
+    pub dirs: Vec<Attr>,
 }
 
 /// What came of a request.
@@ -551,7 +553,7 @@ pub enum Take {
     /// The data lease, down to this: what was held back is written first ([`Act::WriteInline`], [`Act::Written`]), and what
     /// may not be kept is forgotten.
     Data(DataLease),
-    /// The inode has lost its last name; does the session have it open?
+    /// The inode has lost its last name; does the session have it open? If not, the lease on attributes goes.
     Unlinked,
 }
 

@@ -80,7 +80,9 @@ pub(super) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
         died = cluster.child.wait() => Err(anyhow::anyhow!("the cluster ended by itself: {}\n{}", died?, cluster.said())),
     };
     match (&done, arguments.keep) {
-        (Ok(Some(outcome)), true) => cluster.keep(mounts, arguments.json, outcome.filesystem.skipped.is_none())?,
+        (Ok(Some(outcome)), true) => {
+            cluster.keep(mounts, arguments.json, outcome.filesystem.skipped.is_none())?
+        }
         _ => {
             // The directory stays if something is still mounted in it: its removal would go there too.
             let unmounted = mounts.take_away(&cluster.data).await;
@@ -424,7 +426,8 @@ impl Cluster {
             let look = format!(
                 "\n  ls {data}/{mount}/results\n  kiln --data {data} fs status {fs}\n  kiln --data {data} topic read {topic}"
             );
-            let unmount = filesystem::MOUNTS.map(|dir| format!("kiln --data {data} fs umount {data}/{dir}; "));
+            let unmount =
+                filesystem::MOUNTS.map(|dir| format!("kiln --data {data} fs umount {data}/{dir}; "));
             (look, unmount.concat())
         } else {
             Default::default()

@@ -134,8 +134,9 @@ fn command(name: &str, words: &[String]) -> Done {
         "changelog" => changelog::changelog(words),
         "changelog_clear" => changelog::clear(words),
         "--version" | "-V" | "version" => say(&format!("lfs {} (kiln)", env!("CARGO_PKG_VERSION"))),
-        "quota" | "setquota" | "hsm_state" | "mirror" | "mkdir" | "setdirstripe"
-        | "getdirstripe" => Err(Fail::failed("is not there yet; docs/filesystem.md says what is")),
+        "quota" | "setquota" | "hsm_state" | "mirror" | "mkdir" | "setdirstripe" | "getdirstripe" => {
+            Err(Fail::failed("is not there yet; docs/filesystem.md says what is"))
+        }
         _ => Err(Fail::usage("is no command of lfs")),
     }
 }
