@@ -1,5 +1,6 @@
 //! `kiln fs`.
 
+mod jobstats;
 mod mount;
 
 use std::io::{BufRead as _, Write};
@@ -31,6 +32,14 @@ pub(super) async fn run(data: &DataDir, verb: Fs) -> anyhow::Result<ExitCode> {
         Fs::AddOst { name, place } => add_ost(data, &name, &place).await?,
         Fs::DrainOst { name, ost, undo } => drain_ost(data, &name, &ost, undo).await?,
         Fs::Destroy { name, yes, force } => return destroy(data, &name, yes, force).await,
+        Fs::Jobstats { name, top, yaml, json } => {
+            let form = match (yaml, json) {
+                (true, _) => jobstats::Form::Yaml,
+                (_, true) => jobstats::Form::Json,
+                _ => jobstats::Form::Table { top },
+            };
+            jobstats::show(data, name, form).await?;
+        }
         Fs::Mount(_) | Fs::Umount { .. } => unreachable!("handled by the caller, without a runtime"),
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_fs::core::target::label;
-use kiln_fs::core::{OstIndex, Role};
+use kiln_fs::core::{OstIndex, Role, Time, jobs};
 use kiln_fs::mgs::{self, Command, Filesystem as Row, MgsMachine, Place, Rejection};
 use kiln_fs::wire::mgs::FsId;
 use kiln_fs::wire::node::{Reply, Request, TargetState, TargetStatus};
@@ -13,7 +13,7 @@ use kiln_net::blocking::Connection;
 use kiln_store::{Handle, ReadError, SubmitError};
 use kiln_world::Rng;
 
-use crate::api::model::fs::{Client, Filesystem, NewFilesystem, Place as Wanted, Space, Target};
+use crate::api::model::fs::{Client, Filesystem, JobCounter, JobStats, NewFilesystem, Place as Wanted, Space, Target};
 use crate::paths::DataDir;
 use crate::wiring::changelogs::Changelogs;
 
@@ -155,6 +155,18 @@ impl Admin {
         )))
     }
 
+    /// What jobs did to a filesystem, those that did most first.
+    pub(crate) async fn jobs(&self, name: &str) -> Result<Vec<JobStats>, AdminError> {
+        let socket = self.data.fs_socket(self.row(name)?.mdt.rank);
+        let request = Request::Jobs(name.to_owned());
+        match tokio::task::spawn_blocking(move || ask_node(&socket, request)).await {
+            Ok(Some(Reply::Jobs(Some(jobs)))) => Ok(jobs.iter().map(job).collect()),
+            _ => Err(AdminError::Failed(format!(
+                "the MDT of {name} does not answer; `kiln fs status {name}` shows its targets"
+            ))),
+        }
+    }
+
     fn row(&self, name: &str) -> Result<Row, AdminError> {
         let row = mgs::filesystem(&self.store.read(), name)?;
         row.ok_or_else(|| Rejection::NoFilesystem(name.to_owned()).into())
@@ -195,7 +207,7 @@ impl Admin {
             .into_iter()
             .map(|rank| {
                 let socket = self.data.fs_socket(rank);
-                (rank, tokio::task::spawn_blocking(move || ask_node(&socket)))
+                (rank, tokio::task::spawn_blocking(move || targets_of(&socket)))
             })
             .collect();
         let mut told = Told::new();
@@ -274,7 +286,17 @@ impl Admin {
             reason,
             draining: false,
             space: seen.and_then(|seen| seen.space).map(space),
+            requests: seen.map_or(0, |seen| seen.requests),
+            evictions: seen.map_or(0, |seen| seen.evictions),
         }
+    }
+}
+
+/// How a node's targets are; `None` when it does not answer.
+fn targets_of(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
+    match ask_node(socket, Request::Targets)? {
+        Reply::Targets(targets) => Some(targets),
+        Reply::Jobs(_) => None,
     }
 }
 
@@ -288,19 +310,33 @@ fn space(space: oss::Space) -> Space {
     }
 }
 
-/// How a node's targets are; `None` when it does not answer.
-fn ask_node(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
+/// What a node answers; `None` when it does not.
+fn ask_node(socket: &std::path::Path, request: Request) -> Option<Reply> {
     let asked = || -> Result<Reply, Box<dyn std::error::Error>> {
         let mut connection = Connection::connect_unix(socket)?;
         connection.set_timeout(Some(ANSWER_WITHIN))?;
-        Ok(connection.call(&wire::Request::Node(Request::Targets), &[])?.0)
+        Ok(connection.call(&wire::Request::Node(request), &[])?.0)
     };
     match asked() {
-        Ok(Reply::Targets(targets)) => Some(targets),
+        Ok(reply) => Some(reply),
         Err(error) => {
-            tracing::debug!(socket = %socket.display(), %error, "a node does not tell how its targets are");
+            tracing::debug!(socket = %socket.display(), %error, "a node does not answer");
             None
         }
+    }
+}
+
+fn job(stats: &jobs::JobStats) -> JobStats {
+    let millis = |time: Time| time.secs.saturating_mul(1000) + i64::from(time.nanos / 1_000_000);
+    let counter = |(operation, counter): (&jobs::Operation, &jobs::Counter)| {
+        let jobs::Counter { samples, min, max, sum } = *counter;
+        (operation.name().to_owned(), JobCounter { samples, min, max, sum })
+    };
+    JobStats {
+        job_id: stats.job.clone(),
+        start_time: millis(stats.since),
+        snapshot_time: millis(stats.last),
+        operations: stats.counts.0.iter().map(counter).collect(),
     }
 }
 

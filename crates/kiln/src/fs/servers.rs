@@ -213,6 +213,14 @@ impl Server {
         }
     }
 
+    /// Requests that it was sent, and sessions that it evicted, since its start.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        match self {
+            Server::Mdt(mdt) => (mdt.mds.requests(), mdt.mds.evictions()),
+            Server::Ost { oss, fs, index } => (oss.requests(fs, *index), 0),
+        }
+    }
+
     /// Who has a session.
     pub(super) fn clients(&self) -> Vec<ClientStatus> {
         match self {

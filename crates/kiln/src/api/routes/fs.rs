@@ -13,6 +13,7 @@ impl Routes {
         match (&ask.method, rest) {
             (&Method::GET, []) => json(&fs.list().await.map_err(fault)?),
             (&Method::GET, [name]) => json(&fs.status(name).await.map_err(fault)?),
+            (&Method::GET, [name, "jobs"]) => json(&fs.jobs(name).await.map_err(fault)?),
             (&Method::POST, []) => {
                 fs.create(ask.json()?).await.map_err(fault)?;
                 done()
