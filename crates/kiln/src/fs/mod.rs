@@ -8,6 +8,7 @@
 //! - [`service`]: takes requests from the listener to the target they are for.
 //! - [`changelog`]: takes records of changes from an MDT to their topic.
 //! - [`admin`]: what `kiln fs` does to filesystems, by way of the API; on the leader.
+//! - [`view`]: a filesystem as the MGS and its nodes tell of it.
 
 pub(crate) mod admin;
 pub(crate) mod changelog;
@@ -18,5 +19,6 @@ mod node;
 mod servers;
 mod service;
 mod targets;
+mod view;
 
 pub(crate) use node::{FsNode, Start};
