@@ -169,7 +169,17 @@ mod tests {
             Role::Mdt(_) => vec![ClientStatus { host: "h".to_owned(), session: SessionId(10) }],
             Role::Ost(_) => Vec::new(),
         };
-        TargetStatus { fs: "a".to_owned(), id: FsId(id), role, dir: "/d".into(), state, space: None, clients, requests: 0, evictions: 0 }
+        TargetStatus {
+            fs: "a".to_owned(),
+            id: FsId(id),
+            role,
+            dir: "/d".into(),
+            state,
+            space: None,
+            clients,
+            requests: 0,
+            evictions: 0,
+        }
     }
 
     #[test]

@@ -108,9 +108,7 @@ fn yaml(jobs: &[JobStats]) -> String {
 fn counted(operation: Operation, counter: JobCounter) -> String {
     let JobCounter { samples, min, max, sum } = counter;
     if operation.has_bytes() {
-        format!(
-            "{{ samples: {samples:11}, unit: bytes, min: {min:8}, max: {max:8}, sum: {sum:16} }}"
-        )
+        format!("{{ samples: {samples:11}, unit: bytes, min: {min:8}, max: {max:8}, sum: {sum:16} }}")
     } else {
         format!("{{ samples: {samples:11}, unit:  reqs }}")
     }
