@@ -13,7 +13,8 @@
 //! - [`keys`], [`rows`]: where rows are, and how changes lie over them until they are kept.
 //! - [`filesystem`], [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to them.
 //! - [`make`], [`rename`], [`attributes`], [`xattr`], [`acl`], [`data`], [`striping`]: what acts do.
-//! - [`replies`], [`todo`]: what sessions were answered; what is to be done at the OSTs.
+//! - [`replies`], [`todo`], [`log`]: what sessions were answered; what is to be done at the OSTs; what the changelog's
+//!   readers have not got yet.
 
 mod acl;
 mod ask;
@@ -25,6 +26,7 @@ mod filesystem;
 mod inode;
 mod keys;
 mod links;
+mod log;
 mod make;
 mod rename;
 mod replies;
@@ -42,6 +44,7 @@ pub use command::{Command, Outcome, What};
 pub use data::PAGE_BYTES;
 pub use filesystem::{Usage, format, orphans, usage};
 pub use inode::LINKS_MAX;
+pub use log::{backlog, is_written_once, records};
 pub use replies::{REPLIES_MAX, reply_to, sessions};
 pub use rows::{Changes, Each, Over, Rows};
 pub use todo::{Todo, TodoId, todo};

@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::jobs::JobDelta;
 use crate::core::layout::{Layout, Spread};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
 use crate::wire::oss::Space;
@@ -47,6 +48,8 @@ pub enum Op {
     Change(Change),
     /// File and record locks.
     Lock(Lock),
+    /// What jobs did on this mount since that was last told.
+    Jobs(Vec<JobDelta>),
 }
 
 /// The start of a session, or of going on with it.
@@ -229,6 +232,9 @@ pub struct Cred {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The job that it belongs to, for statistics and the changelog; empty when that is not known. At most
+    /// [`JOB_BYTES_MAX`](crate::wire::JOB_BYTES_MAX).
+    pub job: String,
 }
 
 /// What changes.
