@@ -367,9 +367,9 @@ impl FileData {
             Err(Errno::ESTALE) => {
                 // Where it was discarded already, whoever did that knows why.
                 if !self.is_gone() {
-                    tracing::error!(
+                    tracing::warn!(
                         ino = self.ino.0,
-                        "this mount was evicted: what was not written back is lost"
+                        "the file was removed, or this mount evicted: what was not written back is lost"
                     );
                 }
                 self.discard();
