@@ -1,7 +1,7 @@
 # What is typed every day. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps test-long chaos bench lint fmt settings
+.PHONY: help build demo test test-deps test-long chaos bench bench-fs lint fmt settings
 
 CHAOS_ROUNDS ?= 20
 BENCH ?= log kafka amqp chain
@@ -31,6 +31,10 @@ chaos: ## rounds of kill -9 at random moments of the demo; CHAOS_ROUNDS=20, KILN
 bench: ## the log and the brokers, with the disk's own rates and a peer beside each where Debian has one; BENCH=log
 	cargo build --release -p kiln -p kiln-bench
 	for bench in $(BENCH); do ./target/release/kiln-bench $$bench $(ARGS) || exit 1; done
+
+bench-fs: ## the filesystem beside GlusterFS, MooseFS and the ext4 underneath, as root; ARGS="ext4 kiln --runs 1"
+	cargo build --release -p kiln
+	./bench/fs/run $(ARGS)
 
 lint: ## formatting, clippy without warnings, tidy
 	cargo fmt --all --check

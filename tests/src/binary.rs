@@ -15,10 +15,10 @@ fn target_dir() -> PathBuf {
     test.ancestors().nth(2).expect("a test lies in deps/").to_owned()
 }
 
-/// Makes `dir` a directory to put in front of PATH: `kiln`, and `flux` as a link to it.
+/// Makes `dir` a directory to put in front of PATH: `kiln`, and `flux` and `lfs` as links to it.
 pub fn link_names(dir: &Path) {
     std::fs::create_dir_all(dir).expect("a directory for the binary's names");
-    for name in ["kiln", "flux"] {
+    for name in ["kiln", "flux", "lfs"] {
         std::os::unix::fs::symlink(kiln(), dir.join(name)).expect("a link to the binary");
     }
 }

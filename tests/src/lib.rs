@@ -7,6 +7,7 @@
 
 pub mod binary;
 pub mod cluster;
+pub mod filesystem;
 pub mod process;
 pub mod python;
 pub mod random;

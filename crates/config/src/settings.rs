@@ -212,6 +212,24 @@ sections! {
         message_size_max: ByteSize = bytes(64 * KIB), from bytes(480) => bytes(MIB);
     }
 
+    /// Parallel filesystems. The first three are the layout of files in filesystems that are made from now on; `lfs setstripe` changes it for files and directories.
+    fs: FsConfig {
+        /// The first bytes of a file are kept on the MDT, beside its attributes, so that small files are there whole; a multiple of 64KiB, 0B for none.
+        inline_size: ByteSize = bytes(64 * KIB), from bytes(0) => bytes(MIB);
+        /// Bytes of a stripe; a multiple of 64KiB.
+        stripe_size: ByteSize = bytes(MIB), from bytes(64 * KIB) => bytes(GIB);
+        /// OSTs that a file is spread over; 0 is all of them.
+        stripe_count: u32 = 0, from 0 => 2000;
+        /// A client that is silent for so long, or does not give back what it is asked for, is evicted.
+        session_timeout: Duration = Duration::from_secs(30), from Duration::from_secs(2) => Duration::from_mins(10);
+        /// The most that one mount holds back of what programs wrote, before they wait.
+        client_dirty_size: ByteSize = bytes(256 * MIB), from bytes(8 * MIB) => bytes(16 * GIB);
+        /// What changes in a filesystem is written to the topic kiln.fs.NAME.changelog of the event log.
+        changelog: bool = true;
+        /// Client connections at one time on each node; further ones wait.
+        connections_max: u32 = 4096, from 16 => 100_000;
+    }
+
     /// The HTTP listener for health, metrics and the console.
     console: ConsoleConfig {
         /// Where it listens: "ADDRESS:PORT", or "off"; port 0 picks a free one.

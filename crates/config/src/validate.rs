@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_types::Hostlist;
+use kiln_types::{ByteSize, Hostlist};
 
 use crate::chain::{Arg, ArgKind, Flow, Sink, Source, Task};
 use crate::load::Origins;
@@ -12,6 +12,8 @@ use crate::value::Listen;
 
 /// Longest topic name, in bytes (Kafka's `Topic.validate`).
 const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Stripes are multiples of this (Lustre's `LOV_MIN_STRIPE_SIZE`), and so is what lies before them.
+const STRIPE_UNIT_BYTES: u64 = 64 << 10;
 /// Longest host name prefix, in bytes: 64 less room for a number (hostname(7)).
 const HOST_PREFIX_BYTES_MAX: usize = 56;
 
@@ -27,6 +29,7 @@ pub(crate) fn validate(config: &Config, origins: &Origins) -> Vec<Problem> {
     check.limits(config);
     check.cluster(config);
     check.sizes(config);
+    check.stripes(config);
     check.listeners(config);
     check.flows(&config.flow, &config.task);
     check.tasks(&config.task, config);
@@ -138,6 +141,18 @@ impl Check<'_> {
             if small_size > large_size {
                 let reason = format!("is more than {large} = {large_size}");
                 self.problem(small, small_size.to_string(), reason, format!("lower it, or raise {large}"));
+            }
+        }
+    }
+
+    fn stripes(&mut self, config: &Config) {
+        for (key, size) in
+            [("fs.stripe_size", config.fs.stripe_size), ("fs.inline_size", config.fs.inline_size)]
+        {
+            if !size.0.is_multiple_of(STRIPE_UNIT_BYTES) {
+                let reason = format!("is no multiple of {}", ByteSize(STRIPE_UNIT_BYTES));
+                let remedy = format!("use {}", ByteSize(size.0.next_multiple_of(STRIPE_UNIT_BYTES)));
+                self.problem(key, size.to_string(), reason, remedy);
             }
         }
     }
@@ -398,6 +413,13 @@ mod tests {
         ] {
             assert!(told.contains(expected), "{expected} in {told}");
         }
+    }
+
+    #[test]
+    fn stripes_are_whole() {
+        let told = problems("[fs]\nstripe_size = \"100KiB\"\ninline_size = \"1KiB\"\n");
+        assert!(told.contains("kiln.toml:2:1: fs.stripe_size") && told.contains("use 128KiB"), "{told}");
+        assert!(told.contains("kiln.toml:3:1: fs.inline_size") && told.contains("use 64KiB"), "{told}");
     }
 
     #[test]

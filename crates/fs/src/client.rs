@@ -42,28 +42,32 @@
 
 mod cache;
 mod callbacks;
+pub mod control;
 pub mod data;
 mod fuse;
 mod handles;
 mod house;
+mod jobs;
 mod meta;
 pub mod mount;
 mod notices;
 mod ops;
 mod session;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use callbacks::NamesGiver;
 use data::{DataPath, Osts};
 use fuse::Kernel;
 use handles::Handles;
 use house::House;
+use jobs::Jobs;
 use meta::Meta;
 use notices::Notices;
 use ops::HeldLocks;
 
 use crate::core::Ino;
+use crate::wire::mgs::FsConfig;
 
 /// A mount.
 pub(crate) struct Client {
@@ -73,9 +77,11 @@ pub(crate) struct Client {
     handles: Handles,
     locks: HeldLocks,
     house: House,
+    jobs: Jobs,
     notices: Notices,
     names: NamesGiver,
     read_only: bool,
+    config: RwLock<Arc<FsConfig>>,
     /// Set when the kernel has mounted it, before the first request and the first callback.
     kernel: OnceLock<(Arc<dyn Kernel>, bool)>,
     me: Weak<Client>,
@@ -92,6 +98,18 @@ impl Client {
     /// Whether names may be kept: this kernel can be told to forget them whatever is locked.
     fn keeps_names(&self) -> bool {
         self.kernel.get().is_some_and(|(_, forgets_all)| *forgets_all)
+    }
+
+    /// The filesystem as the MGS has it.
+    fn config(&self) -> Arc<FsConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The filesystem has changed.
+    fn reconfigure(&self, config: &FsConfig) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.clone());
+        self.osts.replace(config);
+        self.meta.session.moved(config.mdt.clone());
     }
 
     /// This client, to be shared with a thread; `None` when it is about to end.

@@ -7,6 +7,7 @@ pub mod dirty;
 pub mod errno;
 pub mod grants;
 pub mod ids;
+pub mod jobs;
 pub mod layout;
 pub mod leases;
 pub mod locks;
@@ -15,8 +16,10 @@ pub mod placement;
 pub mod ranges;
 pub mod readahead;
 pub mod split;
+pub mod target;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime, Time};
 pub use errno::Errno;
 pub use ids::{Fid, Ino, ObjectId, OstIndex, SessionId, Xid};
 pub use layout::{Component, Extent, Layout, Pattern, Spread};
+pub use target::Role;

@@ -6,6 +6,7 @@
 //!
 //! - [`core`]: what is decided (namespace, layouts, leases, locks), without I/O.
 //! - [`wire`]: the messages between client, MDS and OSS; they travel as Kiln's framed RPC on blocking sockets.
+//! - [`mgs`]: which filesystems there are, and where their targets are; rows of the cluster's store.
 //! - [`mds`], [`oss`], [`client`]: the same with sockets, disks and threads. A request is served by the thread of its
 //!   connection from the first byte to the last: two context switches a call, which is what small operations cost.
 
@@ -13,5 +14,6 @@ pub mod access;
 pub mod client;
 pub mod core;
 pub mod mds;
+pub mod mgs;
 pub mod oss;
 pub mod wire;

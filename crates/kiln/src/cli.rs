@@ -1,14 +1,18 @@
 //! The command line of `kiln`, as plain arguments. Nothing here acts.
 
+mod fs;
+
+pub(crate) use fs::{Create, Fs, Mount};
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// An HPC cluster in one binary: jobs, queues, topics and the flows between them.
+/// An HPC cluster in one binary: jobs, filesystems, queues, topics and the flows between them.
 #[derive(Debug, Parser)]
 #[command(name = "kiln", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Start with `kiln up`, or see everything at work with `kiln demo`.\nThe same file answers to `flux`: `kiln flux ...`, or a link by that name."
+    after_help = "Start with `kiln up`, or see everything at work with `kiln demo`.\nThe same file answers to `flux` and `lfs`: `kiln flux ...`, or a link by that name."
 )]
 pub(crate) struct Cli {
     /// The instance's data directory [default: the instance that runs here, else /var/lib/kiln or ~/.local/share/kiln]
@@ -50,6 +54,9 @@ pub(crate) enum Command {
     /// Flows: what is declared, and what a rule would do
     #[command(subcommand)]
     Flow(Flow),
+    /// Filesystems: make, watch and mount them
+    #[command(subcommand)]
+    Fs(Fs),
     /// The recorder's table: one row for each task
     Tasks(Tasks),
     /// The settings: check a file, or show what is in force
@@ -59,6 +66,13 @@ pub(crate) enum Command {
     #[command(disable_help_flag = true)]
     Flux {
         /// What `flux` would be given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+    /// Lustre's user commands on a mounted filesystem: `kiln lfs df -h`
+    #[command(disable_help_flag = true)]
+    Lfs {
+        /// What `lfs` would be given.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },

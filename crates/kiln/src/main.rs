@@ -6,6 +6,8 @@ mod api;
 mod cli;
 mod commands;
 mod flux;
+mod fs;
+mod lfs;
 mod node;
 mod paths;
 mod settings;
@@ -21,12 +23,18 @@ use clap::{Arg, CommandFactory as _, FromArgMatches as _};
 
 use crate::cli::Cli;
 
+/// A program: what it does with its words, its own name not among them.
+type Program = fn(Vec<OsString>) -> ExitCode;
+
+/// Names that this file answers to, beside `kiln`.
+const PROGRAMS: [(&str, Program); 2] = [("flux", flux::main), ("lfs", lfs::main)];
+
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.first().map(Path::new).and_then(Path::file_name).map(std::ffi::OsStr::to_owned);
-    if name.is_some_and(|name| name == "flux") {
+    if let Some(program) = name.as_ref().and_then(|name| PROGRAMS.iter().find(|(known, _)| name == known)) {
         arguments.remove(0);
-        return flux::main(arguments);
+        return program.1(arguments);
     }
     let matches = command_line().get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());

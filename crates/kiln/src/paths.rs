@@ -61,6 +61,21 @@ impl DataDir {
         self.run().join(format!("broker-{rank}.sock"))
     }
 
+    /// Where a node serves filesystems: the targets it has, and on the leader the MGS.
+    pub(crate) fn fs_socket(&self, rank: u32) -> PathBuf {
+        self.run().join(format!("fs-{rank}.sock"))
+    }
+
+    /// One file for each mount that runs, locked by its process.
+    pub(crate) fn mounts(&self) -> PathBuf {
+        self.run().join("mounts")
+    }
+
+    /// The targets of filesystems, unless the administrator chose other directories.
+    pub(crate) fn filesystems(&self) -> PathBuf {
+        self.0.join("fs")
+    }
+
     /// Held by the process of a node for as long as it lives: nobody else touches what is that node's.
     pub(crate) fn node_lock(&self, rank: u32) -> PathBuf {
         self.run().join(format!("node-{rank}.lock"))
@@ -82,7 +97,7 @@ impl DataDir {
             .into());
         }
         // The data directory itself may be somebody's choice; what is in it is private in any case.
-        let kept = ["store", "kafka", "amqp", "jobs"].map(|name| self.0.join(name));
+        let kept = ["store", "kafka", "amqp", "jobs", "fs"].map(|name| self.0.join(name));
         for dir in [self.0.clone(), self.run(), self.logs()].into_iter().chain(kept) {
             create_private_dir(&dir).map_err(|e| {
                 anyhow::anyhow!(

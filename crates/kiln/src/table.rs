@@ -31,8 +31,39 @@ pub(crate) fn write(out: &mut impl Write, head: &[&str], rows: &[Vec<String>]) -
     Ok(())
 }
 
+/// A size for people: three digits or so, in binary units as `df -h` has them.
+pub(crate) fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["K", "M", "G", "T", "P", "E"];
+    if bytes < 1024 {
+        return format!("{bytes}B");
+    }
+    let (mut size, mut unit) = (bytes as f64 / 1024.0, 0);
+    // What would be printed as 1024 is 1 of the next.
+    while size >= 1023.5 && unit + 1 < UNITS.len() {
+        (size, unit) = (size / 1024.0, unit + 1);
+    }
+    let digits = usize::from(size < 9.95);
+    format!("{size:.digits$}{}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn sizes_are_short() {
+        let cases = [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.0K"),
+            (10 << 20, "10M"),
+            ((1 << 20) - 1, "1.0M"),
+            (1_500_000_000, "1.4G"),
+            (u64::MAX, "16E"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(super::human_size(bytes), text, "{bytes}");
+        }
+    }
+
     #[test]
     fn numbers_stand_right_and_words_left() {
         let mut out = Vec::new();

@@ -142,3 +142,12 @@ fn many_files_are_synced_as_well_as_few() {
         }
     });
 }
+
+#[test]
+fn a_disk_says_how_much_it_holds() {
+    on_both(|disk| {
+        let space = disk.space().expect("space");
+        assert!(space.total_bytes >= space.free_bytes && space.free_bytes >= space.available_bytes);
+        assert!(space.available_bytes > 0, "the tests have a disk that is not full");
+    });
+}

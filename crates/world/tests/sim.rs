@@ -211,3 +211,14 @@ fn equal_seeds_crash_alike() {
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
 }
+
+#[test]
+fn space_is_what_the_limit_leaves() {
+    let disk = SimDisk::new(1);
+    create(&disk, "f", &[0; 100]);
+    disk.set_capacity(Some(300));
+    let space = disk.space().expect("space");
+    assert_eq!((space.total_bytes, space.free_bytes, space.available_bytes), (300, 200, 200));
+    disk.set_capacity(Some(50));
+    assert_eq!(disk.space().expect("space").free_bytes, 0);
+}

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::fuse::device::{self, Device, How, Workers};
 use super::fuse::{Kernel, Operations};
 use super::handles::Handles;
 use super::house::{House, keep_house};
+use super::jobs::Jobs;
 use super::meta::Meta;
 use super::notices::{Notices, Stale, forget_stale};
 use super::ops::HeldLocks;
@@ -24,6 +25,9 @@ use crate::core::Errno;
 use crate::wire::mds::Callback;
 use crate::wire::mgs::FsConfig;
 
+/// What stands before a filesystem's name in the source of its mounts, as the kernel's table shows it. The type is not always
+/// ours: mounts that root makes are of type `fuse`.
+pub const SOURCE_PREFIX: &str = "kiln:";
 /// How far the kernel reads ahead in files that are read through its page cache, in KiB. Root only.
 const READ_AHEAD_KIB: u32 = 4096;
 
@@ -155,9 +159,11 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
         handles: Handles::new(),
         locks: HeldLocks::default(),
         house: House::default(),
+        jobs: Jobs::new(),
         notices,
         names,
         read_only: options.read_only,
+        config: RwLock::new(Arc::new(config.clone())),
         kernel: OnceLock::new(),
         me: me.clone(),
     });
@@ -168,7 +174,7 @@ fn mount_kernel(client: &Client, options: &MountOptions) -> Result<Arc<Device>, 
     let how = How {
         allow_other: options.allow_other,
         read_only: options.read_only,
-        source: options.config.name.clone(),
+        source: format!("{SOURCE_PREFIX}{}", options.config.name),
         threads: options.threads,
     };
     let mounted = Device::mount(&options.dir, &how);
@@ -207,14 +213,56 @@ fn start(
     Ok(Mounted { client: Arc::clone(client), device, workers, threads: vec![house] })
 }
 
-impl Mounted {
+/// What other threads may do with a mount that one waits for. It does not keep the mount.
+#[derive(Clone)]
+pub struct Handle {
+    client: Weak<Client>,
+    device: Weak<Device>,
+}
+
+impl Handle {
     /// The filesystem has changed: targets were added, or are served elsewhere.
     pub fn reconfigure(&self, config: &FsConfig) {
-        self.client.osts.replace(config);
-        self.client.meta.session.moved(config.mdt.clone());
+        if let Some(client) = self.client.upgrade() {
+            client.reconfigure(config);
+        }
     }
 
-    /// Takes the mount away and ends the session, everything written back. Fails with `EBUSY` while programs use it.
+    /// The filesystem is no more: programs get `EIO` from now on, and what was not written back is lost.
+    pub fn destroyed(&self) {
+        let Some(client) = self.client.upgrade() else { return };
+        client.meta.session.end(Errno::EIO);
+        for inode in client.meta.inodes.all() {
+            let file = inode.state().file.clone();
+            if let Some(file) = file {
+                file.discard();
+            }
+        }
+    }
+
+    /// Takes the mount away; what was written is then written back. Fails with `EBUSY` while programs use it.
+    pub fn unmount(&self) -> io::Result<()> {
+        self.device.upgrade().map_or(Ok(()), |device| device.unmount())
+    }
+
+    /// Whether the mount is gone, and everything is written back.
+    pub fn is_over(&self) -> bool {
+        self.client.strong_count() == 0
+    }
+}
+
+impl Mounted {
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle {
+        Handle { client: Arc::downgrade(&self.client), device: Arc::downgrade(&self.device) }
+    }
+
+    /// See [`Handle::reconfigure`].
+    pub fn reconfigure(&self, config: &FsConfig) {
+        self.handle().reconfigure(config);
+    }
+
+    /// See [`Handle::unmount`].
     pub fn unmount(&self) -> io::Result<()> {
         self.device.unmount()
     }
@@ -248,6 +296,7 @@ impl Client {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
         }
+        self.tell_jobs();
         self.meta.session.bye();
         self.end();
     }

@@ -11,9 +11,10 @@
 //! that is refused changes no row. **Invariant:** permissions are not looked at here; the kernel of the client does that.
 //!
 //! - [`keys`], [`rows`]: where rows are, and how changes lie over them until they are kept.
-//! - [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to its names.
+//! - [`filesystem`], [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to them.
 //! - [`make`], [`rename`], [`attributes`], [`xattr`], [`acl`], [`data`], [`striping`]: what acts do.
-//! - [`replies`], [`todo`]: what sessions were answered; what is to be done at the OSTs.
+//! - [`replies`], [`todo`], [`log`]: what sessions were answered; what is to be done at the OSTs; what the changelog's
+//!   readers have not got yet.
 
 mod acl;
 mod ask;
@@ -21,9 +22,11 @@ mod attributes;
 mod command;
 mod data;
 mod directory;
+mod filesystem;
 mod inode;
 mod keys;
 mod links;
+mod log;
 mod make;
 mod rename;
 mod replies;
@@ -39,9 +42,11 @@ mod xattr;
 pub use ask::{Asked, ask};
 pub use command::{Command, Outcome, What};
 pub use data::PAGE_BYTES;
+pub use filesystem::{Usage, format, orphans, usage};
 pub use inode::LINKS_MAX;
+pub use log::{backlog, is_written_once, records};
 pub use replies::{REPLIES_MAX, reply_to, sessions};
 pub use rows::{Changes, Each, Over, Rows};
 pub use todo::{Todo, TodoId, todo};
 pub use touch::{Touch, touches};
-pub use transaction::{Usage, apply, format, orphans, usage};
+pub use transaction::apply;

@@ -1,21 +1,15 @@
 //! Changes: made when nobody else holds what they touch, answered when nothing can undo them.
 
-use std::time::Duration;
-
 use super::ask::opened;
 use super::osts::Choice;
-use super::serve::{Asker, Attempt, Server, Stop};
+use super::serve::{Asker, Attempt, Server, Stop, WAIT_TICK};
 use super::state::State;
-use crate::core::changelog::{Doer, Record, name_taken};
 use crate::core::grants::{self, Plan};
 use crate::core::layout::{Place, Stripes};
 use crate::core::leases::{OpenMode, Ticket};
 use crate::core::namespace::{Command, Outcome, Todo, TodoId, Touch, What};
 use crate::core::{Errno, FileKind, Ino, SessionId};
 use crate::wire::mds::{Act, Answer, Ask, Change, Grant, Make, Reply};
-
-/// Who waits for an OST looks so often whether anybody still wants to know.
-const CUT_TICK: Duration = Duration::from_millis(250);
 
 /// What a change needs, as the MDT is now.
 struct Needs {
@@ -28,8 +22,8 @@ struct Needs {
 
 impl Server {
     pub(super) fn change(&self, asker: &Asker<'_>, change: Change, bulk: &[u8]) -> Result<Reply, Stop> {
-        let mut request = Pending { session: asker.session, change, bulk };
-        let (reply, cuts) = self.turn(asker, |state, ticket| self.try_change(state, &mut request, ticket))?;
+        let request = Request { session: asker.session, change, bulk };
+        let (reply, cuts) = self.turn(asker, |state, ticket| self.try_change(state, &request, ticket))?;
         self.wait_for_cuts(asker, &cuts)?;
         Ok(reply)
     }
@@ -37,7 +31,7 @@ impl Server {
     fn try_change(
         &self,
         state: &mut State,
-        request: &mut Pending<'_>,
+        request: &Request<'_>,
         ticket: Option<Ticket>,
     ) -> Result<Attempt<(Reply, Vec<TodoId>)>, Stop> {
         let needs = needs_of(state, request.session, &request.change.act);
@@ -55,15 +49,17 @@ impl Server {
             return Ok(Attempt::Wait(needs?.plan.touches));
         }
         let needs = needs?;
+        if moves_open_data(state, request.session, &request.change.act)
+            && state.mdt.reply_to(request.session, request.change.xid)?.is_none()
+        {
+            return Err(Errno::EBUSY.into());
+        }
         let osts = match self.choose_osts(state, &request.change.act) {
             Choice::Osts(osts) => osts,
             Choice::Full => return Err(Errno::ENOSPC.into()),
             Choice::Unknown => return Ok(Attempt::Wait(needs.plan.touches)),
         };
-        let victim_open = needs.victim.is_some_and(|ino| {
-            state.leases.in_use(ino) || state.leases.unlinked(request.session, ino).is_some()
-        });
-        let named = self.changelog.as_ref().and_then(|_| named(state, &request.change.act));
+        let victim_open = needs.victim.is_some_and(|ino| state.leases.in_use(ino));
         let what =
             What::Change { session: request.session, change: request.change.clone(), osts, victim_open };
         let command = Command { now: self.time(), what };
@@ -72,7 +68,6 @@ impl Server {
             let answer = outcome.answer?;
             return Ok(Attempt::Done(repeated(state, request, answer)));
         }
-        self.note(&command, &outcome, named);
         let cuts = cuts_of(&outcome);
         let reply = self.made(state, request, &needs, outcome, ticket)?;
         Ok(Attempt::Done((reply, cuts)))
@@ -82,7 +77,7 @@ impl Server {
     fn made(
         &self,
         state: &mut State,
-        request: &Pending<'_>,
+        request: &Request<'_>,
         needs: &Needs,
         outcome: Outcome,
         ticket: Option<Ticket>,
@@ -90,7 +85,7 @@ impl Server {
         let (session, act) = (request.session, &request.change.act);
         let mut answer = outcome.answer?;
         if let Some(ino) = outcome.unlinked {
-            self.unlinked(state, session, ino);
+            self.unlinked(state, ino);
         }
         if let Act::Link { ino, .. } = act {
             state.orphans.remove(ino);
@@ -102,14 +97,14 @@ impl Server {
     }
 
     /// An inode has lost its last name: it is gone, or stays while somebody has it open.
-    fn unlinked(&self, state: &mut State, session: SessionId, ino: Ino) {
-        let asked = state.leases.unlinked(session, ino);
-        if asked.is_none() && !state.leases.in_use(ino) {
+    fn unlinked(&self, state: &mut State, ino: Ino) {
+        if state.leases.in_use(ino) {
+            state.orphans.insert(ino);
+            // Others have said it already; this session was not asked.
+            state.call(&state.leases.unsure(ino), self.now());
+        } else {
             state.leases.forget(ino);
-            return;
         }
-        state.orphans.insert(ino);
-        state.call(asked.as_slice(), self.now());
     }
 
     /// Where the objects go that a change needs.
@@ -124,22 +119,11 @@ impl Server {
         }
     }
 
-    fn note(&self, command: &Command, outcome: &Outcome, named: Option<Ino>) {
-        let (Some(changelog), What::Change { session, change, .. }) = (&self.changelog, &command.what) else {
-            return;
-        };
-        let Ok(answer) = &outcome.answer else { return };
-        let doer = Doer { time: command.now, session: *session, cred: Some(change.cred.clone()) };
-        if let Some(record) = Record::of(&change.act, answer, named, outcome.unlinked, doer) {
-            changelog.note(record);
-        }
-    }
-
     /// What is written after the answer must not be cut off: the OSTs are waited for, as long as they take.
     fn wait_for_cuts(&self, asker: &Asker<'_>, cuts: &[TodoId]) -> Result<(), Stop> {
         let mut state = self.lock();
         while state.pending.has_cut(cuts) {
-            let (again, stop) = self.wait(state, &self.changed, asker, CUT_TICK);
+            let (again, stop) = self.wait(state, &self.changed, asker, WAIT_TICK);
             state = again;
             if let Some(stop) = stop {
                 return Err(stop);
@@ -150,7 +134,7 @@ impl Server {
 }
 
 /// A change that is to be made.
-struct Pending<'a> {
+struct Request<'a> {
     session: SessionId,
     change: Change,
     bulk: &'a [u8],
@@ -181,18 +165,22 @@ fn opens(state: &State, act: &Act) -> Option<Ino> {
     (found.1 == FileKind::Regular).then_some(found.0)
 }
 
+/// Whether a change puts the data of a file elsewhere that another session has open, and so knows where it was.
+fn moves_open_data(state: &State, session: SessionId, act: &Act) -> bool {
+    let open = |ino: &Ino| state.leases.others(session, *ino).open;
+    match act {
+        Act::SetLayout { ino, .. } => open(ino),
+        Act::SwapLayouts { one: (one, _), other: (other, _) } => open(one) || open(other),
+        _ => false,
+    }
+}
+
 fn find(state: &State, parent: Ino, name: &[u8]) -> Option<(Ino, FileKind)> {
     let asked = state.mdt.ask(&Ask::Lookup { parent, name: name.to_vec() }).ok()?;
     match asked.answer {
         Answer::Entry(attr) => Some((attr.ino, attr.kind)),
         _ => None,
     }
-}
-
-/// The inode whose name a change takes away or moves.
-fn named(state: &State, act: &Act) -> Option<Ino> {
-    let (parent, name) = name_taken(act)?;
-    find(state, parent, name).map(|(ino, _)| ino)
 }
 
 /// How a component is to be striped that has no objects yet.
@@ -250,7 +238,7 @@ fn open_made(
 
 /// The answer that a change got before, and the cuts to wait for. What it says may be old: nothing of it is kept. But what it
 /// opened is open, also when the MDS was started anew meanwhile.
-fn repeated(state: &mut State, request: &Pending<'_>, mut answer: Answer) -> (Reply, Vec<TodoId>) {
+fn repeated(state: &mut State, request: &Request<'_>, mut answer: Answer) -> (Reply, Vec<TodoId>) {
     if let Answer::Opened { attr, shared, .. } = &mut answer {
         let ino = attr.ino;
         *shared = grants::of_open(&state.leases, request.session, ino, true).shared;

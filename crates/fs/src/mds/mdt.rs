@@ -39,6 +39,7 @@ use self::checkpoint::Saving;
 use self::error::Latch;
 use self::journal::Journal;
 use self::table::{Table, View};
+use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
 use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
@@ -49,7 +50,7 @@ use crate::wire::oss::Space;
 pub struct Settings {
     /// A checkpoint is due after so many commands. A start applies as many again.
     pub checkpoint_commands: usize,
-    /// And when the rows in memory take so many bytes. They never take more than three times that.
+    /// And when the rows in memory take so many bytes. They never take much more than four times that.
     pub checkpoint_bytes: usize,
     /// And when the oldest of them is of this age.
     pub checkpoint_age: Duration,
@@ -133,7 +134,9 @@ impl Mdt {
     pub fn open(volume: &Volume, dir: &Path, format: &Format, settings: Settings) -> Result<Mdt, OpenError> {
         let disk = Arc::clone(volume.disk());
         let label = label::open(&*disk, dir, &format.label)?;
-        let first = || namespace::format(label.mdt, &format.spread, format.now);
+        // The filesystem is that of whoever serves it, until the root is given to somebody else.
+        let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let first = || namespace::format(label.mdt, &format.spread, owner, format.now);
         let (table, applied) = Table::open(&*disk, dir, settings.cache_bytes, &first)?;
         let journal = Journal::open(volume, dir, settings.journal_segment_bytes)?;
         journal.check_together(applied)?;
@@ -197,6 +200,16 @@ impl Mdt {
         self.read(|rows| namespace::todo(rows, from, count_max))
     }
 
+    /// Records of the changelog that are not where its readers are, at most so many.
+    pub fn records(&self, count_max: usize) -> Result<Vec<Entry>, Errno> {
+        self.read(|rows| namespace::records(rows, count_max))
+    }
+
+    /// See [`namespace::backlog`].
+    pub fn backlog(&self) -> Result<(u64, u64), Errno> {
+        self.read(namespace::backlog)
+    }
+
     /// What it holds.
     pub fn usage(&self) -> Result<namespace::Usage, Errno> {
         self.read(namespace::usage)
@@ -251,6 +264,11 @@ impl Mdt {
         }
         let saving = self.saving.as_mut()?;
         saving.begin(&self.table, &self.journal, &self.latch)
+    }
+
+    /// Whether all that was changed is in the table, durably.
+    pub fn is_saved(&self) -> bool {
+        self.fresh.commands == 0 && self.saving.as_ref().is_none_or(Saving::is_done)
     }
 
     /// Ends it in good order: with a checkpoint, so that nothing is left in the journal.
@@ -395,6 +413,13 @@ impl Fresh {
         for (key, change) in changes {
             let fixed = key.len() + ROW_OVERHEAD_BYTES;
             let bytes = bytes_of(&change);
+            if change.is_none()
+                && namespace::is_written_once(&key)
+                && let Some(old) = self.rows.remove(&key)
+            {
+                self.bytes -= fixed + bytes_of(&old);
+                continue;
+            }
             written += fixed + bytes;
             self.bytes += bytes;
             match self.rows.insert(key, change) {

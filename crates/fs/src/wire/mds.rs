@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::jobs::JobDelta;
 use crate::core::layout::{Layout, Spread};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
 use crate::wire::oss::Space;
@@ -47,6 +48,8 @@ pub enum Op {
     Change(Change),
     /// File and record locks.
     Lock(Lock),
+    /// What jobs did on this mount since that was last told.
+    Jobs(Vec<JobDelta>),
 }
 
 /// The start of a session, or of going on with it.
@@ -136,7 +139,8 @@ pub enum Ask {
         /// Which files.
         inos: Vec<Ino>,
     },
-    /// A data lease: answered by its [`Grant`] with [`Answer::Attr`], as the file is then.
+    /// A data lease: answered by its [`Grant`] with [`Answer::Opened`], as the file is then: others may have
+    /// given it objects since.
     Lease {
         /// On which file.
         ino: Ino,
@@ -228,6 +232,9 @@ pub struct Cred {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The job that it belongs to, for statistics and the changelog; empty when that is not known. At most
+    /// [`JOB_BYTES_MAX`](crate::wire::JOB_BYTES_MAX).
+    pub job: String,
 }
 
 /// What changes.
@@ -547,7 +554,7 @@ pub enum Take {
     /// The data lease, down to this: what was held back is written first ([`Act::WriteInline`], [`Act::Written`]), and what
     /// may not be kept is forgotten.
     Data(DataLease),
-    /// The inode has lost its last name; does the session have it open?
+    /// The inode has lost its last name; does the session have it open? If not, the lease on attributes goes.
     Unlinked,
 }
 

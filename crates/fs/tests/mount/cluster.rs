@@ -36,7 +36,9 @@ impl Service for Servers {
         match call.decode::<wire::Request>()? {
             wire::Request::Mds(request) => self.mds.handle(request, &call.bulk, replies),
             wire::Request::Oss(request) => self.oss.handle(&request, &call.bulk, replies),
-            wire::Request::Mgs(_) => Err(Fault::new(kiln_net::Status::BadRequest, "no MGS here")),
+            wire::Request::Mgs(_) | wire::Request::Node(_) => {
+                Err(Fault::new(kiln_net::Status::BadRequest, "no MGS here"))
+            }
         }
     }
 }

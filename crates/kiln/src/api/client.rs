@@ -76,7 +76,8 @@ async fn send(data: &DataDir, method: Method, path: &str, body: Bytes) -> anyhow
     Err(refusal(status, &body).into())
 }
 
-fn absent(data: &DataDir, reason: std::io::Error) -> anyhow::Error {
+/// The leader's sockets cannot be reached.
+pub(crate) fn absent(data: &DataDir, reason: std::io::Error) -> anyhow::Error {
     let running = crate::supervisor::is_running(data);
     let data = data.root().display().to_string();
     if running {

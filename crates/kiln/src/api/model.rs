@@ -1,5 +1,7 @@
 //! What the API says, as JSON. `--json` prints these as they are, so their fields are an interface: add, do not rename.
 
+pub(crate) mod fs;
+
 use serde::{Deserialize, Serialize};
 
 use crate::supervisor::{Listeners, NodeStatus};
@@ -24,6 +26,8 @@ pub(crate) struct Services {
     pub jobs: JobsStatus,
     /// Counters of the flows, in the order they are declared.
     pub flows: Vec<FlowStatus>,
+    /// The filesystems, each in a line.
+    pub filesystems: Vec<FsStatus>,
     /// The recorder's totals.
     pub tasks: TaskTotals,
 }
@@ -84,6 +88,47 @@ pub(crate) struct FlowStatus {
     pub delivered: u64,
     /// Events that failed and went to the dead-letter topic.
     pub dead: u64,
+}
+
+/// One filesystem, in a line; `GET /api/fs/NAME` has the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FsStatus {
+    /// Its name.
+    pub name: String,
+    /// `ok`, or `degraded` while a target is not served.
+    pub state: String,
+    /// Its targets, the MDT included.
+    pub targets: usize,
+    /// Of these, targets that are served.
+    pub serving: usize,
+    /// Clients that have it mounted.
+    pub clients: usize,
+    /// Files, directories and so on.
+    pub files: u64,
+    /// Space of the OSTs that are served, in bytes.
+    pub total: u64,
+    /// What is used of that.
+    pub used: u64,
+}
+
+impl FsStatus {
+    pub(crate) fn of(fs: &fs::Filesystem) -> FsStatus {
+        let spaces = |kind: &str| {
+            let of_kind = |target: &&fs::Target| target.kind == kind;
+            fs.targets.iter().filter(of_kind).filter_map(|target| target.space).collect::<Vec<_>>()
+        };
+        let osts = spaces("ost");
+        FsStatus {
+            name: fs.name.clone(),
+            state: fs.state.clone(),
+            targets: fs.targets.len(),
+            serving: fs.targets.iter().filter(|target| target.state == fs::Target::SERVING).count(),
+            clients: fs.clients.len(),
+            files: spaces("mdt").iter().map(|space| space.inodes_used).sum(),
+            total: osts.iter().map(|space| space.total).sum(),
+            used: osts.iter().map(|space| space.used).sum(),
+        }
+    }
 }
 
 /// The recorder's totals.
@@ -222,6 +267,18 @@ pub(crate) struct GroupOffset {
     pub committed: i64,
     /// How far the partition has gone on since.
     pub lag: i64,
+}
+
+/// `POST /api/groups/NAME/offsets`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The next offset that the group will read.
+    pub offset: i64,
 }
 
 /// A listing whose columns its kind decides: `kiln amqp list`.

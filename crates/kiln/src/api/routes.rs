@@ -1,6 +1,7 @@
 //! What each path answers.
 
 mod amqp;
+mod fs;
 mod topics;
 mod users;
 
@@ -20,7 +21,9 @@ use kiln_world::Clock;
 use serde::Serialize;
 
 use super::ask::{Ask, Fault};
-use super::model::{self, AmqpStatus, FlowStatus, JobsStatus, KafkaStatus, TaskTotals};
+use crate::fs::admin::Admin;
+
+use super::model::{self, AmqpStatus, FlowStatus, FsStatus, JobsStatus, KafkaStatus, TaskTotals};
 
 /// Rows of the recorder in one answer.
 const TASKS_MAX: usize = 10_000;
@@ -47,6 +50,8 @@ pub(crate) struct Routes {
     pub jobs: Jobs,
     /// The flows.
     pub flow: Arc<Service>,
+    /// The filesystems.
+    pub fs: Admin,
     /// The recorder's rows.
     pub ledger: Ledger,
     /// The time.
@@ -63,8 +68,9 @@ impl Routes {
         }
         match path.as_slice() {
             ["api", "topics", rest @ ..] => self.topics(&ask, rest).await,
-            ["api", "groups", rest @ ..] => self.groups(&ask, rest),
+            ["api", "groups", rest @ ..] => self.groups(&ask, rest).await,
             ["api", "amqp", rest @ ..] => self.broker(&ask, rest).await,
+            ["api", "fs", rest @ ..] => self.filesystems(&ask, rest).await,
             ["api", "users" | "vhosts" | "permissions", ..] => self.accounts(&ask, &path[1..]).await,
             other => self.look(&ask, other).await,
         }
@@ -101,6 +107,7 @@ impl Routes {
             amqp: self.amqp_status(),
             jobs: self.jobs_status().await?,
             flows: self.flows(),
+            filesystems: self.filesystem_status().await?,
             tasks: totals(&self.ledger.totals().map_err(Fault::failed)?),
         })
     }
@@ -143,6 +150,10 @@ impl Routes {
         }
         status.inactive += stats.inactive_purged;
         Ok(status)
+    }
+
+    async fn filesystem_status(&self) -> Result<Vec<FsStatus>, Fault> {
+        Ok(self.fs.list().await.map_err(Fault::failed)?.iter().map(FsStatus::of).collect())
     }
 
     fn flows(&self) -> Vec<FlowStatus> {
@@ -206,6 +217,7 @@ impl Routes {
                 metrics.counter("kiln_flow_events", "Events at each hop of a flow", &labels).inc_by(count);
             }
         }
+        self.filesystem_metrics(&metrics).await?;
         let intake = self.flow.intake();
         metrics.counter("kiln_syslog_lines", "Lines received", &[]).inc_by(intake.lines);
         metrics.counter("kiln_syslog_dropped", "Datagrams dropped", &[]).inc_by(intake.dropped);

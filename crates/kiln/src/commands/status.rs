@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use super::{exit, say};
 use crate::api::client;
-use crate::api::model::{Services, Status};
+use crate::api::model::{FsStatus, Services, Status};
 use crate::paths::DataDir;
 use crate::supervisor::{OFF, Picture, State};
-use crate::table;
+use crate::table::{self, human_size};
 
 /// Puts together what the supervisor and the leader know; `None` when nothing runs.
 pub(crate) async fn gather(data: &DataDir) -> anyhow::Result<Option<Status>> {
@@ -69,7 +69,7 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
     writeln!(out)?;
     let listeners = &status.listeners;
     let services = status.services.as_ref();
-    let rows = vec![
+    let mut rows = vec![
         service("kafka", &listeners.kafka, services.map(kafka)),
         service("amqp", &listeners.amqp, services.map(amqp)),
         service("syslog", &listeners.syslog, services.map(flows)),
@@ -77,6 +77,9 @@ fn print(out: &mut impl Write, status: &Status) -> io::Result<()> {
         service("jobs", &status.flux_uri, services.map(jobs)),
         service("tasks", "", services.map(tasks)),
     ];
+    for fs in services.into_iter().flat_map(|s| &s.filesystems) {
+        rows.push(service("fs", &fs.name, Some(filesystem(fs))));
+    }
     table::write(out, &["SERVICE", "LISTENS", "HOLDS"], &rows)
 }
 
@@ -119,6 +122,17 @@ fn jobs(s: &Services) -> String {
         "{} nodes, {} cores; {} pending, {} running, {} ended",
         j.nodes_up, j.cores, j.pending, j.running, j.inactive
     )
+}
+
+fn filesystem(fs: &FsStatus) -> String {
+    let FsStatus { name, targets, serving, files, clients, .. } = fs;
+    let space = format!("{} of {} used", human_size(fs.used), human_size(fs.total));
+    let well = if serving == targets {
+        format!("{targets} targets")
+    } else {
+        format!("{serving} of {targets} targets served, see `kiln fs status {name}`")
+    };
+    format!("{well}; {files} files, {space}, {clients} clients")
 }
 
 fn tasks(s: &Services) -> String {

@@ -59,12 +59,12 @@ fn own_file() -> anyhow::Result<PathBuf> {
     Ok(replaced.unwrap_or(own))
 }
 
-/// A directory with `flux` and `kiln` in it, so that a batch script finds them whatever the user's PATH is.
+/// A directory with `flux`, `kiln` and `lfs` in it, so that a batch script finds them whatever the user's PATH is.
 fn bin_dir(node: &Node) -> anyhow::Result<PathBuf> {
     let dir = node.data.run().join("bin");
     std::fs::create_dir_all(&dir).with_context(|| format!("failed to create {}", dir.display()))?;
     let own = own_file()?;
-    for name in ["flux", "kiln"] {
+    for name in ["flux", "kiln", "lfs"] {
         let link = dir.join(name);
         if std::fs::read_link(&link).is_ok_and(|to| to == own) {
             continue;

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use kiln_amqp::AmqpMachine;
 use kiln_auth::{Auth, AuthMachine};
 use kiln_flow::recorder::FlowMachine;
+use kiln_fs::mgs::MgsMachine;
 use kiln_kafka::KafkaMachine;
 use kiln_log::Volume;
 use kiln_store::Store;
@@ -41,6 +42,7 @@ impl Foundations {
             .machine(KafkaMachine)
             .machine(AmqpMachine)
             .machine(FlowMachine)
+            .machine(MgsMachine)
             .open()
             .context("failed to open the store")?;
         let auth = Auth::open(store.handle(), Arc::clone(&rng), kiln_auth::Settings::default())

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use kiln_flow::recorder::{FlowMachine, Ledger, Recorder, RecorderTopics};
 use kiln_flow::{Limits as SyslogLimits, Ports, Service, SyslogListeners};
+use kiln_fs::mgs::MgsMachine;
 use kiln_jobs::broker::{LeaderSettings, start_leader};
 use kiln_jobs::core::NodeConfig;
 use kiln_net::{Listener, ShutdownTrigger, shutdown_pair};
@@ -16,10 +17,13 @@ use kiln_types::{Hostlist, Rank};
 use tokio::net::TcpListener;
 
 use super::foundations::Foundations;
-use super::{DRAIN, Node, agent, broker, listen, secret, stop_requested};
+use super::{DRAIN, Node, agent, broker, fs, listen, secret, stop_requested};
 use crate::api::routes::Routes;
 use crate::api::server::{Caller, serve};
+use crate::fs::admin::Admin;
+use crate::fs::mgs::Mgs;
 use crate::supervisor::{Listeners, Report};
+use crate::wiring::changelogs::Changelogs;
 use crate::wiring::exchanges::{AmqpExchanges, declare_task_queues};
 use crate::wiring::jobs::FluxJobs;
 use crate::wiring::topics::KafkaTopics;
@@ -58,6 +62,13 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     };
     let flow = Arc::new(Service::start(chain, sockets.syslog, syslog_limits, &ports, store.clone()));
 
+    let mgs = foundations.store.handle::<MgsMachine>();
+    let changelogs = {
+        let (kafka, clock) = (services.kafka.clone(), Arc::clone(&foundations.clock));
+        Changelogs::new(kafka, clock, node.config.fs.changelog)
+    };
+    let fs = Arc::new(Mgs::new(mgs.clone(), node.data.clone(), changelogs.clone()));
+    let fs = fs::start(&node, Some(fs))?;
     let (stop, stopped) = shutdown_pair();
     let kafka = sockets.kafka.map(|listener| services.kafka.serve(listener, stopped.clone()));
     let amqp = sockets.amqp.map(|listener| services.amqp.serve(listener, stopped.clone())).transpose()?;
@@ -69,6 +80,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
         auth: foundations.auth.clone(),
         jobs: kiln_jobs::broker::Jobs::new(node.data.broker_socket(0)),
         flow: Arc::clone(&flow),
+        fs: Admin::new(mgs, changelogs, hosts(&node), node.data.clone(), Arc::clone(&foundations.rng)),
         ledger: Ledger::new(store),
         clock: Arc::clone(&foundations.clock),
     });
@@ -88,6 +100,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     for served in api {
         let _ = served.await; // it ends by itself, or with the process
     }
+    fs::drain(fs).await;
     // A request may still hold the flows; then they end with the process.
     if let Ok(flow) = Arc::try_unwrap(flow) {
         flow.drain(DRAIN).await;

@@ -1,4 +1,4 @@
-//! Every rank but 0: a job broker that runs tasks for the leader, and a task agent.
+//! Every rank but 0: a job broker that runs tasks for the leader, a task agent, and the filesystems' targets of this node.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use kiln_jobs::broker::start_member;
 use kiln_world::{Clock, RealClock, RealRng, Rng};
 
-use super::{DRAIN, Node, agent, broker, stop_requested};
+use super::{DRAIN, Node, agent, broker, fs, stop_requested};
 use crate::supervisor::Report;
 use crate::wiring::flows;
 
@@ -19,6 +19,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     let broker = start_member(settings, &node.data.broker_socket(0))
         .await
         .context("failed to start the job broker")?;
+    let fs = fs::start(&node, None)?;
     let catalogue = flows::chain(&node.config)?.catalogue;
     let agent = agent::start(&node, catalogue, &clock);
     let stop = stop_requested();
@@ -32,6 +33,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
         }
     };
     agent::stop(agent).await;
+    fs::drain(fs).await;
     broker.drain(DRAIN).await;
     ended
 }

@@ -6,6 +6,7 @@
 mod agent;
 mod broker;
 mod foundations;
+mod fs;
 mod host;
 mod leader;
 mod listen;

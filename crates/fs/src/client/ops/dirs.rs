@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{Caller, Client, Outcome, Ready};
 use crate::client::fuse::{Entries, Entry, Reply};
 use crate::client::handles::Listed;
-use crate::client::meta::{KEEP, Kept, unexpected};
+use crate::client::meta::{KEEP, Kept};
 use crate::core::{Errno, FileKind, Ino};
 use crate::wire::mds::{Answer, Ask, Name};
 
@@ -66,8 +66,15 @@ impl Client {
         let answered = self.ask(caller, ask)?;
         let stamp = answered.stamp;
         let kept = self.meta.absorb(answered.grants, stamp);
-        let answer = answered.outcome.inspect_err(|_| *listed = Listed::default())?;
-        let Answer::Names { names, end } = answer else { return Err(unexpected(&answer)) };
+        let (names, end) = match answered.outcome {
+            Ok(Answer::Names { names, end }) => (names, end),
+            // It was removed, by another mount, while it was open: there is nothing in it.
+            Err(Errno::ESTALE) => (Vec::new(), true),
+            outcome => {
+                *listed = Listed::default();
+                return Err(outcome.err().unwrap_or(Errno::EPROTO));
+            }
+        };
         let granted: HashSet<Ino> =
             kept.grants().iter().filter(|grant| grant.leases.meta).map(|grant| grant.ino).collect();
         let names_granted = kept.grants().iter().any(|grant| grant.ino == ino && grant.leases.names);

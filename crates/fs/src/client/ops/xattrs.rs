@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{Caller, Client, Outcome};
+use crate::client::control::PREFIX;
 use crate::client::fuse::{Op, Reply};
 use crate::client::meta::unexpected;
 use crate::core::{Attr, Errno, Ino, SetAttr};
@@ -15,6 +16,11 @@ const SETGID: u16 = libc::S_ISGID as u16;
 impl Client {
     pub(super) fn xattr(&self, caller: &Caller<'_>, ino: Ino, op: &Op<'_>) -> Outcome<'_> {
         match op {
+            Op::Getxattr { name, size } if is_control(name) => self.get_control(caller, ino, name, *size),
+            Op::Setxattr { name, value, .. } if is_control(name) && !self.read_only => {
+                self.set_control(caller, ino, name, value)
+            }
+            Op::Removexattr { name } if is_control(name) => Err(Errno::ENODATA),
             Op::Getxattr { name, size } => self.getxattr(caller, ino, name, *size),
             Op::Listxattr { size } => self.listxattr(caller, ino, *size),
             Op::Setxattr { .. } | Op::Removexattr { .. } if self.read_only => Err(Errno::EROFS),
@@ -53,7 +59,10 @@ impl Client {
         }
         let answered = self.ask(caller, Ask::ListXattr { ino })?;
         drop(self.meta.absorb(answered.grants, answered.stamp));
-        sized(answered.outcome?, size)
+        match answered.outcome? {
+            Answer::Bytes(names) => sized(Answer::Bytes(shown_to(caller.uid, names)), size),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn setxattr(
@@ -89,7 +98,7 @@ impl Client {
     }
 
     /// A change after which what is known of the attributes is not certain: an ACL changes the mode, any attribute the time.
-    fn change_xattr(&self, caller: &Caller<'_>, ino: Ino, act: Act) -> Result<(), Errno> {
+    pub(super) fn change_xattr(&self, caller: &Caller<'_>, ino: Ino, act: Act) -> Result<(), Errno> {
         let answered = self.change(caller, act)?;
         if let Some(inode) = self.meta.inodes.find(ino) {
             inode.state().forget_attr();
@@ -99,8 +108,27 @@ impl Client {
     }
 }
 
+/// The names of attributes, each with a NUL behind it, that a user may know of: `trusted.` ones are root's (xattr(7)).
+fn shown_to(uid: u32, names: Vec<u8>) -> Vec<u8> {
+    const ROOT: u32 = 0;
+    if uid == ROOT {
+        return names;
+    }
+    names
+        .split_inclusive(|byte| *byte == 0)
+        .filter(|name| !name.starts_with(b"trusted."))
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// Whether an attribute is answered by the mount itself.
+fn is_control(name: &[u8]) -> bool {
+    name.starts_with(PREFIX.as_bytes())
+}
+
 /// A value as the kernel asked for it: its length, or all of it.
-fn sized(answer: Answer, size: u32) -> Outcome<'static> {
+pub(super) fn sized(answer: Answer, size: u32) -> Outcome<'static> {
     match answer {
         Answer::Bytes(value) if size == 0 => Ok(Reply::XattrSize(value.len() as u32).into()),
         Answer::Bytes(value) if value.len() > size as usize => Err(Errno::ERANGE),

@@ -51,7 +51,7 @@ impl Acl {
             return Err(Errno::EOPNOTSUPP);
         }
         let (chunks, []) = rest.as_chunks::<ENTRY_BYTES>() else { return Err(Errno::EINVAL) };
-        let entries: Vec<Entry> = chunks.iter().map(Entry::parse).collect::<Result<_, _>>()?;
+        let entries: Vec<Entry> = chunks.iter().copied().map(Entry::parse).collect::<Result<_, _>>()?;
         if entries.is_empty() {
             return Ok(None);
         }
@@ -121,8 +121,8 @@ impl Acl {
 }
 
 impl Entry {
-    fn parse(bytes: &[u8; ENTRY_BYTES]) -> Result<Entry, Errno> {
-        let [tag_low, tag_high, perm_low, perm_high, id @ ..] = *bytes;
+    fn parse(bytes: [u8; ENTRY_BYTES]) -> Result<Entry, Errno> {
+        let [tag_low, tag_high, perm_low, perm_high, id @ ..] = bytes;
         let tag = match u16::from_le_bytes([tag_low, tag_high]) {
             0x01 => Tag::UserObject,
             0x02 => Tag::User,
@@ -165,7 +165,7 @@ pub(super) mod tests {
         value
     }
 
-    /// u::rwx,u:7:rw,g::r-x,m::rwx,o::r--
+    /// As getfacl(1) writes it: `u::rwx,u:7:rw,g::r-x,m::rwx,o::r--`
     fn named() -> Acl {
         let entries = [(1, 7, NO_ID), (2, 6, 7), (4, 5, NO_ID), (0x10, 7, NO_ID), (0x20, 4, NO_ID)];
         Acl::parse(&value(&entries)).unwrap().unwrap()

@@ -1,10 +1,10 @@
 //! Questions that change nothing.
 
+use super::filesystem::Filesystem;
 use super::inode::{self, Body};
 use super::rows::{Rows, load};
 use super::{data, directory, keys, links, xattr};
-use crate::core::{Errno, Ino};
-use crate::core::{layout::Spread, namespace::inode::Filesystem};
+use crate::core::{Errno, Ino, Spread};
 use crate::wire::NAME_BYTES_MAX;
 use crate::wire::mds::{Answer, Ask};
 
@@ -28,8 +28,9 @@ impl From<Answer> for Asked {
 pub fn ask(rows: &dyn Rows, ask: &Ask) -> Result<Asked, Errno> {
     Ok(match ask {
         Ask::Lookup { parent, name } => lookup(rows, *parent, name)?.into(),
-        Ask::Getattr { ino } | Ask::Lease { ino, .. } => Answer::Attr(inode::get(rows, *ino)?.attr).into(),
+        Ask::Getattr { ino } => Answer::Attr(inode::get(rows, *ino)?.attr).into(),
         Ask::Open { ino, data_max, .. } => open(rows, *ino, *data_max)?,
+        Ask::Lease { ino, .. } => open(rows, *ino, 0)?,
         Ask::Readlink { ino } => readlink(rows, *ino)?.into(),
         Ask::Readdir { ino, after, bytes_max, plus } => {
             let (names, end) = directory::read(rows, *ino, *after, *bytes_max, *plus)?;
@@ -52,13 +53,11 @@ fn lookup(rows: &dyn Rows, parent: Ino, name: &[u8]) -> Result<Answer, Errno> {
     if name.len() > NAME_BYTES_MAX {
         return Err(Errno::ENAMETOOLONG);
     }
-    match directory::find(rows, parent, name)? {
-        Some(entry) => Ok(Answer::Entry(inode::get(rows, entry.ino)?.attr)),
-        None => {
-            inode::get(rows, parent)?.directory()?;
-            Err(Errno::ENOENT)
-        }
-    }
+    let Some(entry) = directory::find(rows, parent, name)? else {
+        inode::get(rows, parent)?.directory()?;
+        return Err(Errno::ENOENT);
+    };
+    Ok(Answer::Entry(inode::get(rows, entry.ino)?.attr))
 }
 
 fn open(rows: &dyn Rows, ino: Ino, data_max: u32) -> Result<Asked, Errno> {

@@ -1,4 +1,4 @@
-//! Rows of inodes, and the counters that number them.
+//! Rows of inodes.
 
 use serde::{Deserialize, Serialize};
 
@@ -131,7 +131,7 @@ impl Inode {
         Ok(())
     }
 
-    /// Drops set-user-id and set-group-id as a change of owner or content does (inode_should_remove_suid of Linux): the
+    /// Drops set-user-id and set-group-id as a change of owner or content does (`should_remove_suid` of Linux): the
     /// latter only where the group may execute, since otherwise it does not mean that.
     pub(super) fn kill_set_id(&mut self) {
         const SET_UID: u16 = 0o4000;
@@ -157,32 +157,24 @@ pub(super) fn get(rows: &dyn Rows, ino: Ino) -> Result<Inode, Errno> {
     find(rows, ino)?.ok_or(Errno::ESTALE)
 }
 
-/// What is numbered, and counted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Counters {
-    /// The index of this MDT, which is in every number of an inode.
-    pub(super) mdt: u16,
-    /// The number within the MDT of the next inode.
-    pub(super) ino_next: u64,
-    /// The next object.
-    pub(super) object_next: u64,
-    /// The next entry of the to-do list.
-    pub(super) todo_next: u64,
-    /// Inodes that are there.
-    pub(super) inodes: u64,
-}
-
-impl Row for Counters {
-    const VERSION: u8 = 1;
-}
-
-/// What is the same for all of the filesystem.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Filesystem {
-    /// The layout of new files where no directory says otherwise.
-    pub(super) spread: Spread,
-}
-
-impl Row for Filesystem {
-    const VERSION: u8 = 1;
+/// The attributes of what is new: nobody's, without content.
+pub(super) fn new_attr(ino: Ino, kind: FileKind, mode: u16, now: Time) -> Attr {
+    Attr {
+        ino,
+        kind,
+        mode,
+        nlink: if kind == FileKind::Directory { 2 } else { 1 },
+        uid: 0,
+        gid: 0,
+        project: 0,
+        rdev: 0,
+        size: 0,
+        blocks: 0,
+        atime: now,
+        mtime: now,
+        ctime: now,
+        btime: now,
+        version: 1,
+        flags: Attr::NO_XATTR,
+    }
 }

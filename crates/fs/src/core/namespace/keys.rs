@@ -4,10 +4,12 @@ use super::inode::Link;
 use super::todo::TodoId;
 use crate::core::{Ino, SessionId};
 
-/// Row of [`super::inode::Counters`].
+/// Row of [`super::filesystem::Counters`].
 pub(super) const COUNTERS: &[u8] = b"C";
-/// Row of [`super::inode::Filesystem`].
+/// Row of [`super::filesystem::Filesystem`].
 pub(super) const FILESYSTEM: &[u8] = b"F";
+/// Row of [`super::log::Head`].
+pub(super) const LOG_HEAD: &[u8] = b"G";
 
 const INODE: u8 = b'I';
 const NAME: u8 = b'N';
@@ -18,6 +20,7 @@ const PAGE: u8 = b'D';
 const XATTR: u8 = b'X';
 const SESSION: u8 = b'S';
 const TODO: u8 = b'T';
+const RECORD: u8 = b'R';
 
 /// From the first key of a stretch to the first behind it.
 pub(super) type Range = (Vec<u8>, Vec<u8>);
@@ -132,6 +135,20 @@ pub(super) fn todo(id: TodoId) -> [u8; 9] {
 /// What is to be done, from one entry on.
 pub(super) fn todos(from: TodoId) -> Range {
     (todo(from).to_vec(), vec![TODO + 1])
+}
+
+/// A record of the changelog.
+pub(super) fn record(index: u64) -> [u8; 9] {
+    numbered(RECORD, index)
+}
+
+/// Records of the changelog from one on.
+pub(super) fn records(from: u64) -> Range {
+    (record(from).to_vec(), vec![RECORD + 1])
+}
+
+pub(super) fn is_record(key: &[u8]) -> bool {
+    key.first() == Some(&RECORD)
 }
 
 /// The number behind the letter of a key.

@@ -1,9 +1,9 @@
 //! New inodes.
 
 use super::acl::{self, Acl};
-use super::inode::{Body, Directory, File, Home, Inode, LINKS_MAX};
+use super::inode::{self, Body, Directory, File, Home, Inode, LINKS_MAX, new_attr};
 use super::rows::Rows;
-use super::transaction::{Transaction, new_attr};
+use super::transaction::Transaction;
 use super::{directory, keys, xattr};
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, Spread};
 use crate::wire::SYMLINK_BYTES_MAX;
@@ -70,7 +70,7 @@ pub(super) fn make_unnamed(transaction: &mut Transaction<'_>, new: &New<'_>) -> 
 /// Opens what has the name already, if it may be there.
 fn open_existing(rows: &dyn Rows, ino: Ino, what: &Make) -> Result<Answer, Errno> {
     let Make::File { open: true, exclusive: false, .. } = what else { return Err(Errno::EEXIST) };
-    let inode = super::inode::get(rows, ino)?;
+    let inode = inode::get(rows, ino)?;
     match inode.attr.kind {
         FileKind::Regular => opened(inode, false),
         FileKind::Directory => Err(Errno::EISDIR),

@@ -63,11 +63,11 @@ impl Fs {
     pub(super) fn new() -> Fs {
         let spread = Spread::plain(INLINE_BYTES, 64 << 10, Stripes { count: Some(2), first: None });
         let mut rows = Memory::default();
-        rows.merge(format(0, &spread, Time { secs: 1, nanos: 0 }));
+        rows.merge(format(0, &spread, (0, 0), Time { secs: 1, nanos: 0 }));
         let mut fs = Fs {
             rows,
             now: Time { secs: 100, nanos: 0 },
-            cred: Cred { uid: 10, gid: 20 },
+            cred: Cred { uid: 10, gid: 20, job: String::new() },
             osts: vec![OstIndex(2), OstIndex(0), OstIndex(1)],
             victim_open: false,
             xid: 0,

@@ -1,55 +1,13 @@
 //! A command from its beginning to its outcome.
 
 use super::command::{Command, Outcome, What};
-use super::inode::{Body, Counters, Directory, Filesystem, Home, Inode};
+use super::filesystem::{Counters, Filesystem};
+use super::inode::Inode;
 use super::rows::{Changes, Each, Over, Row, Rows, load};
 use super::todo::{Todo, TodoId};
-use super::{attributes, data, inode, keys, links, make, rename, replies, striping, todo, xattr};
-use crate::core::{Attr, Errno, FileKind, Ino, ObjectId, OstIndex, SessionId, Spread, Time};
+use super::{attributes, data, inode, keys, links, log, make, rename, replies, striping, todo, xattr};
+use crate::core::{Errno, Ino, ObjectId, OstIndex, SessionId, Time};
 use crate::wire::mds::{Act, Answer, Change, Cred};
-
-/// Mode of the root of a new filesystem.
-const ROOT_MODE: u16 = 0o755;
-
-/// The rows of a new MDT, which gives new files this layout. The root is on the MDT with index 0.
-pub fn format(mdt: u16, spread: &Spread, now: Time) -> Changes {
-    let mut changes = Changes::new();
-    let mut put = |key: &[u8], value: Vec<u8>| changes.insert(key.to_vec(), Some(value));
-    let has_root = mdt == 0;
-    if has_root {
-        let attr = new_attr(Ino::ROOT, FileKind::Directory, ROOT_MODE, now);
-        let root = Directory { cursor_next: 1, entries: 0, default: None };
-        let root = Inode { attr, home: Home::Root, body: Body::Directory(root) };
-        put(&keys::inode(Ino::ROOT), root.encode());
-    }
-    let ino_next = Ino::ROOT.counter() + u64::from(has_root);
-    let counters = Counters { mdt, ino_next, object_next: 1, todo_next: 1, inodes: has_root.into() };
-    put(keys::COUNTERS, counters.encode());
-    put(keys::FILESYSTEM, Filesystem { spread: spread.clone() }.encode());
-    changes
-}
-
-/// The attributes of what is new: nobody's, without content.
-pub(super) fn new_attr(ino: Ino, kind: FileKind, mode: u16, now: Time) -> Attr {
-    Attr {
-        ino,
-        kind,
-        mode,
-        nlink: if kind == FileKind::Directory { 2 } else { 1 },
-        uid: 0,
-        gid: 0,
-        project: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: now,
-        version: 1,
-        flags: Attr::NO_XATTR,
-    }
-}
 
 /// What comes of a command with its bulk, and the rows that it changes.
 pub fn apply(rows: &dyn Rows, command: &Command, bulk: &[u8]) -> (Outcome, Changes) {
@@ -126,6 +84,9 @@ impl<'a> Transaction<'a> {
             What::Forget { inos } => inos.iter().try_for_each(|ino| links::forget(self, *ino))?,
             What::Trim { inos } => inos.iter().try_for_each(|ino| data::trim(self, *ino))?,
             What::Done { todo } => todo.iter().for_each(|id| todo::done(self, *id)),
+            What::Record { on } => log::set_recording(self, *on)?,
+            What::Closed { session, inos } => log::closed(self, *session, inos)?,
+            What::Recorded { below } => log::recorded(self, *below)?,
         }
         Ok(Done { answer: Answer::Done, repeated: false })
     }
@@ -136,9 +97,13 @@ impl<'a> Transaction<'a> {
         if let Some(answer) = row.reply(change.xid)? {
             return Ok(Done { answer, repeated: true });
         }
+        let pen = log::pen(self, &change.act)?;
         let answer = self.act(&change.act, &change.cred, osts)?;
         if !self.changes.is_empty() {
             replies::remember(self, &row, session, change, &answer)?;
+            if let Some(pen) = pen {
+                log::changed(self, pen, (session, row.host()), change, &answer)?;
+            }
         }
         Ok(Done { answer, repeated: false })
     }
@@ -249,36 +214,14 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    /// What has lost its last name by this.
+    pub(super) fn unlinked(&self) -> Option<Ino> {
+        self.unlinked
+    }
+
     /// An inode has lost its last name; whether it stays until it is closed.
     pub(super) fn lost_last_name(&mut self, ino: Ino) -> bool {
         self.unlinked = Some(ino);
         self.victim_open
     }
-}
-
-/// What an MDT holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Inodes.
-    pub inodes: u64,
-}
-
-/// What the MDT holds.
-pub fn usage(rows: &dyn Rows) -> Result<Usage, Errno> {
-    let counters: Counters = load(rows, keys::COUNTERS)?.ok_or(Errno::EIO)?;
-    Ok(Usage { inodes: counters.inodes })
-}
-
-/// Inodes without a name, at most so many: those that were open when the server stopped, and nobody may have open now.
-pub fn orphans(rows: &dyn Rows, count_max: usize) -> Result<Vec<Ino>, Errno> {
-    let (from, to) = keys::orphans();
-    let mut found = Vec::new();
-    rows.scan(&from, &to, &mut |key, _| {
-        if found.len() == count_max {
-            return std::ops::ControlFlow::Break(());
-        }
-        found.extend(keys::number_of(key).map(Ino));
-        std::ops::ControlFlow::Continue(())
-    })?;
-    Ok(found)
 }

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = label().encode();
-        let head = b"KILN-MDT\x01\0\0\0\x19\0\0\00123456789abcdef\x07scratch\0";
+        let head = b"KILN-MDT\x01\0\0\0\x19\x00\x00\x00\x30123456789abcdef\x07scratch\0";
         assert_eq!(bytes[..head.len()], *head);
         assert_eq!(bytes[head.len()..], crc32c::crc32c(head).to_le_bytes());
         assert_eq!(Label::decode(&bytes).unwrap(), label());

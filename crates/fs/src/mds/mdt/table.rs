@@ -122,8 +122,8 @@ fn open_file(disk: &dyn Disk, path: &Path, how: Open, cache_bytes: usize) -> Res
     Ok(Table { db: Arc::new(db) })
 }
 
-fn rows_error(error: impl ToString) -> OpenError {
-    OpenError::Rows(error.to_string())
+fn rows_error(error: impl Into<redb::Error>) -> OpenError {
+    OpenError::Rows(error.into().to_string())
 }
 
 /// Rows as they were at a moment.

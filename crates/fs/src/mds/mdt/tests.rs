@@ -466,3 +466,37 @@ fn the_label_counts_whatever_uuid_is_asked_for() {
     drop(mdt);
     volume.close();
 }
+
+/// Checkpoints on a thread of their own, as the server runs them, lose nothing and are noticed by nobody.
+#[test]
+fn checkpoints_run_beside_the_changes() {
+    let settings = Settings { checkpoint_commands: 20, ..Bench::new(SimDisk::new(0)).settings };
+    let bench = Bench { disk: SimDisk::new(1), settings };
+    let Running { volume, mut mdt } = bench.open();
+    mdt.change(&script()[0].0, &[]).answer.unwrap();
+    let mdt = std::sync::Mutex::new(mdt);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let checkpoint = mdt.lock().unwrap().checkpoint_due(Duration::ZERO);
+                checkpoint.map_or_else(std::thread::yield_now, Checkpoint::run);
+            }
+        });
+        for xid in 1..300 {
+            let what = change(xid, make(&format!("file {xid}"), file()));
+            let outcome = mdt.lock().unwrap().change(&Command { now: Time::default(), what }, &[]);
+            assert!(outcome.answer.is_ok());
+            let name = format!("file {}", xid.div_ceil(2)).into_bytes();
+            let asked = mdt.lock().unwrap().ask(&Ask::Lookup { parent: Ino::ROOT, name });
+            assert!(asked.is_ok(), "after {xid}");
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let mdt = mdt.into_inner().unwrap();
+    let before = dump(&mdt);
+    Running { volume, mdt }.abandon();
+    let running = bench.open();
+    assert!(dump(&running.mdt) == before);
+    running.abandon();
+}

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::directory::{Entry, Named};
-use super::super::inode::{Body, Counters, Home, Inode, Link};
+use super::super::filesystem::Counters;
+use super::super::inode::{Body, Home, Inode, Link};
 use super::super::rows::Row;
 use super::super::{PAGE_BYTES, keys};
 use super::Memory;

@@ -142,11 +142,11 @@ fn extended_attributes_have_families_and_limits() {
     for (name, len, errno) in cases {
         assert_eq!(fs.set_xattr(file, name, &vec![1; len]), Err(errno), "{}", name.escape_ascii());
     }
-    fs.set_xattr(file, b"user.b", &[1; 64 << 10]).unwrap();
+    fs.set_xattr(file, b"user.b", &vec![1; 64 << 10]).unwrap();
     fs.set_xattr(file, b"trusted.a", b"").unwrap();
     let names = Answer::Bytes(b"trusted.a\0user.b\0".to_vec());
     assert_eq!(fs.ask(&Ask::ListXattr { ino: file }), Ok(names));
-    let many = (0..).find(|n| fs.set_xattr(file, format!("user.{n:0>250}").as_bytes(), b"").is_err());
+    let many = (0..1000).find(|n| fs.set_xattr(file, format!("user.{n:0>250}").as_bytes(), b"").is_err());
     assert_eq!(many, Some(255), "the list of names is at most 64 KiB");
 }
 

@@ -1,0 +1,62 @@
+//! Names of filesystems and of the targets that they are made of, as Lustre writes them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::OstIndex;
+
+/// The longest name of a filesystem, in bytes (Lustre's `LUSTRE_MAXFSNAME`).
+pub const FS_NAME_BYTES_MAX: usize = 8;
+
+/// Whether a filesystem may have this name: 1 to 8 letters, digits, `-` and `_`.
+pub fn is_fs_name(name: &str) -> bool {
+    let fits = (1..=FS_NAME_BYTES_MAX).contains(&name.len());
+    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// What a target is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Names and attributes: the MDT of this index.
+    Mdt(u16),
+    /// Data: the OST of this index.
+    Ost(OstIndex),
+}
+
+impl fmt::Display for Role {
+    /// `MDT0000`, `OST000a`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Role::Mdt(index) => write!(f, "MDT{index:04x}"),
+            Role::Ost(OstIndex(index)) => write!(f, "OST{index:04x}"),
+        }
+    }
+}
+
+/// `scratch-OST000a`
+pub fn label(fs: &str, role: Role) -> String {
+    format!("{fs}-{role}")
+}
+
+/// `scratch-OST000a_UUID`, as `lfs df` lists it.
+pub fn uuid(fs: &str, role: Role) -> String {
+    format!("{fs}-{role}_UUID")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_lustres() {
+        for good in ["a", "scratch", "my_fs-01"] {
+            assert!(is_fs_name(good), "{good}");
+        }
+        for bad in ["", "ninechars", "a b", "a/b", "a.b", "é"] {
+            assert!(!is_fs_name(bad), "{bad}");
+        }
+        assert_eq!(label("scratch", Role::Mdt(0)), "scratch-MDT0000");
+        assert_eq!(uuid("scratch", Role::Ost(OstIndex(10))), "scratch-OST000a_UUID");
+    }
+}

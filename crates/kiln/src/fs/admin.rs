@@ -1,0 +1,259 @@
+//! What an administrator does to filesystems, and sees of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_fs::core::target::label;
+use kiln_fs::core::{OstIndex, Role};
+use kiln_fs::mgs::{self, Command, Filesystem as Row, MgsMachine, Place, Rejection};
+use kiln_fs::wire;
+use kiln_fs::wire::mgs::FsId;
+use kiln_fs::wire::node::{Reply, Request, TargetStatus};
+use kiln_net::blocking::Connection;
+use kiln_store::{Handle, ReadError, SubmitError};
+use kiln_world::Rng;
+
+use super::view::{self, Told};
+use crate::api::model::fs::{Filesystem, JobStats, NewFilesystem, Place as Wanted, Target};
+use crate::paths::DataDir;
+use crate::wiring::changelogs::Changelogs;
+
+/// A node that takes longer to tell how its targets are does not answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long a destroyed filesystem's data may take to be gone before that is said.
+const REMOVED_WITHIN: Duration = Duration::from_secs(20);
+/// OSTs of a filesystem for which nobody named any.
+const OSTS_MIN: usize = 2;
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AdminError {
+    /// It cannot be.
+    #[error("{0}")]
+    Bad(String),
+    /// There is no such filesystem, or no such OST.
+    #[error("{0}")]
+    Missing(String),
+    /// It is right and could not be done.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The filesystems, for their administrator.
+pub(crate) struct Admin {
+    store: Handle<MgsMachine>,
+    changelogs: Changelogs,
+    /// Host names by rank.
+    hosts: Vec<String>,
+    data: DataDir,
+    rng: Arc<dyn Rng>,
+}
+
+impl Admin {
+    pub(crate) fn new(
+        store: Handle<MgsMachine>,
+        changelogs: Changelogs,
+        hosts: Vec<String>,
+        data: DataDir,
+        rng: Arc<dyn Rng>,
+    ) -> Admin {
+        Admin { store, changelogs, hosts, data, rng }
+    }
+
+    /// Every filesystem, as it is.
+    pub(crate) async fn list(&self) -> Result<Vec<Filesystem>, AdminError> {
+        let rows = mgs::filesystems(&self.store.read())?;
+        let told = self.ask_nodes(rows.iter().map(|(_, row)| row)).await;
+        Ok(rows.iter().map(|(name, row)| view::filesystem(name, row, &told, &self.hosts)).collect())
+    }
+
+    /// One filesystem, as it is.
+    pub(crate) async fn status(&self, name: &str) -> Result<Filesystem, AdminError> {
+        let row = self.row(name)?;
+        let told = self.ask_nodes(std::iter::once(&row)).await;
+        Ok(view::filesystem(name, &row, &told, &self.hosts))
+    }
+
+    /// Makes a filesystem. Its targets are served a moment later.
+    pub(crate) async fn create(&self, new: NewFilesystem) -> Result<(), AdminError> {
+        let mdt = new.mdt.map_or(Ok(Place { rank: 0, dir: None }), |wanted| self.place(wanted))?;
+        let osts: Vec<Place> = if new.osts.is_empty() {
+            self.usual_osts()
+        } else {
+            new.osts.into_iter().map(|wanted| self.place(wanted)).collect::<Result<_, _>>()?
+        };
+        let mut id = [0; 16];
+        self.rng.fill(&mut id);
+        let id = FsId(u128::from_le_bytes(id));
+        let name = new.name;
+        if mgs::filesystem(&self.store.read(), &name)?.is_none() {
+            // Of a filesystem of this name whose data was not gone when its destruction was told.
+            self.changelogs.remove(&name).await;
+        }
+        self.submit(Command::Create { name: name.clone(), id, mdt, osts }).await?;
+        self.changelogs.begin(&name).await;
+        Ok(())
+    }
+
+    /// Gives a filesystem another OST; returns its label.
+    pub(crate) async fn add_ost(&self, name: &str, wanted: Wanted) -> Result<String, AdminError> {
+        let place = self.place(wanted)?;
+        let row = self.submit(Command::AddOst { name: name.to_owned(), place }).await?;
+        let last = row.map_or(0, |row| row.osts.len() - 1);
+        Ok(label(name, Role::Ost(OstIndex(last as u16))))
+    }
+
+    /// Keeps new objects from an OST, or lets them go there again.
+    pub(crate) async fn set_draining(&self, name: &str, ost: u16, draining: bool) -> Result<(), AdminError> {
+        let ost = OstIndex(ost);
+        self.submit(Command::SetDraining { name: name.to_owned(), ost, draining }).await.map(drop)
+    }
+
+    /// Destroys a filesystem; with `force` also one that is mounted, or of which that is not known. Whether all of its data is
+    /// gone already.
+    pub(crate) async fn destroy(&self, name: &str, force: bool) -> Result<bool, AdminError> {
+        if !force {
+            check_unused(&self.status(name).await?)?;
+        }
+        self.submit(Command::Destroy { name: name.to_owned() }).await?;
+        let mut changes = self.store.watch(mgs::META, mgs::VERSION);
+        let gone = async {
+            while mgs::is_doomed(&self.store.read(), name)? {
+                if changes.changed().await.is_err() {
+                    break;
+                }
+            }
+            Ok::<_, ReadError>(())
+        };
+        match tokio::time::timeout(REMOVED_WITHIN, gone).await {
+            Ok(done) => {
+                done?;
+                self.changelogs.remove(name).await;
+                Ok(true)
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// What jobs did to a filesystem, those that did most first.
+    pub(crate) async fn jobs(&self, name: &str) -> Result<Vec<JobStats>, AdminError> {
+        let socket = self.data.fs_socket(self.row(name)?.mdt.rank);
+        let request = Request::Jobs(name.to_owned());
+        match tokio::task::spawn_blocking(move || ask_node(&socket, request)).await {
+            Ok(Some(Reply::Jobs(Some(jobs)))) => Ok(jobs.iter().map(view::job).collect()),
+            _ => Err(AdminError::Failed(format!(
+                "the MDT of {name} does not answer; `kiln fs status {name}` shows its targets"
+            ))),
+        }
+    }
+
+    fn row(&self, name: &str) -> Result<Row, AdminError> {
+        let row = mgs::filesystem(&self.store.read(), name)?;
+        row.ok_or_else(|| Rejection::NoFilesystem(name.to_owned()).into())
+    }
+
+    async fn submit(&self, command: Command) -> Result<mgs::Reply, AdminError> {
+        self.store.submit(command).await.map_err(|error| match error {
+            SubmitError::Rejected(rejection) => rejection.into(),
+            other => AdminError::Failed(other.to_string()),
+        })
+    }
+
+    /// One on each node; on a single node two, so that a file has something to be spread over.
+    fn usual_osts(&self) -> Vec<Place> {
+        let ranks = (0..self.hosts.len() as u32).cycle().take(self.hosts.len().max(OSTS_MIN));
+        ranks.map(|rank| Place { rank, dir: None }).collect()
+    }
+
+    fn place(&self, wanted: Wanted) -> Result<Place, AdminError> {
+        let by_name = self.hosts.iter().position(|host| *host == wanted.node);
+        let by_rank = wanted.node.parse().ok().filter(|rank: &usize| *rank < self.hosts.len());
+        let Some(rank) = by_name.or(by_rank) else {
+            return Err(AdminError::Bad(format!(
+                "{} is no node of this cluster; its nodes are {}",
+                wanted.node,
+                self.hosts.join(", ")
+            )));
+        };
+        Ok(Place { rank: rank as u32, dir: wanted.dir.map(Into::into) })
+    }
+
+    /// Asks every node with a target of `rows` how its targets are, all at once.
+    async fn ask_nodes(&self, rows: impl Iterator<Item = &Row>) -> Told {
+        let mut ranks: Vec<u32> = rows.flat_map(|row| row.places().map(|(_, place)| place.rank)).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        let asked: Vec<_> = ranks
+            .into_iter()
+            .map(|rank| {
+                let socket = self.data.fs_socket(rank);
+                (rank, tokio::task::spawn_blocking(move || targets_of(&socket)))
+            })
+            .collect();
+        let mut told = Told::new();
+        for (rank, answer) in asked {
+            told.push((rank, answer.await.unwrap_or_default()));
+        }
+        told
+    }
+}
+
+/// Refuses to destroy what is mounted, or may be.
+fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
+    let name = &fs.name;
+    if !fs.clients.is_empty() {
+        let hosts: Vec<&str> = fs.clients.iter().map(|client| client.host.as_str()).collect();
+        return Err(AdminError::Bad(format!(
+            "{name} is mounted on {}; unmount it there, or destroy it all the same with --force",
+            hosts.join(", ")
+        )));
+    }
+    let mdt_serves = fs.targets.first().is_some_and(|mdt| mdt.state == Target::SERVING);
+    if mdt_serves {
+        return Ok(());
+    }
+    Err(AdminError::Bad(format!(
+        "whether {name} is mounted is not known while its MDT is not served; destroy it all the same with --force"
+    )))
+}
+
+/// How a node's targets are; `None` when it does not answer.
+fn targets_of(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
+    match ask_node(socket, Request::Targets)? {
+        Reply::Targets(targets) => Some(targets),
+        Reply::Jobs(_) => None,
+    }
+}
+
+/// What a node answers; `None` when it does not.
+fn ask_node(socket: &std::path::Path, request: Request) -> Option<Reply> {
+    let asked = || -> Result<Reply, Box<dyn std::error::Error>> {
+        let mut connection = Connection::connect_unix(socket)?;
+        connection.set_timeout(Some(ANSWER_WITHIN))?;
+        Ok(connection.call(&wire::Request::Node(request), &[])?.0)
+    };
+    match asked() {
+        Ok(reply) => Some(reply),
+        Err(error) => {
+            tracing::debug!(socket = %socket.display(), %error, "a node does not answer");
+            None
+        }
+    }
+}
+
+impl From<ReadError> for AdminError {
+    fn from(error: ReadError) -> AdminError {
+        AdminError::Failed(error.to_string())
+    }
+}
+
+impl From<Rejection> for AdminError {
+    fn from(rejection: Rejection) -> AdminError {
+        match rejection {
+            Rejection::NoFilesystem(_) | Rejection::NoOst { .. } => {
+                AdminError::Missing(rejection.to_string())
+            }
+            other => AdminError::Bad(other.to_string()),
+        }
+    }
+}

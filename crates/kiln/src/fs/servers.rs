@@ -1,0 +1,254 @@
+//! How a target's server is opened, and closed: the only place that knows how each kind is built.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_config::Config;
+use kiln_fs::core::layout::Stripes;
+use kiln_fs::core::target::label;
+use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
+use kiln_fs::mds::mdt::{self, Mdt};
+use kiln_fs::mds::{self, Changelog, Mds, Parts};
+use kiln_fs::oss::{Label, Oss, Ost, TargetError};
+use kiln_fs::wire::mgs::{Assignment, FsConfig, Target};
+use kiln_fs::wire::node::ClientStatus;
+use kiln_fs::wire::oss::{Op, Reply, Request, Space};
+use kiln_log::Volume;
+use kiln_types::Timestamp;
+use kiln_world::{Clock, RealClock, RealDisk};
+
+use super::changelog::Sink;
+use super::duty::Source;
+use super::ground::{self, GroundError, Lock};
+use crate::paths::DataDir;
+
+/// For questions of the node's own.
+const NOBODY: SessionId = SessionId(0);
+/// The MDT's own directory within that of the target.
+const MDT_DIR: &str = "mdt";
+/// What every MDT has that was made.
+const MDT_LABEL: &str = "mdt/label";
+/// The least that clients which were there before a start are waited for.
+const RECOVERY_MIN: Duration = Duration::from_secs(2);
+
+/// What all targets of a node have in common.
+pub(super) struct Setup {
+    /// Where the instance's data lies.
+    pub data: DataDir,
+    /// The settings in force.
+    pub config: Config,
+    /// The OSTs of this node.
+    pub oss: Arc<Oss>,
+    /// Where changelogs are written.
+    pub leader: Source,
+}
+
+/// A target that is served.
+pub(super) enum Server {
+    /// An MDT.
+    Mdt(ServedMdt),
+    /// An OST, by the node's OSS.
+    Ost {
+        /// The OSS.
+        oss: Arc<Oss>,
+        /// The filesystem.
+        fs: String,
+        /// The OST's index in it.
+        index: OstIndex,
+    },
+}
+
+/// An MDT that is served.
+pub(super) struct ServedMdt {
+    pub mds: Arc<Mds>,
+    /// Of the journal.
+    volume: Volume,
+    /// Goes last.
+    lock: Lock,
+}
+
+/// Why a target is not served; the text is for its administrator.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    /// Its directory cannot be used.
+    #[error(transparent)]
+    Ground(#[from] GroundError),
+    /// The OST in it cannot.
+    #[error("{0}")]
+    Ost(Box<TargetError>),
+    /// The MDT in it cannot.
+    #[error("{}: {error}", dir.display())]
+    Mdt {
+        /// Where it is.
+        dir: PathBuf,
+        /// The reason.
+        error: Box<mdt::OpenError>,
+    },
+    /// The MDT in it is of an older filesystem of the same name.
+    #[error("{} has the MDT of another filesystem of this name; move that directory away", .0.display())]
+    OtherFilesystem(PathBuf),
+    /// The MDT's rows cannot be read.
+    #[error("{}: the MDT's sessions cannot be read ({errno})", dir.display())]
+    Start {
+        /// Where it is.
+        dir: PathBuf,
+        /// The reason.
+        errno: Errno,
+    },
+}
+
+impl From<TargetError> for OpenError {
+    fn from(error: TargetError) -> OpenError {
+        OpenError::Ost(Box::new(error))
+    }
+}
+
+impl Setup {
+    /// Where a target lies: in the instance's data, or in a directory of its own in the one that the administrator chose.
+    pub(super) fn dir(&self, target: &Target) -> PathBuf {
+        match &target.dir {
+            Some(dir) => dir.join(label(&target.fs, target.role)),
+            None => self.data.filesystems().join(&target.fs).join(target.role.to_string()),
+        }
+    }
+
+    /// Opens a target, making it if it was never there, and serves it.
+    pub(super) fn open(
+        &self,
+        assignment: &Assignment,
+        dir: &Path,
+        config: Option<&FsConfig>,
+    ) -> Result<Server, OpenError> {
+        let Assignment { target, made } = assignment;
+        match target.role {
+            Role::Mdt(index) => self.open_mdt(assignment, index, dir, config).map(Server::Mdt),
+            Role::Ost(index) => {
+                let label = Label { id: target.id.0, fs: target.fs.clone(), index };
+                if !made {
+                    ground::make(dir)?;
+                    Ost::format(dir, &label)?;
+                }
+                self.oss.add(Ost::open(dir, &label)?);
+                Ok(Server::Ost { oss: Arc::clone(&self.oss), fs: label.fs, index })
+            }
+        }
+    }
+
+    fn open_mdt(
+        &self,
+        assignment: &Assignment,
+        index: u16,
+        dir: &Path,
+        config: Option<&FsConfig>,
+    ) -> Result<ServedMdt, OpenError> {
+        let Assignment { target, made } = assignment;
+        let lock = ground::take(dir, *made, MDT_LABEL)?;
+        let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error: Box::new(error) };
+        let disk = RealDisk::new(dir).map_err(|error| failed(error.into()))?;
+        let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+        let uuid = target.id.0.to_be_bytes();
+        let format = mdt::Format {
+            label: mdt::Label { uuid, fs: target.fs.clone(), mdt: index },
+            spread: self.spread(),
+            now: time(clock.now()),
+        };
+        let volume = Volume::start(Arc::new(disk), Arc::clone(&clock));
+        let mdt =
+            Mdt::open(&volume, Path::new(MDT_DIR), &format, mdt::Settings::default()).map_err(failed)?;
+        if mdt.label().uuid != uuid {
+            return Err(OpenError::OtherFilesystem(dir.to_owned()));
+        }
+        let osts = config.map(|config| config.osts.clone()).unwrap_or_default();
+        let sink = || Box::new(Sink(self.leader.clone())) as Box<dyn Changelog>;
+        let parts = Parts { mdt, osts, clock, changelog: self.config.fs.changelog.then(sink) };
+        let mds = Mds::start(parts, self.mds_settings());
+        let mds = mds.map_err(|errno| OpenError::Start { dir: dir.to_owned(), errno })?;
+        Ok(ServedMdt { mds: Arc::new(mds), volume, lock })
+    }
+
+    fn mds_settings(&self) -> mds::Settings {
+        let session_limit = self.config.fs.session_timeout;
+        let recovery_limit = (session_limit / 2).max(RECOVERY_MIN);
+        mds::Settings { session_limit, recovery_limit, ..mds::Settings::default() }
+    }
+
+    /// The layout of files in a filesystem that is made now.
+    fn spread(&self) -> Spread {
+        let fs = &self.config.fs;
+        let count = u16::try_from(fs.stripe_count).ok().filter(|count| *count > 0);
+        Spread::plain(fs.inline_size.0, fs.stripe_size.0 as u32, Stripes { count, first: None })
+    }
+
+    /// Removes what a target that is not served has on the disk.
+    pub(super) fn remove(&self, target: &Target, dir: &Path) -> Result<(), GroundError> {
+        ground::remove(dir)?;
+        if target.dir.is_none() {
+            // The last of a filesystem takes its directory along.
+            let _ = std::fs::remove_dir(self.data.filesystems().join(&target.fs));
+        }
+        Ok(())
+    }
+}
+
+fn time(at: Timestamp) -> Time {
+    let millis = at.millis();
+    Time { secs: millis.div_euclid(1000), nanos: millis.rem_euclid(1000) as u32 * 1_000_000 }
+}
+
+impl Server {
+    /// Why it does nothing any more, if it failed.
+    pub(super) fn failed(&self) -> Option<String> {
+        match self {
+            Server::Mdt(mdt) => mdt.mds.failed().map(|why| format!("{why}; start its node again")),
+            Server::Ost { .. } => None,
+        }
+    }
+
+    /// Its space, as far as it tells.
+    pub(super) fn space(&self) -> Option<Space> {
+        match self {
+            Server::Mdt(mdt) => mdt.mds.space().ok(),
+            Server::Ost { oss, fs, index } => {
+                let request = Request { fs: fs.clone(), ost: *index, session: NOBODY, op: Op::Statfs };
+                match oss.answer(&request, &[]).reply() {
+                    Reply::Space(space) => Some(*space),
+                    _ => None,
+                }
+            }
+        }
+    }
+
+    /// Requests that it was sent, and sessions that it evicted, since its start.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        match self {
+            Server::Mdt(mdt) => (mdt.mds.requests(), mdt.mds.evictions()),
+            Server::Ost { oss, fs, index } => (oss.requests(fs, *index), 0),
+        }
+    }
+
+    /// Who has a session.
+    pub(super) fn clients(&self) -> Vec<ClientStatus> {
+        match self {
+            Server::Mdt(mdt) => {
+                let sessions = mdt.mds.sessions().into_iter();
+                sessions.map(|(session, host)| ClientStatus { host, session }).collect()
+            }
+            Server::Ost { .. } => Vec::new(),
+        }
+    }
+
+    /// Ends when nothing of it is under way any more.
+    pub(super) fn stop(self) {
+        match self {
+            Server::Mdt(ServedMdt { mds, volume, lock }) => {
+                mds.close();
+                volume.close();
+                drop(lock);
+            }
+            Server::Ost { oss, fs, index } => {
+                oss.remove(&fs, index);
+            }
+        }
+    }
+}

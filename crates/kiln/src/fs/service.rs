@@ -1,0 +1,48 @@
+//! From the listener to the target that a request is for.
+
+use std::sync::Arc;
+
+use kiln_fs::access::check_peer;
+use kiln_fs::core::Errno;
+use kiln_fs::wire::{Request, mds, node};
+use kiln_net::blocking::{Call, Replies, Service};
+use kiln_net::{Fault, Status};
+
+use super::mgs::Mgs;
+use super::targets::Targets;
+
+/// Everything of the filesystem that a node answers for.
+pub(super) struct FsService {
+    /// On the leader.
+    pub mgs: Option<Arc<Mgs>>,
+    /// The node's targets.
+    pub targets: Arc<Targets>,
+}
+
+impl Service for FsService {
+    fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
+        check_peer(call.peer)?;
+        match call.decode()? {
+            Request::Mds(request) => match self.targets.mds(&request.fs) {
+                Some(mds) => mds.handle(request, &call.bulk, replies),
+                None => replies.last(&no_mdt(), &[]),
+            },
+            Request::Oss(request) => self.targets.oss().handle(&request, &call.bulk, replies),
+            Request::Mgs(request) => match &self.mgs {
+                Some(mgs) => replies.last(&mgs.answer(request), &[]),
+                None => Err(Fault::new(Status::Unavailable, "the MGS is on the leader, not on this node")),
+            },
+            Request::Node(node::Request::Targets) => {
+                replies.last(&node::Reply::Targets(self.targets.status()), &[])
+            }
+            Request::Node(node::Request::Jobs(fs)) => {
+                let jobs = self.targets.mds(&fs).map(|mds| mds.jobs());
+                replies.last(&node::Reply::Jobs(jobs), &[])
+            }
+        }
+    }
+}
+
+fn no_mdt() -> mds::Reply {
+    mds::Reply { outcome: Err(Errno::ENODEV), grants: Vec::new(), dirs: Vec::new(), seq: 0 }
+}
