@@ -98,7 +98,9 @@ pub fn kept_of_act(act: &Act, answer: &Answer) -> Vec<Want> {
     };
     // Of a directory that it made a session knows every name: none.
     let names = match (act, answer) {
-        (Act::Make { what: Make::Directory, .. }, Answer::Entry(attr)) => Some(Want::Name(attr.ino, Vec::new())),
+        (Act::Make { what: Make::Directory, .. }, Answer::Entry(attr)) => {
+            Some(Want::Name(attr.ino, Vec::new()))
+        }
         _ => None,
     };
     let ino = match (act, answer) {

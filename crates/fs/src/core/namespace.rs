@@ -13,8 +13,10 @@
 //! - [`keys`], [`rows`]: where rows are, and how changes lie over them until they are kept.
 //! - [`filesystem`], [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to them.
 //! - [`make`], [`rename`], [`attributes`], [`xattr`], [`acl`], [`data`], [`striping`]: what acts do.
+//! - [`accounts`]: what users, groups and projects use, and their limits.
 //! - [`replies`], [`todo`]: what sessions were answered; what is to be done at the OSTs.
 
+mod accounts;
 mod acl;
 mod ask;
 mod attributes;
@@ -37,6 +39,7 @@ mod touch;
 mod transaction;
 mod xattr;
 
+pub use accounts::{recount, room};
 pub use ask::{Asked, ask};
 pub use command::{Command, Outcome, What};
 pub use data::PAGE_BYTES;

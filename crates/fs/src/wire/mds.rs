@@ -14,6 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::layout::{Layout, Spread};
+use crate::core::quota::{Account, Grace, QuotaKind, SetQuota};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
 use crate::wire::oss::Space;
 
@@ -206,6 +207,13 @@ pub enum Ask {
         /// At most.
         count_max: u32,
     },
+    /// What a user, a group or a project uses and may use: [`Answer::Quota`].
+    Quota {
+        /// Which of them.
+        kind: QuotaKind,
+        /// Its number.
+        id: u32,
+    },
 }
 
 /// A change. It is answered when no kill -9 of the MDS can undo it; [`Ask::Sync`] makes it outlive a loss of power.
@@ -377,6 +385,13 @@ pub enum Act {
         /// The other.
         other: (Ino, u32),
     },
+    /// Limits and grace; for root alone.
+    SetQuota {
+        /// Of users, groups or projects.
+        kind: QuotaKind,
+        /// What.
+        set: SetQuota,
+    },
 }
 
 /// What is made.
@@ -438,6 +453,9 @@ pub struct Reply {
     pub grants: Vec<Grant>,
     /// See the module: answers below a callback's number are stale.
     pub seq: u64,
+    /// With the attributes of a file: how much more space its owner may use, in bytes; `None` without a limit. What a session
+    /// holds back, or has not told of, is to be within; a quarter of it, as others may hold back as well.
+    pub room: Option<u64>,
 }
 
 /// What came of a request.
@@ -493,6 +511,8 @@ pub enum Answer {
     Paths(Vec<Vec<u8>>),
     /// To `Lock::Test`: the lock that is in the way, if any.
     Blocker(Option<RecordLock>),
+    /// What is used and may be, and how long more than the soft limits.
+    Quota(Account, Grace),
 }
 
 /// The terms of a session.

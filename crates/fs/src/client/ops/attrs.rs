@@ -49,6 +49,7 @@ impl Client {
             uid: set.uid,
             gid: set.gid,
             project: None,
+            project_inherit: None,
             size: set.size,
             atime: set.atime,
             mtime: set.mtime,

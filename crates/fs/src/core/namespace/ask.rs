@@ -3,7 +3,7 @@
 use super::filesystem::Filesystem;
 use super::inode::{self, Body};
 use super::rows::{Rows, load};
-use super::{data, directory, keys, links, xattr};
+use super::{accounts, data, directory, keys, links, xattr};
 use crate::core::{Errno, Ino, Spread};
 use crate::wire::NAME_BYTES_MAX;
 use crate::wire::mds::{Answer, Ask};
@@ -44,6 +44,7 @@ pub fn ask(rows: &dyn Rows, ask: &Ask) -> Result<Asked, Errno> {
             Asked { answer: Answer::Data { crc: crc32c::crc32c(&bulk) }, bulk }
         }
         Ask::Paths { ino, count_max } => Answer::Paths(links::paths(rows, *ino, *count_max)?).into(),
+        Ask::Quota { kind, id } => accounts::ask(rows, *kind, *id)?.into(),
         Ask::Close { .. } | Ask::Release { .. } | Ask::Sync | Ask::Statfs => return Err(Errno::ENOSYS),
     })
 }
