@@ -261,8 +261,9 @@ fn lfs_shows_and_sets_what_lustre_does() {
 
     let fid = lfs(&cluster, &["path2fid", &at("dir/file")]).ok().stdout.trim().to_owned();
     assert!(fid.starts_with("[0x200000400:0x") && fid.ends_with(":0x0]"), "{fid}");
-    assert_eq!(lfs(&cluster, &["fid2path", "scratch", &fid]).ok().stdout.trim(), at("dir/file"));
-    lfs(&cluster, &["fid2path", "scratch", "[0x200000400:0xffff:0x0]"]).code(1).says("No such file");
+    // By a path: other tests have a filesystem of this name too.
+    assert_eq!(lfs(&cluster, &["fid2path", &text(&mount.dir), &fid]).ok().stdout.trim(), at("dir/file"));
+    lfs(&cluster, &["fid2path", &text(&mount.dir), "[0x200000400:0xffff:0x0]"]).code(1).says("No such file");
     let found = lfs(&cluster, &["find", &text(&mount.dir), "-type", "f", "-size", "+1M"]).ok();
     assert_eq!(found.stdout.trim(), at("dir/file"));
 
@@ -381,6 +382,24 @@ fn a_client_that_dies_holds_nobody_up_for_long() {
     let _ = cluster.kiln(&["fs", "umount", &text(&dead.dir)]).ok();
     let _ = cluster.kiln(&["fs", "mount", "scratch", &text(&dead.dir)]).ok();
     assert_eq!(std::fs::read_to_string(dead.path("f")).expect("mounted again"), "from the other");
+}
+
+#[test]
+fn a_destroyed_filesystem_gives_errors_and_does_not_hang() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = quick(2);
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let mount = Mount::new(&cluster, "scratch", "m");
+    std::fs::write(mount.path("f"), pattern(1_000_000, 5)).expect("a file");
+    let _ = cluster.kiln(&["fs", "destroy", "scratch", "--yes", "--force"]).ok();
+    let error = wait_until("the mount hears of it", || std::fs::write(mount.path("g"), "x").err());
+    assert_eq!(error.raw_os_error(), Some(Errno::EIO as i32));
+    mount.unmount();
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let mount = Mount::new(&cluster, "scratch", "m");
+    assert_eq!(std::fs::read_dir(&mount.dir).expect("a directory").count(), 0);
 }
 
 /// The process of the mount on `dir`.

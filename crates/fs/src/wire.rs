@@ -34,3 +34,36 @@ pub enum Request {
     /// To the node itself.
     Node(node::Request),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{Errno, Ino, OstIndex, SessionId};
+    use crate::wire::mds::{Callback, DataLease, Grant, Leases, Reply, Take};
+
+    fn bytes<T: Serialize>(message: &T) -> Vec<u8> {
+        postcard::to_stdvec(message).expect("it has no lengths that are not known")
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let ping = mds::Request { fs: "s".into(), session: SessionId(1), op: mds::Op::Ping };
+        assert_eq!(bytes(&Request::Mds(ping)), [1, 1, b's', 1, 4]);
+        let statfs =
+            oss::Request { fs: "s".into(), ost: OstIndex(3), session: SessionId(0), op: oss::Op::Statfs };
+        assert_eq!(bytes(&Request::Oss(statfs)), [2, 1, b's', 3, 0, 10]);
+        let leases = Leases { meta: true, names: false, data: DataLease::Write };
+        let reply =
+            Reply { outcome: Err(Errno::ENOENT), grants: vec![Grant { ino: Ino(300), leases }], seq: 128, dirs: vec![] };
+        assert_eq!(bytes(&reply), [1, 4, 1, 0xac, 2, 1, 0, 3, 0x80, 1, 0]);
+        let callback = Callback { seq: 5, ino: Ino::ROOT, take: Take::Name(b"n".to_vec()) };
+        assert_eq!(bytes(&callback), [5, 1, 1, 1, b'n']);
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_refused() {
+        for bad in [&[][..], &[9], &[1, 200, b's'], &[1, 1, b's', 1, 99]] {
+            assert!(postcard::from_bytes::<Request>(bad).is_err(), "{bad:?}");
+        }
+    }
+}

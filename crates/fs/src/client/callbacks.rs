@@ -100,7 +100,7 @@ impl Client {
     }
 
     fn acknowledge(&self, callback: &Callback) {
-        let open = self.meta.inodes.find(callback.ino).is_some_and(|inode| inode.state().is_open_at_mds());
+        let open = self.meta.inodes.find(callback.ino).is_some_and(|inode| inode.state().tell_open());
         let acked = Acked { seq: callback.seq, ino: callback.ino, open };
         if let Err(errno) = self.meta.session.tell(Op::Ack(vec![acked])) {
             tracing::debug!(%errno, "a callback was not acknowledged");

@@ -22,6 +22,8 @@ const BATCH_MAX: usize = 512;
 struct Todo {
     /// Files whose last handle is gone.
     closed: BTreeSet<Ino>,
+    /// Files that are closed, with a lease on their data.
+    idle: BTreeSet<Ino>,
     /// Inodes that the kernel does not refer to any more.
     dropped: BTreeSet<Ino>,
     ended: bool,
@@ -91,8 +93,11 @@ pub(crate) fn keep_house(client: &Arc<Client>) {
         for closed in client.house.take(|todo| &mut todo.closed).chunks(BATCH_MAX) {
             client.tell_closed(closed);
         }
+        for idle in client.house.take(|todo| &mut todo.idle).chunks(BATCH_MAX) {
+            client.give_back(idle, |inode| client.give_up_idle(inode));
+        }
         for dropped in client.house.take(|todo| &mut todo.dropped).chunks(BATCH_MAX) {
-            client.give_back(dropped);
+            client.give_back(dropped, |inode| client.give_up_dropped(inode));
         }
         let Some(lifetime) = client.meta.session.lifetime() else { continue };
         if pinged.elapsed() > lifetime / 3 {
@@ -136,16 +141,20 @@ impl Client {
     fn begin_closing(&self, ino: Ino) -> Option<Arc<Inode>> {
         let inode = self.meta.inodes.find(ino)?;
         let mut state = inode.state();
-        if state.opens > 0 || state.told.is_none() || state.closing {
+        if state.opens > 0 || state.closing {
+            return None;
+        }
+        if state.told.is_none() {
+            // It was opened without asking, and closed before anybody wanted to know.
+            self.house.todo().idle.insert(ino);
             return None;
         }
         state.told = None;
         state.closing = true;
         let unused = state.lookups == 0;
         drop(state);
-        if unused {
-            self.house.dropped(ino);
-        }
+        let mut todo = self.house.todo();
+        if unused { todo.dropped.insert(ino) } else { todo.idle.insert(ino) };
         Some(inode)
     }
 
@@ -156,9 +165,10 @@ impl Client {
         }
     }
 
-    /// Gives the leases of inodes back that nobody uses any more.
-    fn give_back(&self, inos: &[Ino]) {
-        let releasing: Vec<(Arc<Inode>, Leases)> = inos.iter().filter_map(|ino| self.begin_release(*ino)).collect();
+    /// Gives leases back, those that `give_up` takes from each inode.
+    fn give_back(&self, inos: &[Ino], give_up: impl Fn(&Arc<Inode>) -> Option<Leases>) {
+        let releasing: Vec<(Arc<Inode>, Leases)> =
+            inos.iter().filter_map(|ino| self.begin_release(*ino, &give_up)).collect();
         if !releasing.is_empty() {
             let leases = releasing.iter().map(|(inode, leases)| (inode.ino, *leases)).collect();
             // The session's end releases them as well.
@@ -171,11 +181,15 @@ impl Client {
         }
     }
 
-    fn begin_release(&self, ino: Ino) -> Option<(Arc<Inode>, Leases)> {
+    fn begin_release(
+        &self,
+        ino: Ino,
+        give_up: &impl Fn(&Arc<Inode>) -> Option<Leases>,
+    ) -> Option<(Arc<Inode>, Leases)> {
         let inode = self.meta.inodes.find(ino)?;
         // Until the release is done no answer about the inode is kept, so that what is noted here stays true.
         self.meta.inodes.releasing(ino);
-        if let Some(leases) = self.give_up(&inode) {
+        if let Some(leases) = give_up(&inode) {
             return Some((inode, leases));
         }
         self.meta.inodes.released(ino, self.meta.session.ticket());
@@ -198,8 +212,19 @@ impl Client {
         }
     }
 
+    /// Takes the lease on the data of a file that is closed, once everything is written back: whoever opens it next need not
+    /// call it back, and who removes it need not ask whether it is open. While pages are kept, the lease is too.
+    fn give_up_idle(&self, inode: &Arc<Inode>) -> Option<Leases> {
+        let file = inode.state().file.clone();
+        if file.is_some_and(|file| file.attr_changes().is_some()) {
+            self.house.todo().idle.insert(inode.ino);
+            return None;
+        }
+        everything(inode.state().give_up_data())
+    }
+
     /// Takes the leases from an inode that is not used; `None` when it is, or has none.
-    fn give_up(&self, inode: &Arc<Inode>) -> Option<Leases> {
+    fn give_up_dropped(&self, inode: &Arc<Inode>) -> Option<Leases> {
         let file = {
             let state = inode.state();
             if state.lookups > 0 || state.is_open_at_mds() {

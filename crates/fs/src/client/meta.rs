@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::cache::Inodes;
+use super::cache::{Inodes, State};
 use super::data::{Mds, Written};
 use super::session::{Answered, Session, Stamp, Waiter};
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, Time};
@@ -15,20 +15,15 @@ use crate::wire::mds::{Act, Answer, Ask, Cred, Grant};
 /// How long the kernel relies on what a lease covers: until it is told otherwise.
 pub(crate) const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How often this mount has begun or ended to change something.
+/// How often this mount had begun or ended to change something when something was asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// Names, and with them the attributes of directories.
     names: u64,
     /// Links, and with them the attributes of what is linked.
     links: u64,
-}
-
-impl Changes {
-    /// What an inode of this kind depends on.
-    fn of(self, kind: FileKind) -> u64 {
-        if kind == FileKind::Directory { self.names } else { self.links }
-    }
+    /// Names of one directory, if that is what was asked about.
+    dir: Option<(Ino, u64)>,
 }
 
 /// See the module.
@@ -59,7 +54,13 @@ impl Meta {
 
     /// The count of changes before something is asked.
     pub(crate) fn changes(&self) -> Changes {
-        Changes { names: self.names.load(Ordering::SeqCst), links: self.links.load(Ordering::SeqCst) }
+        Changes { names: self.names.load(Ordering::SeqCst), links: self.links.load(Ordering::SeqCst), dir: None }
+    }
+
+    /// The same, when one inode is asked about.
+    pub(crate) fn changes_of(&self, ino: Ino) -> Changes {
+        let dir = self.inodes.find(ino).map(|inode| (ino, inode.state().own_changes));
+        Changes { dir, ..self.changes() }
     }
 
     /// Names change now; with `links`, what is linked too. Called when a change begins and when it ends.
@@ -75,19 +76,22 @@ impl Meta {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         let epoch = self.session.epoch();
         grants.retain(|grant| self.inodes.keep(grant, stamp, epoch));
-        Kept { meta: self, _gate: gate, grants }
+        Kept { meta: self, _gate: gate, grants, stamp }
     }
 
     /// The gate alone, for an answer that is given without the MDS.
     pub(crate) fn keep_nothing_new(&self) -> Kept<'_> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        Kept { meta: self, _gate: gate, grants: Vec::new() }
+        Kept { meta: self, _gate: gate, grants: Vec::new(), stamp: Stamp::default() }
     }
 
-    /// Notes attributes that were asked for after so many changes.
-    pub(crate) fn note(&self, attr: &Attr, before: Changes) {
+    /// Notes attributes of an answer that was asked for after so many changes.
+    pub(crate) fn note(&self, attr: &Attr, before: Changes, stamp: Stamp) {
         if let Some(inode) = self.inodes.find(attr.ino) {
-            inode.state().note_attr(attr, before.of(attr.kind));
+            let mut state = inode.state();
+            let certain = self.is_unchanged(attr, before, &state) && self.is_fresh(attr.ino, stamp);
+            let as_of = self.count(attr.kind, &state);
+            state.note_attr(attr, certain.then_some(as_of));
         }
     }
 
@@ -96,12 +100,36 @@ impl Meta {
         let inode = self.inodes.find(ino)?;
         let state = inode.state();
         let kind = state.last_attr()?.kind;
-        state.attr(self.changes().of(kind)).cloned()
+        state.attr(self.count(kind, &state)).cloned()
+    }
+
+    /// Counts what changes the attributes of such an inode beside requests about itself.
+    fn count(&self, kind: FileKind, state: &State) -> u64 {
+        if kind == FileKind::Directory { state.own_changes } else { self.links.load(Ordering::SeqCst) }
     }
 
     /// Whether attributes that were asked for after so many changes are those of now, as far as this mount's own go.
-    fn is_unchanged(&self, kind: FileKind, before: Changes) -> bool {
-        kind != FileKind::Directory || before.of(kind) == self.changes().of(kind)
+    fn is_unchanged(&self, attr: &Attr, before: Changes, state: &State) -> bool {
+        match attr.kind {
+            FileKind::Directory => {
+                before.names == self.names.load(Ordering::SeqCst)
+                    || before.dir == Some((attr.ino, state.own_changes))
+            }
+            _ => before.links == self.links.load(Ordering::SeqCst),
+        }
+    }
+
+    /// How long the kernel may keep attributes that a lease covers. The kernel itself sees to the attributes of what is no
+    /// directory: it drops those that an own change has overtaken.
+    fn attr_time(&self, attr: &Attr, before: Changes) -> Duration {
+        let overtaken = attr.kind == FileKind::Directory
+            && self.inodes.find(attr.ino).is_some_and(|inode| !self.is_unchanged(attr, before, &inode.state()));
+        if overtaken { Duration::ZERO } else { KEEP }
+    }
+
+    /// Whether an answer says how things are, as far as callbacks that have come tell.
+    pub(crate) fn is_fresh(&self, ino: Ino, stamp: Stamp) -> bool {
+        self.inodes.is_fresh(ino, stamp, self.session.epoch())
     }
 
     fn mount_asks(&self, ino: Ino, ask: Ask) -> Result<Answered, Errno> {
@@ -125,10 +153,11 @@ impl Meta {
     }
 
     fn expect_attr(&self, answered: Answered, before: Changes) -> Result<Attr, Errno> {
-        let kept = self.absorb(answered.grants, answered.stamp);
+        let stamp = answered.stamp;
+        let kept = self.absorb(answered.grants, stamp);
         match answered.outcome? {
             Answer::Attr(attr) => {
-                self.note(&attr, before);
+                self.note(&attr, before, stamp);
                 drop(kept);
                 Ok(attr)
             }
@@ -143,11 +172,17 @@ pub(crate) struct Kept<'m> {
     _gate: RwLockReadGuard<'m, ()>,
     /// Those that are not stale.
     grants: Vec<Grant>,
+    stamp: Stamp,
 }
 
 impl Kept<'_> {
     fn granted(&self, ino: Ino, lease: impl Fn(&Grant) -> bool) -> bool {
         self.grants.iter().any(|grant| grant.ino == ino && lease(grant))
+    }
+
+    /// When the answer was made; long ago where there was none.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     pub(crate) fn grants(&self) -> &[Grant] {
@@ -162,7 +197,7 @@ impl Kept<'_> {
     /// How long these attributes may be kept, that came with the answer to a request after so many changes.
     pub(crate) fn attr(&self, attr: &Attr, before: Changes) -> Duration {
         let granted = self.granted(attr.ino, |grant| grant.leases.meta);
-        if granted && self.meta.is_unchanged(attr.kind, before) { KEEP } else { Duration::ZERO }
+        if granted { self.meta.attr_time(attr, before) } else { Duration::ZERO }
     }
 }
 
@@ -219,7 +254,7 @@ impl Mds for Meta {
     }
 
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
-        let before = self.changes();
+        let before = self.changes_of(ino);
         self.expect_attr(self.mount_asks(ino, Ask::Getattr { ino })?, before)
     }
 }

@@ -215,6 +215,18 @@ impl Handle {
         }
     }
 
+    /// The filesystem is no more: programs get `EIO` from now on, and what was not written back is lost.
+    pub fn destroyed(&self) {
+        let Some(client) = self.client.upgrade() else { return };
+        client.meta.session.end(Errno::EIO);
+        for inode in client.meta.inodes.all() {
+            let file = inode.state().file.clone();
+            if let Some(file) = file {
+                file.discard();
+            }
+        }
+    }
+
     /// Takes the mount away; what was written is then written back. Fails with `EBUSY` while programs use it.
     pub fn unmount(&self) -> io::Result<()> {
         self.device.upgrade().map_or(Ok(()), |device| device.unmount())

@@ -65,7 +65,9 @@ impl Operations for Client {
     fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
         let waiter = Waiter::program(answer.interrupt(), request.pid);
         let caller = Caller { uid: request.uid, gid: request.gid, waiter };
-        match self.perform(request, &caller) {
+        let outcome = self.perform(request, &caller);
+        tracing::trace!(ino = request.ino.0, op = ?request.op, error = ?outcome.as_ref().err(), "served");
+        match outcome {
             Ok(ready) => answer.send(Ok(&ready.reply)),
             Err(errno) => answer.send(Err(errno)),
         }
@@ -148,24 +150,29 @@ impl Client {
         self.meta.session.change(caller.cred(), act, &[], caller.waiter).map_err(program_errno)
     }
 
-    /// The attributes of an inode that came with an answer, for the kernel: what this mount has written and not told yet is
-    /// included. With how long they may be kept.
-    fn shown(&self, mut attr: Attr, kept: &Kept<'_>, before: Changes) -> (Attr, Duration) {
-        self.meta.note(&attr, before);
+    /// The attributes of an inode that came with an answer, for the kernel, with how long they may be kept.
+    fn shown(&self, attr: Attr, kept: &Kept<'_>, before: Changes) -> (Attr, Duration) {
         let keep = kept.attr(&attr, before);
-        if self.add_local_changes(&mut attr) { (attr, Duration::ZERO) } else { (attr, keep) }
+        self.meta.note(&attr, before, kept.stamp());
+        self.with_local_changes(attr, keep)
     }
 
-    /// Adds what this mount has written and not told yet; whether there is any.
-    fn add_local_changes(&self, attr: &mut Attr) -> bool {
-        let file = self.meta.inodes.find(attr.ino).and_then(|inode| inode.state().file.clone());
-        let Some(changes) = file.and_then(|file| file.attr_changes()) else { return false };
+    /// Attributes with what this mount has written and not told yet, which may change at any moment.
+    ///
+    /// What was told between the MDS's answer and now came with newer attributes; these are looked up after it was seen that
+    /// nothing is left to be told.
+    fn with_local_changes(&self, attr: Attr, keep: Duration) -> (Attr, Duration) {
+        let Some(inode) = self.meta.inodes.find(attr.ino) else { return (attr, keep) };
+        let file = inode.state().file.clone();
+        let changes = file.and_then(|file| file.attr_changes());
+        let mut attr = inode.state().last_attr().filter(|last| last.version > attr.version).cloned().unwrap_or(attr);
+        let Some(changes) = changes else { return (attr, keep) };
         attr.size = changes.size;
         if let Some(written) = changes.mtime {
             attr.mtime = written;
             attr.ctime = attr.ctime.max(written);
         }
-        true
+        (attr, Duration::ZERO)
     }
 
     /// The kernel is told of a name: it refers to the inode once more.

@@ -25,7 +25,7 @@ pub(crate) use keeper::{Holder, Keeper, new_id};
 use link::{Link, Lost};
 
 use super::fuse::Interrupt;
-use crate::core::{Errno, SessionId, Xid};
+use crate::core::{Attr, Errno, SessionId, Xid};
 use crate::wire;
 use crate::wire::mds::{Act, Answer, Ask, Change, Cred, Grant, Lock, Op, Reply};
 use crate::wire::mgs::Address;
@@ -49,6 +49,8 @@ pub(crate) struct Stamp {
 pub(crate) struct Answered {
     pub(crate) outcome: Result<Answer, Errno>,
     pub(crate) grants: Vec<Grant>,
+    /// Directories that a change has changed.
+    pub(crate) dirs: Vec<Attr>,
     pub(crate) bulk: Bytes,
     pub(crate) stamp: Stamp,
 }
@@ -226,6 +228,7 @@ impl Session {
     fn exchange(&self, op: Op, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
         let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
         let (session, mut line) = self.link.line(waiter, None)?;
+        tracing::trace!(?op, "asked");
         let mut request = self.request(session, op);
         loop {
             self.freshen(&mut request);
@@ -233,7 +236,8 @@ impl Session {
             if let Some((reply, bulk)) = self.called(called, &line)? {
                 let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
                 self.link.put_back(line);
-                return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
+                let Reply { outcome, grants, dirs, .. } = reply;
+                return Ok(Answered { outcome, grants, dirs, bulk, stamp });
             }
             line = self.link.line(waiter, Some(session))?.1;
         }
@@ -258,7 +262,8 @@ impl Session {
                 let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
                 // The hook may have closed it after the answer came.
                 if interrupted { self.link.drop_line(&line) } else { self.link.put_back(line) }
-                return Ok(Answered { outcome: reply.outcome, grants: reply.grants, bulk, stamp });
+                let Reply { outcome, grants, dirs, .. } = reply;
+                return Ok(Answered { outcome, grants, dirs, bulk, stamp });
             }
             line = self.link.line(waiter, Some(session))?.1;
         }

@@ -102,7 +102,8 @@ impl Server {
         }
         let mut grants = open_made(state, session, needs, &mut answer, ticket)?;
         grants.extend(state.grant(session, &grants::kept_of_act(act, &answer), ticket));
-        Ok(state.reply(Ok(answer), grants))
+        let dirs = dirs_of(state, session, act);
+        Ok(Reply { dirs, ..state.reply(Ok(answer), grants) })
     }
 
     /// An inode has lost its last name: it is gone, or stays while somebody has it open.
@@ -218,6 +219,24 @@ fn wanted(state: &State, ino: Ino, offset: u64) -> Option<Stripes> {
         Place::Unplaced { component } => Some(layout.components[component].wanted),
         Place::Inline | Place::Object { .. } => None,
     }
+}
+
+/// The directories whose names were changed: their attributes changed with that, and a session that may keep them need not
+/// ask again.
+fn dirs_of(state: &State, session: SessionId, act: &Act) -> Vec<crate::core::Attr> {
+    let dirs = match act {
+        Act::Make { parent, .. } | Act::Link { parent, .. } | Act::Unlink { parent, .. } | Act::Rmdir { parent, .. } => {
+            [Some(*parent), None]
+        }
+        Act::Rename { from, to, .. } => [Some(*from), (from != to).then_some(*to)],
+        _ => [None, None],
+    };
+    let attr = |ino: Ino| match state.mdt.ask(&Ask::Getattr { ino }).ok()?.answer {
+        Answer::Attr(attr) => Some(attr),
+        _ => None,
+    };
+    let held = |ino: &Ino| state.leases.held(session, *ino).meta;
+    dirs.into_iter().flatten().filter(held).filter_map(attr).collect()
 }
 
 fn cuts_of(outcome: &Outcome) -> Vec<TodoId> {

@@ -134,7 +134,9 @@ impl Mdt {
     pub fn open(volume: &Volume, dir: &Path, format: &Format, settings: Settings) -> Result<Mdt, OpenError> {
         let disk = Arc::clone(volume.disk());
         let label = label::open(&*disk, dir, &format.label)?;
-        let first = || namespace::format(label.mdt, &format.spread, format.now);
+        // The filesystem is that of whoever serves it, until the root is given to somebody else.
+        let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let first = || namespace::format(label.mdt, &format.spread, owner, format.now);
         let (table, applied) = Table::open(&*disk, dir, settings.cache_bytes, &first)?;
         let journal = Journal::open(volume, dir, settings.journal_segment_bytes)?;
         journal.check_together(applied)?;

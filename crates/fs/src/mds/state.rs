@@ -157,7 +157,7 @@ impl State {
     /// A reply, as of now.
     pub(super) fn reply(&self, outcome: Result<Answer, Errno>, grants: Vec<Grant>) -> Reply {
         let room = self.room(&outcome);
-        Reply { outcome, grants, seq: self.leases.seq(), room }
+        Reply { outcome, grants, seq: self.leases.seq(), dirs: Vec::new(), room }
     }
 
     /// What the owner of the file may still use that an answer tells of.

@@ -453,6 +453,8 @@ pub struct Reply {
     pub grants: Vec<Grant>,
     /// See the module: answers below a callback's number are stale.
     pub seq: u64,
+    /// The directories whose names a change changed, as they are after it, as far as the session holds their attributes.
+    pub dirs: Vec<Attr>,
     /// With the attributes of a file: how much more space its owner may use, in bytes; `None` without a limit. What a session
     /// holds back, or has not told of, is to be within; a quarter of it, as others may hold back as well.
     pub room: Option<u64>,

@@ -86,8 +86,10 @@ pub(crate) struct State {
     late: Vec<(u64, u64)>,
     /// The kernel may have pages of it.
     pages: bool,
-    /// The attributes, as the MDS said last, and the count of this mount's changes that may have changed them.
-    attr: Option<(Attr, u64)>,
+    /// The attributes, as the MDS said last, and as of which count of this mount's changes they are certain, if at all.
+    attr: Option<(Attr, Option<u64>)>,
+    /// How often this mount has begun or ended to change names of the directory.
+    pub(crate) own_changes: u64,
     /// Its data, while it is open or there is something to be kept.
     pub(crate) file: Option<Arc<FileData>>,
     /// Open handles.
@@ -132,10 +134,29 @@ impl State {
         self.opens > 0 || self.told.is_some()
     }
 
-    /// The attributes if they are certain: the lease is held, and of `changes`, the count of this mount's own changes that
-    /// may have touched them, none came since.
+    /// The MDS is told with an acknowledgement whether it is open: it may have been opened without asking.
+    pub(crate) fn tell_open(&mut self) -> bool {
+        if self.opens > 0 && self.told.is_none() {
+            self.told = Some(self.writers > 0);
+        }
+        self.is_open_at_mds()
+    }
+
+    /// Takes the lease on the data, if nothing is done with it and nothing is kept under it: neither here nor in pages.
+    pub(crate) fn give_up_data(&mut self) -> Leases {
+        let used = self.opens > 0 || self.giving || self.asking || self.reading > 0 || self.writing > 0;
+        if used || self.pages || !self.mapped.is_empty() {
+            return Leases::default();
+        }
+        self.file = None;
+        self.data = DataLease::None;
+        Leases { data: std::mem::take(&mut self.held), ..Leases::default() }
+    }
+
+    /// The attributes if they are certain: the lease is held, and the count of this mount's changes that may have touched
+    /// them is still what it was.
     pub(crate) fn attr(&self, changes: u64) -> Option<&Attr> {
-        let known = self.attr.as_ref().filter(|(_, then)| self.meta && *then == changes);
+        let known = self.attr.as_ref().filter(|(_, as_of)| self.meta && *as_of == Some(changes));
         known.map(|(attr, _)| attr)
     }
 
@@ -144,15 +165,18 @@ impl State {
         self.attr.as_ref().map(|(attr, _)| attr)
     }
 
-    /// Notes attributes of an answer that was asked for after so many `changes`; older ones than those known are ignored.
-    pub(crate) fn note_attr(&mut self, attr: &Attr, changes: u64) {
+    /// Notes attributes of an answer, certain as of that count; older ones than those known are ignored.
+    pub(crate) fn note_attr(&mut self, attr: &Attr, as_of: Option<u64>) {
         if self.attr.as_ref().is_none_or(|(known, _)| known.version <= attr.version) {
-            self.attr = Some((attr.clone(), changes));
+            self.attr = Some((attr.clone(), as_of));
         }
     }
 
+    /// The attributes have changed, nobody knows to what.
     pub(crate) fn forget_attr(&mut self) {
-        self.attr = None;
+        if let Some((_, as_of)) = &mut self.attr {
+            *as_of = None;
+        }
     }
 
     /// What is known of a name without asking.

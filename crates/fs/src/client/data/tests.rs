@@ -211,6 +211,27 @@ fn the_head_that_came_with_the_open_is_read_without_a_call_and_forgotten_when_to
 }
 
 #[test]
+fn what_was_read_ahead_gives_way_to_what_is_written() {
+    let cluster = Cluster::new(2);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &vec![1; 4 << 20], Mode::Direct, false).unwrap();
+    for (written, mode) in [(2, Mode::Cached), (3, Mode::Direct)] {
+        file.read(0, 128 << 10, Mode::Cached).unwrap();
+        file.read(128 << 10, 128 << 10, Mode::Cached).unwrap();
+        while file.lock().clean.bytes() == 0 {
+            thread::yield_now();
+        }
+        file.write(0, &vec![written; 4 << 20], mode, false).unwrap();
+        file.flush().unwrap();
+        let seen = file.read(0, 4 << 20, Mode::Cached).unwrap();
+        assert!(seen.iter().all(|byte| *byte == written), "{mode:?}");
+    }
+    file.read(0, 128 << 10, Mode::Cached).unwrap();
+    file.punch(0, 4 << 20).unwrap();
+    assert!(file.read(0, 4 << 20, Mode::Cached).unwrap().iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn a_full_ost_is_told_once_by_flush_and_by_writes_until_then() {
     let cluster = Cluster::new(1);
     let (mount, file) = file_on(&cluster, patient(), 0);

@@ -1,7 +1,5 @@
 //! Attributes and space.
 
-use std::time::Duration;
-
 use super::{Caller, Client, Outcome, Ready};
 use crate::client::cache::Inode;
 use crate::client::fuse::{Reply, Setattr, Statfs};
@@ -15,12 +13,12 @@ impl Client {
     pub(super) fn getattr(&self, caller: &Caller<'_>, ino: Ino) -> Outcome<'_> {
         {
             let kept = self.meta.keep_nothing_new();
-            if let Some(mut attr) = self.meta.certain_attr(ino) {
-                let keep = if self.add_local_changes(&mut attr) { Duration::ZERO } else { KEEP };
+            if let Some(attr) = self.meta.certain_attr(ino) {
+                let (attr, keep) = self.with_local_changes(attr, KEEP);
                 return Ok(Ready::keeping(Reply::Attr { attr, keep }, kept));
             }
         }
-        let before = self.meta.changes();
+        let before = self.meta.changes_of(ino);
         let Answered { outcome, grants, stamp, .. } = self.ask(caller, Ask::Getattr { ino })?;
         self.attr_reply(grants, stamp, outcome, before)
     }
@@ -56,7 +54,7 @@ impl Client {
             // chown(2) drops set-id bits whoever calls it; the kernel leaves that to the filesystem.
             kill_suid_sgid: set.kill_suid_sgid || set.uid.is_some() || set.gid.is_some(),
         };
-        let before = self.meta.changes();
+        let before = self.meta.changes_of(ino);
         match (set.size, file) {
             (Some(size), Some(file)) => {
                 let mut granted = None;

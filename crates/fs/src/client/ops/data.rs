@@ -41,7 +41,7 @@ impl Client {
                     let answered = self.meta.session.ask(ask, waiter).map_err(program_errno)?;
                     let kept = self.meta.absorb(answered.grants, answered.stamp);
                     let attr = super::attrs::expect_attr(answered.outcome)?;
-                    self.meta.note(&attr, before);
+                    self.meta.note(&attr, before, answered.stamp);
                     if let Some(file) = inode.state().file.clone() {
                         file.set_size(&attr, None);
                     }
@@ -129,7 +129,7 @@ impl Client {
         let set = SetAttr { kill_suid_sgid: true, ..SetAttr::default() };
         let answered = self.change(caller, Act::Setattr { ino: inode.ino, set })?;
         drop(self.meta.absorb(answered.grants, answered.stamp));
-        self.meta.note(&super::attrs::expect_attr(answered.outcome)?, before);
+        self.meta.note(&super::attrs::expect_attr(answered.outcome)?, before, answered.stamp);
         Ok(())
     }
 

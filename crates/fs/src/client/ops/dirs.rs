@@ -99,25 +99,21 @@ impl Client {
     }
 
     fn listed_name_time(&self, dir: Ino, listed: &Listed) -> Duration {
-        let fresh = listed.names_granted && self.is_fresh(dir, listed) && listed.before == self.meta.changes();
+        let fresh = listed.names_granted && self.meta.is_fresh(dir, listed.stamp) && listed.before == self.meta.changes();
         self.name_time(if fresh { KEEP } else { Duration::ZERO })
     }
 
-    fn is_fresh(&self, ino: Ino, listed: &Listed) -> bool {
-        self.meta.inodes.is_fresh(ino, listed.stamp, self.meta.session.epoch())
-    }
-
     fn push_plus(&self, entries: &mut Entries, name: &Name, listed: &Listed, keep_name: Duration) -> bool {
-        let attr = name.attr.clone().filter(|_| listed.granted.contains(&name.ino) && self.is_fresh(name.ino, listed));
-        let Some(mut attr) = attr.filter(|_| !keep_name.is_zero()) else {
+        let attr = name.attr.clone().filter(|_| listed.granted.contains(&name.ino) && self.meta.is_fresh(name.ino, listed.stamp));
+        let Some(attr) = attr.filter(|_| !keep_name.is_zero()) else {
             // Without attributes that may be kept, the kernel looks the name up when a program asks.
             return entries.push_plus(name.ino, name.kind, &name.name, offset_of(name.cursor), None);
         };
-        self.meta.note(&attr, listed.before);
+        self.meta.note(&attr, listed.before, listed.stamp);
         let unchanged = attr.kind != FileKind::Directory || listed.before == self.meta.changes();
-        let keep = if unchanged && !self.add_local_changes(&mut attr) { KEEP } else { Duration::ZERO };
+        let (attr, keep_attr) = self.with_local_changes(attr, if unchanged { KEEP } else { Duration::ZERO });
         let (ino, kind) = (attr.ino, attr.kind);
-        let entry = Entry { attr, keep_name, keep_attr: keep };
+        let entry = Entry { attr, keep_name, keep_attr };
         let pushed = entries.push_plus(ino, kind, &name.name, offset_of(name.cursor), Some(&entry));
         if pushed {
             self.meta.inodes.looked_up(ino);

@@ -37,22 +37,37 @@ impl<'c> Opening<'c> {
         Opening { client, inode, writes, done: false }
     }
 
+    /// The file's data in memory, unless there is nothing in it that is worth more than what an open brings along: nobody
+    /// else has it open, and everything was told.
+    fn file_in_use(&self) -> Option<Arc<FileData>> {
+        let state = self.inode.state();
+        let file = state.file.clone()?;
+        let idle = state.opens == 1;
+        drop(state);
+        (!idle || file.attr_changes().is_some()).then_some(file)
+    }
+
     /// What the MDS said: the file's data, shared by all its handles.
     fn opened(&self, attr: &Attr, layout: Layout, shared: bool, head: Option<Bytes>) -> Arc<FileData> {
+        let in_use = self.file_in_use();
         let mut state = self.inode.state();
         state.told = Some(self.writes || state.told == Some(true));
         state.shared = shared;
         // A head that was read before somebody else took the data must not be kept.
-        let head = head.filter(|_| state.data() >= DataLease::Read && state.data() != DataLease::Direct);
-        let file = state.file.clone();
+        let head = head.filter(|_| matches!(state.data(), DataLease::Read | DataLease::Write));
         drop(state);
-        if let Some(file) = file {
+        if let Some(file) = in_use {
             file.set_size(attr, Some(layout));
             return file;
         }
         let file = self.client.data.file(attr.ino, attr, layout, head);
         let mut state = self.inode.state();
-        Arc::clone(state.file.get_or_insert(file))
+        // Another that opens it at the same time may have come first.
+        if state.opens > 1 && let Some(first) = &state.file {
+            return Arc::clone(first);
+        }
+        state.file = Some(Arc::clone(&file));
+        file
     }
 
     fn handle(mut self, file: Arc<FileData>) -> u64 {
@@ -106,7 +121,8 @@ impl Client {
         Ok(Reply::Opened(Opened { handle: opening.handle(file), flags }).into())
     }
 
-    /// Opens a file that the MDS counts as open already, under leases that say that nothing has changed since.
+    /// Opens a file under leases that say that nothing has changed since it was open last. The MDS hears of it with the next
+    /// callback for the file.
     fn open_here(&self, opening: &Opening<'_>) -> Option<Arc<FileData>> {
         self.meta.certain_attr(opening.inode.ino)?;
         let state = opening.inode.state();
@@ -115,20 +131,19 @@ impl Client {
             DataLease::Read => !opening.writes,
             DataLease::None | DataLease::Direct => false,
         };
-        let told = state.told.is_some_and(|for_writing| for_writing || !opening.writes);
-        state.file.clone().filter(|_| leased && told && state.meta)
+        state.file.clone().filter(|_| leased && state.meta)
     }
 
     fn open_at_mds(&self, caller: &Caller<'_>, opening: &Opening<'_>) -> Result<Arc<FileData>, Errno> {
-        let before = self.meta.changes();
         let ino = opening.inode.ino;
-        let data_max = if opening.writes || opening.inode.state().file.is_some() { 0 } else { HEAD_BYTES_MAX };
+        let before = self.meta.changes_of(ino);
+        let data_max = if opening.writes || opening.file_in_use().is_some() { 0 } else { HEAD_BYTES_MAX };
         let answered = self.ask(caller, Ask::Open { ino, write: opening.writes, data_max })?;
         let kept = self.meta.absorb(answered.grants, answered.stamp);
         let Answer::Opened { attr, layout, shared, data, .. } = answered.outcome? else {
             return Err(Errno::EPROTO);
         };
-        self.meta.note(&attr, before);
+        self.meta.note(&attr, before, answered.stamp);
         let head = data.map(|len| answered.bulk.slice(..answered.bulk.len().min(len as usize)));
         let file = opening.opened(&attr, layout, shared, head);
         drop(kept);
@@ -142,7 +157,7 @@ impl Client {
             let answered = self.change(caller, Act::Setattr { ino, set })?;
             let kept = self.meta.absorb(answered.grants, answered.stamp);
             let attr = super::attrs::expect_attr(answered.outcome)?;
-            self.meta.note(&attr, before);
+            self.meta.note(&attr, before, answered.stamp);
             drop(kept);
             Ok((attr, None))
         })?;
@@ -163,7 +178,7 @@ impl Client {
         let what = Make::File { spread: None, open: true, exclusive: open & libc::O_EXCL != 0 };
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
         let answered = self.change(caller, Act::Make { parent, name: name.to_vec(), mode, umask, what })?;
-        changing.done();
+        changing.done(&answered);
         let stamp = answered.stamp;
         let (opened, made) = self.made_open(answered, open, before)?;
         if !made && open & libc::O_TRUNC != 0 {
@@ -206,7 +221,7 @@ impl Client {
         let opening = Opening::begin(self, attr.ino, writes(open));
         // Granted again below, when the kernel is told; the data of the file is decided here.
         let kept = self.meta.absorb(grants.clone(), stamp);
-        self.meta.note(&attr, before);
+        self.meta.note(&attr, before, stamp);
         let file = opening.opened(&attr, layout, shared, None);
         drop(kept);
         Ok((Made { attr, file, opening, grants }, made))

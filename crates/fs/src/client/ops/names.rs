@@ -24,24 +24,39 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), Errno> {
 /// A change of names that is under way in these directories. The kernel has them locked until it is answered.
 pub(super) struct Changing<'c> {
     client: &'c Client,
-    dirs: [Option<Ino>; 2],
+    /// Each with the count of its changes, this one included.
+    dirs: [Option<(Ino, u64)>; 2],
     links: bool,
 }
 
 impl<'c> Changing<'c> {
     pub(super) fn begin(client: &'c Client, dirs: [Option<Ino>; 2], links: bool) -> Changing<'c> {
-        for dir in dirs.iter().flatten() {
-            client.meta.inodes.get(*dir).state().changing += 1;
-        }
+        let begin = |dir: Ino| {
+            let inode = client.meta.inodes.get(dir);
+            let mut state = inode.state();
+            state.changing += 1;
+            state.own_changes += 1;
+            (dir, state.own_changes)
+        };
+        let dirs = dirs.map(|dir| dir.map(begin));
         client.meta.changing(links);
         Changing { client, dirs, links }
     }
 
-    /// The MDS has done it. What is decided to be kept from now on knows of it; what was decided before is with the kernel,
-    /// which learns of the change after that.
-    pub(super) fn done(&self) {
-        for dir in self.dirs.iter().flatten() {
-            self.client.meta.inodes.get(*dir).state().forget_attr();
+    /// The MDS has done it, and says how the directories are after it. What is decided to be kept from now on knows of it;
+    /// what was decided before is with the kernel, which learns of the change after that.
+    pub(super) fn done(&self, answered: &Answered) {
+        for (dir, count) in self.dirs.iter().flatten() {
+            let inode = self.client.meta.inodes.get(*dir);
+            let mut state = inode.state();
+            state.own_changes += 1;
+            state.forget_attr();
+            let alone = state.own_changes == count + 1;
+            if let Some(attr) = answered.dirs.iter().find(|attr| attr.ino == *dir) {
+                let certain = alone && self.client.meta.is_fresh(*dir, answered.stamp);
+                let as_of = state.own_changes;
+                state.note_attr(attr, certain.then_some(as_of));
+            }
         }
         self.client.meta.changing(self.links);
         self.client.meta.barrier();
@@ -50,7 +65,7 @@ impl<'c> Changing<'c> {
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        for dir in self.dirs.iter().flatten() {
+        for (dir, _) in self.dirs.iter().flatten() {
             if let Some(inode) = self.client.meta.inodes.find(*dir) {
                 inode.state().changing -= 1;
             }
@@ -91,8 +106,7 @@ impl Client {
             Known::Unknown => None,
             Known::Absent => Some(Ready::keeping(Reply::NoEntry(self.name_time(KEEP)), kept)),
             Known::There(ino) => {
-                let mut attr = self.meta.certain_attr(ino)?;
-                let keep_attr = if self.add_local_changes(&mut attr) { Duration::ZERO } else { KEEP };
+                let (attr, keep_attr) = self.with_local_changes(self.meta.certain_attr(ino)?, KEEP);
                 self.meta.inodes.looked_up(ino);
                 let keep_name = self.name_time(KEEP);
                 Some(Ready::keeping(Reply::Entry(Entry { attr, keep_name, keep_attr }), kept))
@@ -153,7 +167,7 @@ impl Client {
         let fresh_dir = what == Make::Directory;
         let (mode, umask) = ((mode & 0o7777) as u16, (umask & 0o777) as u16);
         let answered = self.change(caller, Act::Make { parent, name: name.to_vec(), mode, umask, what })?;
-        changing.done();
+        changing.done(&answered);
         let stamp = answered.stamp;
         let kept = self.meta.absorb(answered.grants, stamp);
         let attr = expect_entry(answered.outcome)?;
@@ -190,7 +204,7 @@ impl Client {
     ) -> Option<R> {
         let dir = self.meta.inodes.find(parent)?;
         let mut state = dir.state();
-        if self.meta.inodes.is_fresh(parent, stamp, self.meta.session.epoch()) {
+        if self.meta.is_fresh(parent, stamp) {
             change(&mut state)
         } else {
             state.add_name(name, None);
@@ -233,7 +247,7 @@ impl Client {
         check_name(name)?;
         let changing = Changing::begin(self, [Some(parent), None], true);
         let answered = self.change(caller, act)?;
-        changing.done();
+        changing.done(&answered);
         let stamp = answered.stamp;
         let kept = self.meta.absorb(answered.grants, stamp);
         answered.outcome?;
@@ -260,7 +274,7 @@ impl Client {
         let (from_name_, to_name_) = (from_name.to_vec(), to_name.to_vec());
         let act = Act::Rename { from, from_name: from_name_, to, to_name: to_name_, how };
         let answered = self.change(caller, act)?;
-        changing.done();
+        changing.done(&answered);
         let stamp = answered.stamp;
         let kept = self.meta.absorb(answered.grants, stamp);
         answered.outcome?;
@@ -282,7 +296,7 @@ impl Client {
         let changing = Changing::begin(self, [Some(parent), None], true);
         let before = self.meta.changes();
         let answered = self.change(caller, Act::Link { ino, parent, name: name.to_vec() })?;
-        changing.done();
+        changing.done(&answered);
         let stamp = answered.stamp;
         let kept = self.meta.absorb(answered.grants, stamp);
         let attr = expect_entry(answered.outcome)?;

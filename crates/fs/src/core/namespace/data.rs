@@ -93,7 +93,7 @@ pub(super) fn write(
     if cred.uid != ROOT {
         inode.kill_set_id();
     }
-    inode.changed(transaction.now);
+    inode.written(mtime);
     transaction.save(&inode);
     Ok(Answer::Attr(inode.attr))
 }
@@ -238,7 +238,7 @@ pub(super) fn written(
     if kill_suid_sgid {
         inode.kill_set_id();
     }
-    inode.changed(transaction.now);
+    inode.written(written.mtime.unwrap_or(transaction.now));
     transaction.save(&inode);
     Ok(Answer::Attr(inode.attr))
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::inode::{Body, Directory, Home, Inode, new_attr};
 use super::rows::{Changes, Row, Rows, load};
 use super::{accounts, keys};
-use crate::core::{Errno, FileKind, Ino, Spread, Time};
+use crate::core::{Attr, Errno, FileKind, Ino, Spread, Time};
 
 /// Mode of the root of a new filesystem.
 const ROOT_MODE: u16 = 0o755;
@@ -42,12 +42,14 @@ impl Row for Filesystem {
     const VERSION: u8 = 1;
 }
 
-/// The rows of a new MDT, which gives new files this layout. The root is on the MDT with index 0.
-pub fn format(mdt: u16, spread: &Spread, now: Time) -> Changes {
+/// The rows of a new MDT, which gives new files this layout. The root is on the MDT with index 0, and belongs to `owner`, a user
+/// and a group.
+pub fn format(mdt: u16, spread: &Spread, owner: (u32, u32), now: Time) -> Changes {
     let mut changes = Changes::new();
     let mut put = |key: &[u8], value: Vec<u8>| changes.insert(key.to_vec(), Some(value));
     let has_root = mdt == 0;
-    let attr = new_attr(Ino::ROOT, FileKind::Directory, ROOT_MODE, now);
+    let (uid, gid) = owner;
+    let attr = Attr { uid, gid, ..new_attr(Ino::ROOT, FileKind::Directory, ROOT_MODE, now) };
     if has_root {
         let root = Directory { cursor_next: 1, entries: 0, default: None };
         let root = Inode { attr: attr.clone(), home: Home::Root, body: Body::Directory(root) };

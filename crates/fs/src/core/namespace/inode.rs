@@ -103,6 +103,13 @@ impl Inode {
         self.attr.kind == FileKind::Directory
     }
 
+    /// Content changed when it was written, of which the MDT may hear later: who has seen the file since, with what was
+    /// held back, sees no other time afterwards.
+    pub(super) fn written(&mut self, when: Time) {
+        self.attr.ctime = self.attr.ctime.max(when);
+        self.attr.version += 1;
+    }
+
     /// Attributes, names or content change.
     pub(super) fn changed(&mut self, now: Time) {
         self.attr.ctime = now;

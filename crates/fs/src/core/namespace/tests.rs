@@ -64,7 +64,7 @@ impl Fs {
     pub(super) fn new() -> Fs {
         let spread = Spread::plain(INLINE_BYTES, 64 << 10, Stripes { count: Some(2), first: None });
         let mut rows = Memory::default();
-        rows.merge(format(0, &spread, Time { secs: 1, nanos: 0 }));
+        rows.merge(format(0, &spread, (0, 0), Time { secs: 1, nanos: 0 }));
         let mut fs = Fs {
             rows,
             now: Time { secs: 100, nanos: 0 },

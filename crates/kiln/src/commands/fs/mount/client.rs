@@ -102,9 +102,11 @@ fn follow(data: &DataDir, mut config: FsConfig, mount: Handle) {
                     mount.reconfigure(&newer);
                     config = newer;
                 }
-                // Destroyed, or nothing new: what the mount does then the MDS decides.
                 Ok(Some(_)) => {}
-                Ok(None) => thread::sleep(RETRY),
+                Ok(None) => {
+                    tracing::error!("the filesystem was destroyed: programs get EIO; unmount it");
+                    return mount.destroyed();
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the MGS does not answer");
                     connection = None;
