@@ -7,6 +7,7 @@
 //! - [`DataPath`]: one for a mount; its threads write back what is complete, what is old and what is too much, and read ahead.
 //! - [`FileData`]: one for a file. Small writes become chunks (`write.rs`), chunks become flights (`write_back.rs`), and
 //!   when everything has landed the MDS is told the size: nobody sees a size without the data.
+//! - `quota.rs`: what is refused to owners who have no space left.
 //! - [`Osts`]: calls that wait until they are answered, however often a server dies.
 //!
 //! # What is atomic
@@ -40,11 +41,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, Ino, Layout, Time};
 
 mod file;
 mod mount;
 mod osts;
+mod quota;
 mod read;
 mod space;
 mod write;
@@ -78,6 +81,23 @@ pub trait Mds: Send + Sync {
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
         self.written(ino, Written::default())
     }
+    /// How much space an owner of files has left, in bytes, as was said with the last attributes of one of them; `None`
+    /// without a limit.
+    fn room(&self, _owner: Owner) -> Option<u64> {
+        None
+    }
+}
+
+/// Whether the MDS may not know how much space the objects of a file use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum BlocksDue {
+    /// It knows.
+    #[default]
+    Nothing,
+    /// They may use more.
+    More,
+    /// They may use more, or less.
+    Any,
 }
 
 /// What the MDS is told after data was written at the OSTs.
@@ -109,6 +129,8 @@ pub struct LocalChanges {
     pub size: u64,
     /// When it was written last.
     pub mtime: Option<Time>,
+    /// The space that it may use, in units of 512 bytes, with what is held back.
+    pub blocks: u64,
 }
 
 /// What lseek(2) looks for.
@@ -207,6 +229,11 @@ impl DataPath {
         drop(files);
         file.opened(attr, layout, head);
         file
+    }
+
+    /// The MDS is told all that some owners have used.
+    pub fn account(&self, of: impl Fn(Owner) -> bool) {
+        self.mount.debts.files(of).into_iter().for_each(|file| file.account());
     }
 
     /// Data that is held back for all files, in bytes.

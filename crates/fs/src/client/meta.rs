@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::cache::{Inodes, State};
 use super::data::{Mds, Written};
 use super::session::{Answered, Session, Stamp, Waiter};
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, Time};
 use crate::wire::mds::{Act, Answer, Ask, Cred, Grant};
 
@@ -251,6 +252,10 @@ impl Mds for Meta {
         let Written { size, mtime, blocks, kill_suid_sgid } = written;
         let answered = self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
         self.expect_attr(answered, before)
+    }
+
+    fn room(&self, owner: Owner) -> Option<u64> {
+        self.session.room(owner)
     }
 
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {

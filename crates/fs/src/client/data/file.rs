@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::LocalChanges;
+use super::{BlocksDue, LocalChanges};
 use super::mount::Mount;
 use super::write_back::Flight;
 use crate::core::clean::{Clean, Keep};
@@ -15,6 +15,7 @@ use crate::core::dirty::Dirty;
 use crate::core::layout::END;
 use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
+use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
 
 /// The data of one file on this mount, shared by all its handles.
@@ -43,8 +44,12 @@ pub(super) struct State {
     pub(super) kill_suid_sgid: bool,
     /// Calls that tell the MDS a size or a time and are not answered.
     pub(super) telling: usize,
-    /// Objects were written since the MDS was told how much space they use.
-    pub(super) blocks_due: bool,
+    /// What has become of the objects since the MDS was told how much space they use.
+    pub(super) blocks_due: BlocksDue,
+    /// Space that may have been used and was not told to the MDS, in bytes.
+    pub(super) unaccounted: u64,
+    /// What the mount was told of that, and who was the owner then.
+    owed: (Owner, u64),
     pub(super) dirty: Dirty,
     /// What is being written back. **Invariant:** each has claimed its ranges.
     pub(super) flying: Vec<Arc<Flight>>,
@@ -86,6 +91,7 @@ pub(super) struct Told {
     pub(super) size: u64,
     pub(super) mtime: Time,
     pub(super) blocks: u64,
+    pub(super) owner: Owner,
     pub(super) version: u64,
 }
 
@@ -105,7 +111,13 @@ pub(super) struct Coming {
 
 impl From<&Attr> for Told {
     fn from(attr: &Attr) -> Told {
-        Told { size: attr.size, mtime: attr.mtime, blocks: attr.blocks, version: attr.version }
+        Told {
+            size: attr.size,
+            mtime: attr.mtime,
+            blocks: attr.blocks,
+            owner: attr.into(),
+            version: attr.version,
+        }
     }
 }
 
@@ -120,7 +132,9 @@ impl FileData {
             retell_mtime: false,
             kill_suid_sgid: false,
             telling: 0,
-            blocks_due: false,
+            blocks_due: BlocksDue::Nothing,
+            unaccounted: 0,
+            owed: (attr.into(), 0),
             dirty: Dirty::new(split),
             flying: Vec::new(),
             failed: Dirty::new(split),
@@ -160,7 +174,9 @@ impl FileData {
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();
         let mtime = state.untold_mtime();
-        (state.size > state.told.size || mtime.is_some()).then_some(LocalChanges { size: state.size, mtime })
+        let blocks = state.told.blocks.saturating_add(state.unaccounted / BLOCK_BYTES);
+        let is_ahead = state.size > state.told.size || mtime.is_some() || state.unaccounted > 0;
+        is_ahead.then_some(LocalChanges { size: state.size, mtime, blocks })
     }
 
     /// A writer is not root: set-id bits go when the MDS is told next.
@@ -214,9 +230,19 @@ impl FileData {
         state.learn_mtime(&attr);
         state.cuts_done += 1;
         state.cut(size);
+        let has_cut = size < state.size && state.layout.objects().next().is_some();
         state.size = attr.size;
         state.learn(&attr);
+        if size == 0 {
+            state.unaccounted = 0;
+        } else if has_cut {
+            // The MDS knows the most that they use now.
+            state.blocks_due = BlocksDue::Any;
+        }
         self.settle(&mut state);
+        if size > 0 && has_cut {
+            self.age(state);
+        }
         Ok(attr)
     }
 
@@ -254,6 +280,7 @@ impl FileData {
         state.dirty = Dirty::new(split);
         state.failed = Dirty::new(split);
         state.clean = Clean::default();
+        state.unaccounted = 0;
         self.settle(&mut state);
         self.changed.notify_all();
     }
@@ -335,6 +362,17 @@ impl FileData {
         self.mount.charge(std::mem::replace(&mut state.charged, charged), charged);
         let clean = state.clean.bytes();
         self.mount.charge_clean(std::mem::replace(&mut state.charged_clean, clean), clean);
+        let owed = (state.told.owner, state.unaccounted);
+        if owed != state.owed {
+            self.mount.debts.change(self.ino, &self.me, std::mem::replace(&mut state.owed, owed), owed);
+        }
+    }
+
+    /// The MDS knows of so much of what was used.
+    pub(super) fn accounted(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.unaccounted = state.unaccounted.saturating_sub(bytes);
+        self.settle(&mut state);
     }
 
     /// There is something to tell: the mount sees to it after a while.
@@ -376,6 +414,7 @@ impl Drop for FileData {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.mount.charge(state.charged, 0);
         self.mount.charge_clean(state.charged_clean, 0);
+        self.mount.debts.change(self.ino, &self.me, state.owed, (state.owed.0, 0));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::wire::oss::{Op, Reply};
 
 use super::file::State;
 use super::osts::{Answer, Ask};
-use super::{FileData, Seek};
+use super::{BlocksDue, FileData, Seek};
 
 impl FileData {
     /// Makes a hole; the size stays.
@@ -26,7 +26,7 @@ impl FileData {
             state.dirty.remove(extent);
             state.landed(extent);
             state.touched(0);
-            state.blocks_due = true;
+            state.blocks_due = BlocksDue::Any;
         }
         self.settle(&mut state);
         self.notify();
@@ -50,7 +50,11 @@ impl FileData {
             Op::Allocate { object: range.object, offset, len }
         });
         self.ask_done(&asks)?;
-        self.lock().blocks_due = true;
+        let mut state = self.lock();
+        state.blocks_due = BlocksDue::Any;
+        state.owe(extent);
+        self.settle(&mut state);
+        self.age(state);
         if keep_size { Ok(()) } else { self.grow(extent.end) }
     }
 

@@ -13,7 +13,7 @@ use super::file::now;
 use super::mount::Job;
 use super::osts::Ask;
 use super::write_back::Pick;
-use super::{FileData, Mode};
+use super::{BlocksDue, FileData, Mode};
 
 /// The largest offset of a file, as Linux has it.
 const OFFSET_MAX: u64 = i64::MAX as u64;
@@ -44,6 +44,7 @@ impl FileData {
             state.stamp += 1;
             let stamp = state.stamp;
             state.dirty.write(offset, data, stamp);
+            state.owe(Extent { start: offset, end });
             state.touched(end);
         }
         self.settle(&mut state);
@@ -90,6 +91,7 @@ impl FileData {
         if outcome.is_ok() {
             state.dirty.remove(extent);
             state.landed(extent);
+            state.owe(extent);
             state.touched(extent.end);
         }
         self.settle(&mut state);
@@ -131,7 +133,7 @@ impl FileData {
     pub(super) fn send_writes(&self, asks: &[Ask<'_>], durable: bool) -> Result<(), Errno> {
         let answers = self.mount.osts.ask_all(asks, &self.gone);
         let mut state = self.lock();
-        state.blocks_due = true;
+        state.blocks_due = state.blocks_due.max(BlocksDue::More);
         state.stamp += 1;
         let stamp = state.stamp;
         for ask in asks.iter().filter(|_| !durable) {

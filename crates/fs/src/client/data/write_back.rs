@@ -14,7 +14,7 @@ use crate::wire::oss::{OBJECTS_MAX, Op, Reply};
 use super::file::{Growth, State, now};
 use super::mount::Job;
 use super::osts::Ask;
-use super::{FileData, Mds, Written};
+use super::{BlocksDue, FileData, Mds, Written};
 
 /// Chunks that are written back together.
 const CHUNKS_MAX: usize = DATA_BYTES_MAX as usize / CHUNK_BYTES as usize;
@@ -125,6 +125,11 @@ impl FileData {
     /// The data has been held back for long enough.
     pub(super) fn flush_in_background(&self) {
         self.aged();
+        self.write_back_noting_errors();
+    }
+
+    /// Writes everything back; the next flush tells a failure.
+    pub(super) fn write_back_noting_errors(&self) {
         if let Err(error) = self.write_back() {
             self.lock().error.get_or_insert(error);
         }
@@ -135,6 +140,7 @@ impl FileData {
         let mut state = self.alive()?;
         state.stamp += 1;
         let (mark, growth) = (state.stamp, state.growth(state.size));
+        let unaccounted = state.unaccounted;
         state.forced = mark;
         loop {
             if let Some(flight) = state.depart(Pick::Until(mark)) {
@@ -151,7 +157,9 @@ impl FileData {
         }
         drop(state);
         let blocks = self.blocks()?;
-        self.tell(growth, blocks)
+        self.tell(growth, blocks)?;
+        self.accounted(unaccounted);
+        Ok(())
     }
 
     /// Writes a chunk back where others are at work: after them.
@@ -227,7 +235,9 @@ impl FileData {
         if outcome.is_err() {
             let mut state = self.lock();
             state.kill_suid_sgid |= kill_suid_sgid;
-            state.blocks_due |= blocks.is_some();
+            if blocks.is_some() {
+                state.blocks_due = BlocksDue::Any;
+            }
         }
         outcome
     }
@@ -254,8 +264,10 @@ impl FileData {
     fn blocks(&self) -> Result<Option<u64>, Errno> {
         let mut state = self.alive()?;
         let dense = state.size <= state.told.size && state.told.blocks >= state.size.div_ceil(512);
-        if !std::mem::take(&mut state.blocks_due) || dense {
-            return Ok(None);
+        match std::mem::take(&mut state.blocks_due) {
+            BlocksDue::Nothing => return Ok(None),
+            BlocksDue::More if dense => return Ok(None),
+            BlocksDue::More | BlocksDue::Any => {}
         }
         let layout = Arc::clone(&state.layout);
         drop(state);
@@ -266,7 +278,7 @@ impl FileData {
         });
         let blocks = self.heed(blocks.sum());
         if blocks.is_err() {
-            self.lock().blocks_due = true;
+            self.lock().blocks_due = BlocksDue::Any;
         }
         blocks.map(Some)
     }
