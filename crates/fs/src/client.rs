@@ -87,7 +87,9 @@ pub(crate) struct Client {
 impl Client {
     /// The kernel's caches; none while nothing is mounted.
     fn kernel(&self) -> Arc<dyn Kernel> {
-        self.kernel.get().map_or_else(|| Arc::new(Unmounted) as Arc<dyn Kernel>, |(kernel, _)| Arc::clone(kernel))
+        self.kernel
+            .get()
+            .map_or_else(|| Arc::new(Unmounted) as Arc<dyn Kernel>, |(kernel, _)| Arc::clone(kernel))
     }
 
     /// Whether names may be kept: this kernel can be told to forget them whatever is locked.

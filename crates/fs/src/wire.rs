@@ -53,8 +53,13 @@ mod tests {
             oss::Request { fs: "s".into(), ost: OstIndex(3), session: SessionId(0), op: oss::Op::Statfs };
         assert_eq!(bytes(&Request::Oss(statfs)), [2, 1, b's', 3, 0, 10]);
         let leases = Leases { meta: true, names: false, data: DataLease::Write };
-        let reply =
-            Reply { outcome: Err(Errno::ENOENT), grants: vec![Grant { ino: Ino(300), leases }], seq: 128, dirs: vec![], room: None };
+        let reply = Reply {
+            outcome: Err(Errno::ENOENT),
+            grants: vec![Grant { ino: Ino(300), leases }],
+            seq: 128,
+            dirs: vec![],
+            room: None,
+        };
         assert_eq!(bytes(&reply), [1, 4, 1, 0xac, 2, 1, 0, 3, 0x80, 1, 0, 0]);
         let callback = Callback { seq: 5, ino: Ino::ROOT, take: Take::Name(b"n".to_vec()) };
         assert_eq!(bytes(&callback), [5, 1, 1, 1, b'n']);

@@ -6,10 +6,12 @@ With `--files` it is filled with empty files, names and small files instead, as 
 
 import errno
 import os
+import time
 
 from common import check, content, main, parser, same
 
 MIB = 1 << 20
+ROOM_WITHIN_S = 30
 
 
 def fill(places, arguments):
@@ -25,9 +27,23 @@ def fill(places, arguments):
     for name in os.listdir(first):
         if name.startswith("part"):
             os.unlink(first / name)
+    wait_for_room(last)
     again = how(last, arguments.mib)
     check(len(again) >= len(made) * 0.7, f"{len(made)} files before it was full, {len(again)} after they were removed")
     return f"full with {len(made)} files, and with {len(again)} after all were removed"
+
+
+def wait_for_room(place):
+    """Space may be given back a moment after the last name is gone."""
+    deadline = time.monotonic() + ROOM_WITHIN_S
+    while True:
+        try:
+            write_synced(place / "probe", content("probe", MIB))
+            return
+        except OSError as error:
+            check(time.monotonic() < deadline, f"{error.strerror} still {ROOM_WITHIN_S} s after everything was removed")
+            (place / "probe").unlink(missing_ok=True)
+            time.sleep(0.1)
 
 
 def fill_with_data(place, mib):

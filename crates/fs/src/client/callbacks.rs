@@ -85,7 +85,9 @@ impl Client {
         }
         let file = inode.state().file.clone();
         if let Some(file) = file {
-            if had > DataLease::Read && let Err(errno) = file.flush() {
+            if had > DataLease::Read
+                && let Err(errno) = file.flush()
+            {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
             if keep == DataLease::None {

@@ -182,6 +182,10 @@ pub fn paths_of(ino: Ino) -> String {
 }
 
 /// A value as an attribute carries it.
+///
+/// # Panics
+///
+/// When the value has a length that is not known beforehand, which none of these has.
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).expect("plain data encodes")
 }

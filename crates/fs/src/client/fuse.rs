@@ -51,7 +51,11 @@ pub(crate) struct Answer<'t> {
 }
 
 impl<'t> Answer<'t> {
-    pub(crate) fn new(carrier: &'t dyn Carrier, request: &Request<'_>, interrupt: &'t Interrupt) -> Answer<'t> {
+    pub(crate) fn new(
+        carrier: &'t dyn Carrier,
+        request: &Request<'_>,
+        interrupt: &'t Interrupt,
+    ) -> Answer<'t> {
         Answer { carrier, unique: request.unique, interrupt, owed: request.wants_answer() }
     }
 

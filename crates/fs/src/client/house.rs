@@ -154,7 +154,11 @@ impl Client {
         let unused = state.lookups == 0;
         drop(state);
         let mut todo = self.house.todo();
-        if unused { todo.dropped.insert(ino) } else { todo.idle.insert(ino) };
+        if unused {
+            todo.dropped.insert(ino)
+        } else {
+            todo.idle.insert(ino)
+        };
         Some(inode)
     }
 

@@ -55,7 +55,11 @@ impl Meta {
 
     /// The count of changes before something is asked.
     pub(crate) fn changes(&self) -> Changes {
-        Changes { names: self.names.load(Ordering::SeqCst), links: self.links.load(Ordering::SeqCst), dir: None }
+        Changes {
+            names: self.names.load(Ordering::SeqCst),
+            links: self.links.load(Ordering::SeqCst),
+            dir: None,
+        }
     }
 
     /// The same, when one inode is asked about.
@@ -124,7 +128,10 @@ impl Meta {
     /// directory: it drops those that an own change has overtaken.
     fn attr_time(&self, attr: &Attr, before: Changes) -> Duration {
         let overtaken = attr.kind == FileKind::Directory
-            && self.inodes.find(attr.ino).is_some_and(|inode| !self.is_unchanged(attr, before, &inode.state()));
+            && self
+                .inodes
+                .find(attr.ino)
+                .is_some_and(|inode| !self.is_unchanged(attr, before, &inode.state()));
         if overtaken { Duration::ZERO } else { KEEP }
     }
 
@@ -250,7 +257,8 @@ impl Mds for Meta {
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno> {
         let before = self.changes();
         let Written { size, mtime, blocks, kill_suid_sgid } = written;
-        let answered = self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
+        let answered =
+            self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
         self.expect_attr(answered, before)
     }
 

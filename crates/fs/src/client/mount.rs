@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use kiln_world::Rng;
 
+use super::Client;
 use super::callbacks::{NamesGiver, give_names};
 use super::data::{self, DataPath, Osts};
 use super::fuse::device::{self, Device, How, Workers};
@@ -19,7 +20,6 @@ use super::meta::Meta;
 use super::notices::{Notices, Stale, forget_stale};
 use super::ops::HeldLocks;
 use super::session::{Holder, Keeper, Session, new_id};
-use super::Client;
 use crate::core::Errno;
 use crate::wire::mds::Callback;
 use crate::wire::mgs::FsConfig;
@@ -62,7 +62,8 @@ impl MountOptions {
             threads: 3,
             patience: Duration::from_secs(30),
             data: data::Settings::default(),
-            host: nix::unistd::gethostname().map_or_else(|_| String::new(), |host| host.to_string_lossy().into_owned()),
+            host: nix::unistd::gethostname()
+                .map_or_else(|_| String::new(), |host| host.to_string_lossy().into_owned()),
         }
     }
 }
@@ -71,7 +72,9 @@ impl MountOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// The MDS does not answer.
-    #[error("reach the MDS of {fs} at {address:?} within {waited:?}; see whether its node is up: kiln fs status {fs}")]
+    #[error(
+        "reach the MDS of {fs} at {address:?} within {waited:?}; see whether its node is up: kiln fs status {fs}"
+    )]
     NoMds {
         /// The filesystem.
         fs: String,
@@ -144,7 +147,8 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
     let session = Arc::new(Session::new(config.name.clone(), config.mdt.clone(), id));
     let meta = Arc::new(Meta::new(session));
     let osts = Osts::new(config, id);
-    let data = DataPath::new(Arc::clone(&meta) as Arc<dyn data::Mds>, Arc::clone(&osts), options.data.clone());
+    let data =
+        DataPath::new(Arc::clone(&meta) as Arc<dyn data::Mds>, Arc::clone(&osts), options.data.clone());
     let (names, names_queue) = NamesGiver::new();
     let (notices, stale) = Notices::new();
     let client = Arc::new_cyclic(|me| Client {
@@ -176,14 +180,21 @@ fn mount_kernel(client: &Client, options: &MountOptions) -> Result<Arc<Device>, 
     let device = Arc::new(device);
     let forgets_all = device.forget_all_names();
     if !forgets_all {
-        tracing::warn!("this kernel (before 6.16) cannot forget all names at once: each use of a name is asked for");
+        tracing::warn!(
+            "this kernel (before 6.16) cannot forget all names at once: each use of a name is asked for"
+        );
     }
     let kernel: Arc<dyn Kernel> = Arc::clone(&device) as Arc<dyn Kernel>;
     client.kernel.set((kernel, forgets_all)).ok().expect("a client is mounted once");
     Ok(device)
 }
 
-fn start(client: &Arc<Client>, device: Arc<Device>, queues: Queues, threads: usize) -> Result<Mounted, MountError> {
+fn start(
+    client: &Arc<Client>,
+    device: Arc<Device>,
+    queues: Queues,
+    threads: usize,
+) -> Result<Mounted, MountError> {
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(MountError::Thread)
     };
@@ -277,7 +288,9 @@ impl Client {
     fn finish(&self) {
         for inode in self.meta.inodes.all() {
             let file = inode.state().file.clone();
-            if let Some(file) = file && let Err(errno) = file.flush() {
+            if let Some(file) = file
+                && let Err(errno) = file.flush()
+            {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
         }

@@ -15,7 +15,7 @@ pub(crate) use locks::HeldLocks;
 
 use super::Client;
 use super::cache::Use;
-use super::fuse::{Answer, Entry, Op, Operations, Opened, Reply, Request};
+use super::fuse::{Answer, Entry, Op, Opened, Operations, Reply, Request};
 use super::meta::{Changes, Kept};
 use super::session::{Answered, Waiter};
 use crate::core::{Attr, Errno, Ino};
@@ -91,7 +91,9 @@ impl Client {
                 self.xattr(caller, ino, &request.op)
             }
             Op::Opendir => Ok(Reply::Opened(Opened { handle: self.handles.add_dir(ino), flags: 0 }).into()),
-            Op::Readdir { handle, offset, size, plus } => self.readdir(caller, *handle, *offset, *size, *plus),
+            Op::Readdir { handle, offset, size, plus } => {
+                self.readdir(caller, *handle, *offset, *size, *plus)
+            }
             Op::Releasedir { handle } => {
                 self.handles.remove_dir(*handle);
                 Ok(Reply::Done.into())
@@ -114,9 +116,13 @@ impl Client {
             Op::Mkdir { name, mode, umask } => self.mkdir(caller, ino, name, (*mode, *umask)),
             Op::Unlink { name } => self.unlink(caller, ino, name),
             Op::Rmdir { name } => self.rmdir(caller, ino, name),
-            Op::Rename { name, to, to_name, flags } => self.rename(caller, (ino, name), (*to, to_name), *flags),
+            Op::Rename { name, to, to_name, flags } => {
+                self.rename(caller, (ino, name), (*to, to_name), *flags)
+            }
             Op::Link { of, name } => self.link(caller, *of, ino, name),
-            Op::Create { name, flags, mode, umask } => self.create(caller, ino, name, *flags, (*mode, *umask)),
+            Op::Create { name, flags, mode, umask } => {
+                self.create(caller, ino, name, *flags, (*mode, *umask))
+            }
             Op::Tmpfile { flags, mode, umask } => self.tmpfile(caller, ino, *flags, (*mode, *umask)),
             _ => self.perform_io(request, caller),
         }
@@ -165,7 +171,8 @@ impl Client {
         let Some(inode) = self.meta.inodes.find(attr.ino) else { return (attr, keep) };
         let file = inode.state().file.clone();
         let changes = file.and_then(|file| file.attr_changes());
-        let mut attr = inode.state().last_attr().filter(|last| last.version > attr.version).cloned().unwrap_or(attr);
+        let mut attr =
+            inode.state().last_attr().filter(|last| last.version > attr.version).cloned().unwrap_or(attr);
         let Some(changes) = changes else { return (attr, keep) };
         attr.size = changes.size;
         attr.blocks = changes.blocks;
@@ -195,5 +202,13 @@ fn program_errno(errno: Errno) -> Errno {
 }
 
 fn changes_names(op: &Op<'_>) -> bool {
-    !matches!(op, Op::Open { .. } | Op::Read { .. } | Op::Flush { .. } | Op::Release { .. } | Op::Fsync { .. } | Op::Lseek { .. })
+    !matches!(
+        op,
+        Op::Open { .. }
+            | Op::Read { .. }
+            | Op::Flush { .. }
+            | Op::Release { .. }
+            | Op::Fsync { .. }
+            | Op::Lseek { .. }
+    )
 }

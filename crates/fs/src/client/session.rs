@@ -168,7 +168,13 @@ impl Session {
     }
 
     /// Changes something, once.
-    pub(crate) fn change(&self, cred: Cred, act: Act, bulk: &[u8], waiter: Waiter<'_>) -> Result<Answered, Errno> {
+    pub(crate) fn change(
+        &self,
+        cred: Cred,
+        act: Act,
+        bulk: &[u8],
+        waiter: Waiter<'_>,
+    ) -> Result<Answered, Errno> {
         let xid = self.begin_change();
         let change = Change { xid, done_below: xid, cred, act };
         let answered = self.exchange(Op::Change(change), bulk, waiter);
@@ -278,7 +284,11 @@ impl Session {
             if let Some((reply, bulk)) = self.called(called, &line)? {
                 let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
                 // The hook may have closed it after the answer came.
-                if interrupted { self.link.drop_line(&line) } else { self.link.put_back(line) }
+                if interrupted {
+                    self.link.drop_line(&line)
+                } else {
+                    self.link.put_back(line)
+                }
                 let Reply { outcome, grants, dirs, .. } = reply;
                 return Ok(Answered { outcome, grants, dirs, bulk, stamp });
             }
@@ -287,7 +297,11 @@ impl Session {
     }
 
     /// What came of a call: an answer, `None` to send it again, or an error that sending again does not mend.
-    fn called(&self, called: Result<(Reply, Bytes), CallError>, line: &link::Line) -> Result<Option<(Reply, Bytes)>, Errno> {
+    fn called(
+        &self,
+        called: Result<(Reply, Bytes), CallError>,
+        line: &link::Line,
+    ) -> Result<Option<(Reply, Bytes)>, Errno> {
         match called {
             // Served by nobody at that address yet, or not any more.
             Ok((Reply { outcome: Err(Errno::ENODEV), .. }, _)) => self.link.lost(line.epoch),
@@ -313,7 +327,11 @@ impl Session {
 }
 
 /// Runs `call`; an interrupt meanwhile runs `hook`.
-fn hooked<R>(interrupt: Option<&Interrupt>, hook: impl FnOnce() + Send + 'static, call: impl FnOnce() -> R) -> R {
+fn hooked<R>(
+    interrupt: Option<&Interrupt>,
+    hook: impl FnOnce() + Send + 'static,
+    call: impl FnOnce() -> R,
+) -> R {
     if let Some(interrupt) = interrupt {
         interrupt.on_raise(hook);
     }
@@ -336,5 +354,8 @@ impl From<Lost> for Errno {
 
 /// Whether the server answered, and the same request would be answered the same again.
 fn is_refusal(error: &CallError) -> bool {
-    matches!(error, CallError::Refused { status: Status::BadRequest, .. } | CallError::Decode(_) | CallError::Encode(_))
+    matches!(
+        error,
+        CallError::Refused { status: Status::BadRequest, .. } | CallError::Decode(_) | CallError::Encode(_)
+    )
 }

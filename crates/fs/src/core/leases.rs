@@ -235,7 +235,9 @@ impl LeaseTable {
         let take = self.calls.end(session, acked.ino, acked.seq)?;
         let holding = self.find_mut(acked.ino, session);
         let mode = holding.as_ref().map_or(OpenMode::Read, |holding| holding.local_open_mode());
-        if let Some(holding) = holding {
+        // Who has it open keeps its attributes; who has not cannot open it any more, without a name.
+        let keeps = take == Take::Unlinked && acked.open;
+        if let Some(holding) = holding.filter(|_| !keeps) {
             holding.take(&take);
         }
         if acked.open {
@@ -299,19 +301,15 @@ impl LeaseTable {
         self.find(ino, session)?.open
     }
 
-    /// Whether somebody has it open, or was asked and has not answered yet.
+    /// Whether somebody has it open, or may have without having said so.
     pub fn in_use(&self, ino: Ino) -> bool {
-        self.holdings(ino).iter().any(|holding| {
-            let asked = || self.calls.of(holding.session, ino).any(|take| *take == Take::Unlinked);
-            holding.open.is_some() || asked()
-        })
+        self.holdings(ino).iter().any(|holding| holding.open.is_some() || holding.may_be_open())
     }
 
-    /// What there is to ask a session whose own request takes the last name of an inode: others have said whether they have
-    /// it open when they gave back its attributes.
-    pub fn unlinked(&self, session: SessionId, ino: Ino) -> Option<Conflict> {
-        let silent = self.find(ino, session).is_some_and(Holding::may_be_open);
-        silent.then_some(Conflict { session, ino, take: Take::Unlinked })
+    /// The inode has no name any more: who is to be asked whether he has it open.
+    pub fn unsure(&self, ino: Ino) -> Vec<Conflict> {
+        let unsure = self.holdings(ino).iter().filter(|holding| holding.may_be_open());
+        unsure.map(|holding| Conflict { session: holding.session, ino, take: Take::Unlinked }).collect()
     }
 
     /// The inode is gone.

@@ -106,6 +106,10 @@ impl Server {
     fn close(&self, asker: &Asker<'_>, inos: &[Ino]) -> Result<Answered, Stop> {
         self.turn(asker, |state, _| {
             for ino in inos {
+                if state.orphans.contains(ino) {
+                    // Without a name it cannot be opened again.
+                    state.leases.release(asker.session, *ino, META);
+                }
                 if state.leases.close(asker.session, *ino) == Some(OpenMode::Write)
                     && let Some(changelog) = &self.changelog
                 {

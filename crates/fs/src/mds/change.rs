@@ -1,10 +1,8 @@
 //! Changes: made when nobody else holds what they touch, answered when nothing can undo them.
 
-use std::time::Duration;
-
 use super::ask::opened;
 use super::osts::Choice;
-use super::serve::{Asker, Attempt, Server, Stop};
+use super::serve::{Asker, Attempt, Server, Stop, WAIT_TICK};
 use super::state::State;
 use crate::core::changelog::{Doer, Record, name_taken};
 use crate::core::grants::{self, Plan};
@@ -13,9 +11,6 @@ use crate::core::leases::{OpenMode, Ticket};
 use crate::core::namespace::{Command, Outcome, Todo, TodoId, Touch, What};
 use crate::core::{Errno, FileKind, Ino, SessionId};
 use crate::wire::mds::{Act, Answer, Ask, Change, Grant, Make, Reply};
-
-/// Who waits for an OST looks so often whether anybody still wants to know.
-const CUT_TICK: Duration = Duration::from_millis(250);
 
 /// What a change needs, as the MDT is now.
 struct Needs {
@@ -28,8 +23,8 @@ struct Needs {
 
 impl Server {
     pub(super) fn change(&self, asker: &Asker<'_>, change: Change, bulk: &[u8]) -> Result<Reply, Stop> {
-        let mut request = Pending { session: asker.session, change, bulk };
-        let (reply, cuts) = self.turn(asker, |state, ticket| self.try_change(state, &mut request, ticket))?;
+        let request = Request { session: asker.session, change, bulk };
+        let (reply, cuts) = self.turn(asker, |state, ticket| self.try_change(state, &request, ticket))?;
         self.wait_for_cuts(asker, &cuts)?;
         Ok(reply)
     }
@@ -37,7 +32,7 @@ impl Server {
     fn try_change(
         &self,
         state: &mut State,
-        request: &mut Pending<'_>,
+        request: &Request<'_>,
         ticket: Option<Ticket>,
     ) -> Result<Attempt<(Reply, Vec<TodoId>)>, Stop> {
         let needs = needs_of(state, request.session, &request.change.act);
@@ -65,9 +60,7 @@ impl Server {
             Choice::Full => return Err(Errno::ENOSPC.into()),
             Choice::Unknown => return Ok(Attempt::Wait(needs.plan.touches)),
         };
-        let victim_open = needs.victim.is_some_and(|ino| {
-            state.leases.in_use(ino) || state.leases.unlinked(request.session, ino).is_some()
-        });
+        let victim_open = needs.victim.is_some_and(|ino| state.leases.in_use(ino));
         let named = self.changelog.as_ref().and_then(|_| named(state, &request.change.act));
         let what =
             What::Change { session: request.session, change: request.change.clone(), osts, victim_open };
@@ -87,7 +80,7 @@ impl Server {
     fn made(
         &self,
         state: &mut State,
-        request: &Pending<'_>,
+        request: &Request<'_>,
         needs: &Needs,
         outcome: Outcome,
         ticket: Option<Ticket>,
@@ -95,7 +88,7 @@ impl Server {
         let (session, act) = (request.session, &request.change.act);
         let mut answer = outcome.answer?;
         if let Some(ino) = outcome.unlinked {
-            self.unlinked(state, session, ino);
+            self.unlinked(state, ino);
         }
         if let Act::Link { ino, .. } = act {
             state.orphans.remove(ino);
@@ -107,14 +100,14 @@ impl Server {
     }
 
     /// An inode has lost its last name: it is gone, or stays while somebody has it open.
-    fn unlinked(&self, state: &mut State, session: SessionId, ino: Ino) {
-        let asked = state.leases.unlinked(session, ino);
-        if asked.is_none() && !state.leases.in_use(ino) {
+    fn unlinked(&self, state: &mut State, ino: Ino) {
+        if state.leases.in_use(ino) {
+            state.orphans.insert(ino);
+            // Others have said it already; this session was not asked.
+            state.call(&state.leases.unsure(ino), self.now());
+        } else {
             state.leases.forget(ino);
-            return;
         }
-        state.orphans.insert(ino);
-        state.call(asked.as_slice(), self.now());
     }
 
     /// Where the objects go that a change needs.
@@ -144,7 +137,7 @@ impl Server {
     fn wait_for_cuts(&self, asker: &Asker<'_>, cuts: &[TodoId]) -> Result<(), Stop> {
         let mut state = self.lock();
         while state.pending.has_cut(cuts) {
-            let (again, stop) = self.wait(state, &self.changed, asker, CUT_TICK);
+            let (again, stop) = self.wait(state, &self.changed, asker, WAIT_TICK);
             state = again;
             if let Some(stop) = stop {
                 return Err(stop);
@@ -155,7 +148,7 @@ impl Server {
 }
 
 /// A change that is to be made.
-struct Pending<'a> {
+struct Request<'a> {
     session: SessionId,
     change: Change,
     bulk: &'a [u8],
@@ -225,9 +218,10 @@ fn wanted(state: &State, ino: Ino, offset: u64) -> Option<Stripes> {
 /// ask again.
 fn dirs_of(state: &State, session: SessionId, act: &Act) -> Vec<crate::core::Attr> {
     let dirs = match act {
-        Act::Make { parent, .. } | Act::Link { parent, .. } | Act::Unlink { parent, .. } | Act::Rmdir { parent, .. } => {
-            [Some(*parent), None]
-        }
+        Act::Make { parent, .. }
+        | Act::Link { parent, .. }
+        | Act::Unlink { parent, .. }
+        | Act::Rmdir { parent, .. } => [Some(*parent), None],
         Act::Rename { from, to, .. } => [Some(*from), (from != to).then_some(*to)],
         _ => [None, None],
     };
@@ -264,7 +258,7 @@ fn open_made(
 
 /// The answer that a change got before, and the cuts to wait for. What it says may be old: nothing of it is kept. But what it
 /// opened is open, also when the MDS was started anew meanwhile.
-fn repeated(state: &mut State, request: &Pending<'_>, mut answer: Answer) -> (Reply, Vec<TodoId>) {
+fn repeated(state: &mut State, request: &Request<'_>, mut answer: Answer) -> (Reply, Vec<TodoId>) {
     if let Answer::Opened { attr, shared, .. } = &mut answer {
         let ino = attr.ino;
         *shared = grants::of_open(&state.leases, request.session, ino, true).shared;

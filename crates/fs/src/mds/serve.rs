@@ -20,7 +20,7 @@ use crate::core::{Errno, Ino, OstIndex, SessionId, Time};
 use crate::wire::mds::{Acked, Answer, Op, Reply, Request};
 
 /// Who waits looks so often whether anybody still wants to know.
-const WAIT_TICK: Duration = Duration::from_millis(250);
+pub(super) const WAIT_TICK: Duration = Duration::from_millis(250);
 /// Orphans that are removed by one command.
 const FORGET_MAX: usize = 1024;
 
@@ -242,13 +242,17 @@ impl Server {
         }
     }
 
-    /// Removes those of these inodes that have no name, and that nobody has open.
+    /// Removes those of these inodes that have no name, and that nobody has open. Whoever may have them open is asked.
     pub(super) fn bury(&self, state: &mut State, inos: impl Iterator<Item = Ino>) {
         if state.sessions.is_recovering() || self.now() < state.orphans_stay_until {
             return;
         }
-        let is_over = |ino: &Ino| state.orphans.contains(ino) && !state.leases.in_use(*ino);
-        let inos: Vec<Ino> = inos.filter(is_over).take(FORGET_MAX).collect();
+        let orphans: Vec<Ino> = inos.filter(|ino| state.orphans.contains(ino)).collect();
+        for ino in &orphans {
+            state.call(&state.leases.unsure(*ino), self.now());
+        }
+        let is_over = |ino: &Ino| !state.leases.in_use(*ino);
+        let inos: Vec<Ino> = orphans.into_iter().filter(is_over).take(FORGET_MAX).collect();
         if inos.is_empty() {
             return;
         }

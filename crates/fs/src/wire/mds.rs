@@ -567,7 +567,7 @@ pub enum Take {
     /// The data lease, down to this: what was held back is written first ([`Act::WriteInline`], [`Act::Written`]), and what
     /// may not be kept is forgotten.
     Data(DataLease),
-    /// The inode has lost its last name; does the session have it open?
+    /// The inode has lost its last name; does the session have it open? If not, the lease on attributes goes.
     Unlinked,
 }
 

@@ -133,7 +133,8 @@ impl Cluster {
     pub(crate) fn mount(&self, name: &str) -> Mount {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(&dir).expect("a directory to mount on");
-        let mounted = mount(&MountOptions::new(self.config.clone(), &dir), Arc::new(RealRng)).expect("a mount");
+        let mounted =
+            mount(&MountOptions::new(self.config.clone(), &dir), Arc::new(RealRng)).expect("a mount");
         Mount { dir, mounted: Some(mounted) }
     }
 }

@@ -27,7 +27,9 @@ fn a_new_file_is_there_also_where_it_was_missed() {
         assert!(!there.path(&name).exists());
         fs::write(here.path(&name), round.to_string()).unwrap();
         assert_eq!(fs::read(there.path(&name)).unwrap(), round.to_string().as_bytes());
-        assert!(fs::read_dir(there.path("")).unwrap().any(|entry| entry.unwrap().file_name() == name.as_str()));
+        assert!(
+            fs::read_dir(there.path("")).unwrap().any(|entry| entry.unwrap().file_name() == name.as_str())
+        );
         fs::remove_file(here.path(&name)).unwrap();
         assert!(!there.path(&name).exists());
     });
@@ -179,7 +181,8 @@ fn appends_of_both_mounts_are_all_there() {
         std::thread::scope(|scope| {
             for (mount, who) in [(one, "a"), (other, "b"), (one, "c"), (other, "d")] {
                 scope.spawn(move || {
-                    let mut file = OpenOptions::new().append(true).create(true).open(mount.path("log")).unwrap();
+                    let mut file =
+                        OpenOptions::new().append(true).create(true).open(mount.path("log")).unwrap();
                     for n in 0..60 {
                         file.write_all(format!("{who}{n:03}\n").as_bytes()).unwrap();
                     }
@@ -201,7 +204,8 @@ fn locks_hold_against_the_other_mount() {
     use nix::fcntl::{Flock, FlockArg};
     with_mounts(|one, other| {
         fs::write(one.path("locked"), b"").unwrap();
-        let open = |mount: &Mount| OpenOptions::new().read(true).write(true).open(mount.path("locked")).unwrap();
+        let open =
+            |mount: &Mount| OpenOptions::new().read(true).write(true).open(mount.path("locked")).unwrap();
         let held = Flock::lock(open(one), FlockArg::LockExclusive).unwrap();
         assert!(Flock::lock(open(other), FlockArg::LockExclusiveNonblock).is_err());
         let waits = std::thread::scope(|scope| {
@@ -219,7 +223,11 @@ fn locks_hold_against_the_other_mount() {
             assert!(status.success(), "the lock is free again");
         }
         let held = Flock::lock(open(one), FlockArg::LockExclusive).unwrap();
-        let gave_up = std::process::Command::new("flock").args(["-w", "1"]).arg(other.path("locked")).arg("true").status();
+        let gave_up = std::process::Command::new("flock")
+            .args(["-w", "1"])
+            .arg(other.path("locked"))
+            .arg("true")
+            .status();
         if let Ok(gave_up) = gave_up {
             assert_eq!(gave_up.code(), Some(1), "who waits for a lock can give up");
         }

@@ -71,7 +71,8 @@ fn a_mount_that_is_evicted_loses_what_it_held_back_and_goes_on() {
         let mount = cluster.mount("mnt");
         fs::write(mount.path("old"), b"old").unwrap();
         File::open(mount.path("old")).unwrap().sync_all().unwrap();
-        let mut lost = OpenOptions::new().write(true).create(true).truncate(true).open(mount.path("lost")).unwrap();
+        let mut lost =
+            OpenOptions::new().write(true).create(true).truncate(true).open(mount.path("lost")).unwrap();
         lost.write_all(b"never arrives").unwrap();
         cluster.evict_all();
         // The mount hears of it by the end of its stream of callbacks; until then the file takes what is written.

@@ -131,7 +131,9 @@ fn names_are_made_and_refused_as_posix_says() {
 fn renames_in_all_their_cases() {
     with_mount(|mount| {
         let at = |name: &str| mount.path(name);
-        let rename = |from: &str, to: &str, how| renameat2(nix::fcntl::AT_FDCWD, &at(from), nix::fcntl::AT_FDCWD, &at(to), how);
+        let rename = |from: &str, to: &str, how| {
+            renameat2(nix::fcntl::AT_FDCWD, &at(from), nix::fcntl::AT_FDCWD, &at(to), how)
+        };
         fs::write(at("a"), b"a").unwrap();
         fs::write(at("b"), b"b").unwrap();
         fs::rename(at("a"), at("b")).unwrap();
@@ -171,8 +173,12 @@ fn an_unlinked_file_lives_while_it_is_open() {
 #[test]
 fn a_file_without_a_name_gets_one() {
     with_mount(|mount| {
-        let mut file =
-            OpenOptions::new().read(true).write(true).custom_flags(libc::O_TMPFILE).open(mount.path("")).unwrap();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_TMPFILE)
+            .open(mount.path(""))
+            .unwrap();
         file.write_all(b"unnamed").unwrap();
         assert_eq!(file.metadata().unwrap().nlink(), 0);
         let fd = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -193,7 +199,11 @@ fn times_are_kept_to_the_nanosecond() {
         file.sync_all().unwrap();
         let about = fs::metadata(&path).unwrap();
         assert_eq!((about.atime(), about.atime_nsec()), (123_456_789, 12_345_678));
-        assert_eq!((about.mtime(), about.mtime_nsec()), (-5, 7), "what was written before does not bring its own time");
+        assert_eq!(
+            (about.mtime(), about.mtime_nsec()),
+            (-5, 7),
+            "what was written before does not bring its own time"
+        );
         fs::read(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().atime(), 123_456_789, "reading does not touch it");
     });
@@ -276,7 +286,10 @@ fn space_is_set_aside_punched_and_found() {
         let (mut from, mut to) = (100_000, 5);
         assert_eq!(copy_file_range(&file, Some(&mut from), &copy, Some(&mut to), 150_000).unwrap(), 150_000);
         assert_eq!(read_at(&copy, 5, 150_000), read_at(&file, 100_000, 150_000));
-        assert_eq!(nix_errno(fallocate(&file, FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, 0, 4096)), libc::EOPNOTSUPP);
+        assert_eq!(
+            nix_errno(fallocate(&file, FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, 0, 4096)),
+            libc::EOPNOTSUPP
+        );
     });
 }
 
@@ -286,7 +299,8 @@ fn direct_io_reads_what_was_written() {
         let path = mount.path("direct");
         let bytes: Vec<u8> = (0..1_u32 << 20).map(|n| (n >> 8) as u8).collect();
         fs::write(&path, &bytes).unwrap();
-        let mut file = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(&path).unwrap();
+        let mut file =
+            OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(&path).unwrap();
         let mut aligned = vec![0; bytes.len()];
         file.read_exact(&mut aligned).unwrap();
         assert_eq!(aligned, bytes);
@@ -305,7 +319,8 @@ fn directories_list_every_name_once() {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 1500);
-        let sizes = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>();
+        let sizes =
+            fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>();
         assert_eq!(sizes, 10 + 90 * 2 + 900 * 3 + 500 * 4);
         // Names that go while the directory is read hide none that stay.
         let mut seen = 0;

@@ -92,7 +92,7 @@ pub(crate) struct Mount {
     /// Stay in the foreground, and write what happens to standard error
     #[arg(long, short)]
     pub foreground: bool,
-    /// Mount options, separated by commas: ro, allow_other, nonempty
+    /// Mount options, separated by commas: `ro`, `allow_other`, `nonempty`
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<String>,
 }

@@ -213,13 +213,14 @@ async fn drain_ost(data: &DataDir, name: &str, ost: &str, undo: bool) -> anyhow:
     let path = format!("{}/osts/{}", path(name), found.index);
     change(data, Method::PUT, &path, &ChangedOst { draining: !undo }).await?;
     let label = &found.label;
-    Ok(if undo {
-        say(&format!("{label} gets new objects again"))?;
+    let told = if undo {
+        say(&format!("{label} gets new objects again"))
     } else {
         say(&format!(
             "{label} gets no new objects; what is there stays there and is served. A file that is copied and renamed over itself leaves it"
-        ))?;
-    })
+        ))
+    };
+    Ok(told?)
 }
 
 async fn destroy(data: &DataDir, name: &str, yes: bool, force: bool) -> anyhow::Result<ExitCode> {

@@ -6,14 +6,15 @@ use std::time::Duration;
 use kiln_fs::core::target::label;
 use kiln_fs::core::{OstIndex, Role};
 use kiln_fs::mgs::{self, Command, Filesystem as Row, MgsMachine, Place, Rejection};
+use kiln_fs::wire;
 use kiln_fs::wire::mgs::FsId;
-use kiln_fs::wire::node::{Reply, Request, TargetState, TargetStatus};
-use kiln_fs::wire::{self, oss};
+use kiln_fs::wire::node::{Reply, Request, TargetStatus};
 use kiln_net::blocking::Connection;
 use kiln_store::{Handle, ReadError, SubmitError};
 use kiln_world::Rng;
 
-use crate::api::model::fs::{Client, Filesystem, NewFilesystem, Place as Wanted, Space, Target};
+use super::view::{self, Told};
+use crate::api::model::fs::{Filesystem, NewFilesystem, Place as Wanted, Target};
 use crate::paths::DataDir;
 
 /// A node that takes longer to tell how its targets are does not answer.
@@ -46,9 +47,6 @@ pub(crate) struct Admin {
     rng: Arc<dyn Rng>,
 }
 
-/// What each node that was asked said; `None` of one that did not answer.
-type Told = Vec<(u32, Option<Vec<TargetStatus>>)>;
-
 impl Admin {
     pub(crate) fn new(
         store: Handle<MgsMachine>,
@@ -63,14 +61,14 @@ impl Admin {
     pub(crate) async fn list(&self) -> Result<Vec<Filesystem>, AdminError> {
         let rows = mgs::filesystems(&self.store.read())?;
         let told = self.ask_nodes(rows.iter().map(|(_, row)| row)).await;
-        Ok(rows.iter().map(|(name, row)| self.view(name, row, &told)).collect())
+        Ok(rows.iter().map(|(name, row)| view::filesystem(name, row, &told, &self.hosts)).collect())
     }
 
     /// One filesystem, as it is.
     pub(crate) async fn status(&self, name: &str) -> Result<Filesystem, AdminError> {
         let row = self.row(name)?;
         let told = self.ask_nodes(std::iter::once(&row)).await;
-        Ok(self.view(name, &row, &told))
+        Ok(view::filesystem(name, &row, &told, &self.hosts))
     }
 
     /// Makes a filesystem. Its targets are served a moment later.
@@ -105,7 +103,7 @@ impl Admin {
     /// gone already.
     pub(crate) async fn destroy(&self, name: &str, force: bool) -> Result<bool, AdminError> {
         if !force {
-            self.check_unused(&self.status(name).await?)?;
+            check_unused(&self.status(name).await?)?;
         }
         self.submit(Command::Destroy { name: name.to_owned() }).await?;
         let mut changes = self.store.watch(mgs::META, mgs::VERSION);
@@ -121,24 +119,6 @@ impl Admin {
             Ok(done) => Ok(done.map(|()| true)?),
             Err(_) => Ok(false),
         }
-    }
-
-    fn check_unused(&self, fs: &Filesystem) -> Result<(), AdminError> {
-        let name = &fs.name;
-        if !fs.clients.is_empty() {
-            let hosts: Vec<&str> = fs.clients.iter().map(|client| client.host.as_str()).collect();
-            return Err(AdminError::Bad(format!(
-                "{name} is mounted on {}; unmount it there, or destroy it all the same with --force",
-                hosts.join(", ")
-            )));
-        }
-        let mdt_serves = fs.targets.first().is_some_and(|mdt| mdt.state == Target::SERVING);
-        if mdt_serves {
-            return Ok(());
-        }
-        Err(AdminError::Bad(format!(
-            "whether {name} is mounted is not known while its MDT is not served; destroy it all the same with --force"
-        )))
     }
 
     fn row(&self, name: &str) -> Result<Row, AdminError> {
@@ -190,88 +170,25 @@ impl Admin {
         }
         told
     }
-
-    fn view(&self, name: &str, row: &Row, told: &Told) -> Filesystem {
-        let mut clients = Vec::new();
-        let targets: Vec<Target> = row
-            .places()
-            .map(|(role, place)| {
-                let node =
-                    told.iter().find(|(rank, _)| *rank == place.rank).and_then(|(_, told)| told.as_ref());
-                let found = node.map(|all| all.iter().find(|seen| seen.id == row.id && seen.role == role));
-                clients.extend(found.flatten().into_iter().flat_map(|seen| &seen.clients).map(|client| {
-                    Client { host: client.host.clone(), session: format!("{:032x}", client.session.0) }
-                }));
-                let draining = match role {
-                    Role::Ost(OstIndex(index)) => row.osts[usize::from(index)].draining,
-                    Role::Mdt(_) => false,
-                };
-                Target { draining, ..self.target(name, role, place, found) }
-            })
-            .collect();
-        let ok = targets.iter().all(|target| target.state == Target::SERVING);
-        let state = if ok { Filesystem::OK } else { Filesystem::DEGRADED };
-        Filesystem {
-            name: name.to_owned(),
-            state: state.to_owned(),
-            created: row.created.millis(),
-            targets,
-            clients,
-        }
-    }
-
-    /// `found` is `None` when the node did not answer, and `Some(None)` when it does not know the target yet.
-    fn target(&self, name: &str, role: Role, place: &Place, found: Option<Option<&TargetStatus>>) -> Target {
-        let host = self.hosts.get(place.rank as usize).cloned();
-        let (state, reason) = match found {
-            None if host.is_none() => (
-                Target::UNREACHABLE,
-                Some(format!(
-                    "there is no node of rank {}; start at least {} nodes",
-                    place.rank,
-                    place.rank + 1
-                )),
-            ),
-            None => (
-                Target::UNREACHABLE,
-                Some("its node does not answer; `kiln status` shows the nodes".to_owned()),
-            ),
-            Some(None) => (Target::STARTING, None),
-            Some(Some(seen)) => match &seen.state {
-                TargetState::Starting | TargetState::Removing => (Target::STARTING, None),
-                TargetState::Serving => (Target::SERVING, None),
-                TargetState::Failed(reason) => (Target::FAILED, Some(reason.clone())),
-            },
-        };
-        let seen = found.flatten();
-        let (kind, index) = match role {
-            Role::Mdt(index) => ("mdt", index),
-            Role::Ost(OstIndex(index)) => ("ost", index),
-        };
-        let dir = seen.map(|seen| seen.dir.clone()).or_else(|| place.dir.clone());
-        Target {
-            label: label(name, role),
-            kind: kind.to_owned(),
-            index,
-            node: host.unwrap_or_else(|| format!("rank {}", place.rank)),
-            rank: place.rank,
-            dir: dir.map(|dir| dir.display().to_string()),
-            state: state.to_owned(),
-            reason,
-            draining: false,
-            space: seen.and_then(|seen| seen.space).map(space),
-        }
-    }
 }
 
-fn space(space: oss::Space) -> Space {
-    Space {
-        total: space.total_bytes,
-        used: space.total_bytes.saturating_sub(space.free_bytes),
-        available: space.available_bytes,
-        inodes_used: space.inodes.saturating_sub(space.free_inodes),
-        inodes_free: space.free_inodes,
+/// Refuses to destroy what is mounted, or may be.
+fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
+    let name = &fs.name;
+    if !fs.clients.is_empty() {
+        let hosts: Vec<&str> = fs.clients.iter().map(|client| client.host.as_str()).collect();
+        return Err(AdminError::Bad(format!(
+            "{name} is mounted on {}; unmount it there, or destroy it all the same with --force",
+            hosts.join(", ")
+        )));
     }
+    let mdt_serves = fs.targets.first().is_some_and(|mdt| mdt.state == Target::SERVING);
+    if mdt_serves {
+        return Ok(());
+    }
+    Err(AdminError::Bad(format!(
+        "whether {name} is mounted is not known while its MDT is not served; destroy it all the same with --force"
+    )))
 }
 
 /// How a node's targets are; `None` when it does not answer.

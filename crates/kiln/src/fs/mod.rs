@@ -7,6 +7,7 @@
 //! - [`servers`]: how a target's server is built.
 //! - [`service`]: takes requests from the listener to the target they are for.
 //! - [`admin`]: what `kiln fs` does to filesystems, by way of the API; on the leader.
+//! - [`view`]: a filesystem as the MGS and its nodes tell of it.
 
 pub(crate) mod admin;
 mod duty;
@@ -16,5 +17,6 @@ mod node;
 mod servers;
 mod service;
 mod targets;
+mod view;
 
 pub(crate) use node::{FsNode, Start};

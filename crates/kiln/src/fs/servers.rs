@@ -71,15 +71,15 @@ pub(super) enum OpenError {
     #[error(transparent)]
     Ground(#[from] GroundError),
     /// The OST in it cannot.
-    #[error(transparent)]
-    Ost(#[from] TargetError),
+    #[error("{0}")]
+    Ost(Box<TargetError>),
     /// The MDT in it cannot.
     #[error("{}: {error}", dir.display())]
     Mdt {
         /// Where it is.
         dir: PathBuf,
         /// The reason.
-        error: mdt::OpenError,
+        error: Box<mdt::OpenError>,
     },
     /// The MDT in it is of an older filesystem of the same name.
     #[error("{} has the MDT of another filesystem of this name; move that directory away", .0.display())]
@@ -92,6 +92,12 @@ pub(super) enum OpenError {
         /// The reason.
         errno: Errno,
     },
+}
+
+impl From<TargetError> for OpenError {
+    fn from(error: TargetError) -> OpenError {
+        OpenError::Ost(Box::new(error))
+    }
 }
 
 impl Setup {
@@ -134,7 +140,7 @@ impl Setup {
     ) -> Result<ServedMdt, OpenError> {
         let Assignment { target, made } = assignment;
         let lock = ground::take(dir, *made, MDT_LABEL)?;
-        let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error };
+        let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error: Box::new(error) };
         let disk = RealDisk::new(dir).map_err(|error| failed(error.into()))?;
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let uuid = target.id.0.to_be_bytes();

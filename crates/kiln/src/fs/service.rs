@@ -40,5 +40,5 @@ impl Service for FsService {
 }
 
 fn no_mdt() -> mds::Reply {
-    mds::Reply { outcome: Err(Errno::ENODEV), grants: Vec::new(), seq: 0, dirs: Vec::new(), room: None }
+    mds::Reply { outcome: Err(Errno::ENODEV), grants: Vec::new(), dirs: Vec::new(), seq: 0, room: None }
 }

@@ -37,7 +37,7 @@ pub(super) fn of(path: &Path) -> Result<Mounted, Fail> {
     })
 }
 
-/// A line of mountinfo (proc_pid_mountinfo(5)), if it is of a mount of Kiln.
+/// A line of `mountinfo` (proc(5)), if it is of a mount of Kiln.
 fn parse(line: &str) -> Option<Mounted> {
     let (front, back) = line.split_once(" - ")?;
     let mut back = back.split(' ');
@@ -53,16 +53,9 @@ fn unescape(text: &str) -> Vec<u8> {
     let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while at < bytes.len() {
         let code = text.get(at + 1..at + 4).filter(|_| bytes[at] == b'\\');
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                plain.push(byte);
-                at += 4;
-            }
-            None => {
-                plain.push(bytes[at]);
-                at += 1;
-            }
-        }
+        let escaped = code.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        plain.push(escaped.unwrap_or(bytes[at]));
+        at += if escaped.is_some() { 4 } else { 1 };
     }
     plain
 }

@@ -1,5 +1,7 @@
 //! The layout that a command line asks for: `-c`, `-S`, `-i`, and `-E` that begins the next component.
 
+use std::num::ParseIntError;
+
 use kiln_fs::core::layout::{END, Part, PartKind, Stripes};
 use kiln_fs::core::{OstIndex, Spread};
 use kiln_types::ByteSize;
@@ -24,10 +26,22 @@ pub(super) struct Wanted {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Component {
     end: Option<u64>,
-    count: Option<Option<u16>>,
+    count: Count,
     stripe_bytes: Option<u32>,
     first: Option<OstIndex>,
     inline: bool,
+}
+
+/// How many stripes were asked for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// Nothing was said.
+    #[default]
+    Unsaid,
+    /// One on each OST.
+    All,
+    /// So many.
+    This(u16),
 }
 
 impl Wanted {
@@ -70,15 +84,13 @@ impl Wanted {
         }
         let component = self.components.last_mut().expect("one was just added");
         match option {
-            "c" | "stripe-count" => {
-                component.count = Some(count_of(value).ok_or_else(|| bad("stripe count"))?)
-            }
+            "c" | "stripe-count" => component.count = count_of(value).ok_or_else(|| bad("stripe count"))?,
             "S" | "stripe-size" => {
                 let size = value.parse::<ByteSize>().ok().and_then(|size| u32::try_from(size.0).ok());
                 component.stripe_bytes = Some(size.ok_or_else(|| bad("stripe size"))?);
             }
             "i" | "stripe-index" => {
-                component.first = first_of(value).ok_or_else(|| bad("OST index"))?;
+                component.first = first_of(value).map_err(|_| bad("OST index"))?;
             }
             "L" | "layout" => match value {
                 "mdt" => component.inline = true,
@@ -107,7 +119,7 @@ impl Wanted {
             }
             let (size, stripes) = before;
             let stripe_bytes = component.stripe_bytes.filter(|bytes| *bytes > 0).unwrap_or(size);
-            let stripes = Stripes { count: component.count.unwrap_or(stripes.count), first: component.first };
+            let stripes = Stripes { count: component.count.or(stripes.count), first: component.first };
             before = (stripe_bytes, stripes);
             parts.push(Part { end, kind: PartKind::Raid0 { stripe_bytes, stripes } });
         }
@@ -145,19 +157,29 @@ fn end_of(value: &str) -> Option<u64> {
     }
 }
 
+impl Count {
+    fn or(self, before: Option<u16>) -> Option<u16> {
+        match self {
+            Count::Unsaid => before,
+            Count::All => None,
+            Count::This(count) => Some(count),
+        }
+    }
+}
+
 /// `-1` is all OSTs, and 0 what the filesystem has as its default, which is all of them too.
-fn count_of(value: &str) -> Option<Option<u16>> {
+fn count_of(value: &str) -> Option<Count> {
     match value {
-        "-1" | "0" => Some(None),
-        count => count.parse().ok().map(Some),
+        "-1" | "0" => Some(Count::All),
+        count => count.parse().ok().map(Count::This),
     }
 }
 
 /// `-1` lets the MDS choose.
-fn first_of(value: &str) -> Option<Option<OstIndex>> {
+fn first_of(value: &str) -> Result<Option<OstIndex>, ParseIntError> {
     match value {
-        "-1" => Some(None),
-        index => index.parse().ok().map(|index| Some(OstIndex(index))),
+        "-1" => Ok(None),
+        index => index.parse().map(|index| Some(OstIndex(index))),
     }
 }
 

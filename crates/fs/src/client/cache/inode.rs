@@ -16,10 +16,7 @@ use crate::wire::mds::{DataLease, Leases};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Fill pages that the kernel keeps.
-    Pages {
-        offset: u64,
-        len: u64,
-    },
+    Pages { offset: u64, len: u64 },
     /// Read for a program.
     Read,
     /// Write what a program stored in a mapping.
@@ -186,7 +183,9 @@ impl State {
 
     /// A name was made, or changed by somebody else (`None`).
     pub(crate) fn add_name(&mut self, name: &[u8], ino: Option<Ino>) {
-        if let Some(known) = &mut self.known && !known.add(name, ino) {
+        if let Some(known) = &mut self.known
+            && !known.add(name, ino)
+        {
             self.known = None;
         }
     }
@@ -208,8 +207,15 @@ impl State {
 
     /// Nobody refers to it and nothing is held.
     pub(super) fn is_unused(&self) -> bool {
-        self.lookups == 0 && !self.is_open_at_mds() && self.held() == Leases::default() && self.file.is_none()
-            && !self.closing && !self.giving && !self.asking && self.reading == 0 && self.writing == 0
+        self.lookups == 0
+            && !self.is_open_at_mds()
+            && self.held() == Leases::default()
+            && self.file.is_none()
+            && !self.closing
+            && !self.giving
+            && !self.asking
+            && self.reading == 0
+            && self.writing == 0
     }
 
     /// Takes every lease from an inode that is not used: what it had.

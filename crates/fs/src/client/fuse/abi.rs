@@ -58,7 +58,6 @@ pub(crate) mod flags {
     pub(crate) const FOPEN_NOFLUSH: u32 = 1 << 5;
     pub(crate) const FOPEN_PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
-
     pub(crate) const FATTR_MODE: u32 = 1;
     pub(crate) const FATTR_UID: u32 = 1 << 1;
     pub(crate) const FATTR_GID: u32 = 1 << 2;

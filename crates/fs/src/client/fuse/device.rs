@@ -59,7 +59,9 @@ impl fuser::Filesystem for Handshake {
     fn init(&mut self, _request: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
         let offered = config.capabilities();
         let wanted = InitFlags::from_bits_retain(Init::WANTED) & offered;
-        config.add_capabilities(wanted).map_err(|_| io::Error::other("the kernel refused what it offered"))?;
+        config
+            .add_capabilities(wanted)
+            .map_err(|_| io::Error::other("the kernel refused what it offered"))?;
         // Each is refused with the nearest value that is possible.
         let _ = config.set_max_write(self.write_bytes);
         let _ = config.set_max_background(BACKGROUND_MAX);
@@ -128,7 +130,10 @@ fn write_bytes() -> u32 {
 fn clone_device(main: &File) -> io::Result<File> {
     let clone = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
     let mut source = main.as_raw_fd() as u32;
-    #[expect(unsafe_code, reason = "std has no ioctl; this one reads a u32 through a pointer that lives on this stack")]
+    #[expect(
+        unsafe_code,
+        reason = "std has no ioctl; this one reads a u32 through a pointer that lives on this stack"
+    )]
     // SAFETY: both descriptors are open for the whole call, and the argument points to a u32 as the request code says.
     let result = unsafe { libc::ioctl(clone.as_raw_fd(), FUSE_DEV_IOC_CLONE, &raw mut source) };
     if result == 0 { Ok(clone) } else { Err(io::Error::last_os_error()) }
@@ -263,7 +268,8 @@ fn next(file: &File, buffer: &mut [u8]) -> Option<usize> {
 
 /// Answers a request that is not served.
 fn refuse(file: &File, bytes: &[u8], errno: crate::core::Errno) {
-    let Some(unique) = bytes.get(8..16).and_then(|field| field.try_into().ok()).map(u64::from_ne_bytes) else {
+    let Some(unique) = bytes.get(8..16).and_then(|field| field.try_into().ok()).map(u64::from_ne_bytes)
+    else {
         return;
     };
     let sent = super::reply::encode(unique, Err(errno), |parts| file.carry(parts));

@@ -23,7 +23,10 @@ pub(crate) enum Reply {
     Entry(Entry),
     /// The name is not there, and the kernel may rely on it for so long.
     NoEntry(Duration),
-    Attr { attr: Attr, keep: Duration },
+    Attr {
+        attr: Attr,
+        keep: Duration,
+    },
     Created(Entry, Opened),
     Opened(Opened),
     /// Data of a file or a directory, a link's target, an attribute's value.
@@ -282,7 +285,14 @@ impl Entries {
     }
 
     /// Adds a name with attributes; without `entry` the kernel takes the name alone.
-    pub(crate) fn push_plus(&mut self, ino: Ino, kind: FileKind, name: &[u8], next: u64, entry: Option<&Entry>) -> bool {
+    pub(crate) fn push_plus(
+        &mut self,
+        ino: Ino,
+        kind: FileKind,
+        name: &[u8],
+        next: u64,
+        entry: Option<&Entry>,
+    ) -> bool {
         if self.bytes.len() + record_bytes(abi::ENTRY_OUT_BYTES, name) > self.bytes_max {
             return false;
         }
@@ -311,7 +321,12 @@ fn record_bytes(before: usize, name: &[u8]) -> usize {
 }
 
 /// Encodes a message that nobody has asked for.
-pub(super) fn notify(code: i32, body: &[u8], name: &[u8], carry: impl FnOnce(&[IoSlice<'_>]) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn notify(
+    code: i32,
+    body: &[u8],
+    name: &[u8],
+    carry: impl FnOnce(&[IoSlice<'_>]) -> io::Result<()>,
+) -> io::Result<()> {
     let len = abi::OUT_HEADER_BYTES + body.len() + name.len();
     let mut header = [0; abi::OUT_HEADER_BYTES];
     header[..4].copy_from_slice(&(len as u32).to_ne_bytes());

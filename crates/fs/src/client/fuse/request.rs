@@ -24,41 +24,143 @@ pub(crate) struct Request<'b> {
 /// What is asked; the fields as fuse(4) and the system call of the name have them.
 #[derive(Debug)]
 pub(crate) enum Op<'b> {
-    Lookup { name: &'b [u8] },
-    Forget { counts: Forgets<'b> },
+    Lookup {
+        name: &'b [u8],
+    },
+    Forget {
+        counts: Forgets<'b>,
+    },
     Getattr,
     Setattr(Setattr),
     Readlink,
-    Symlink { name: &'b [u8], target: &'b [u8] },
-    Mknod { name: &'b [u8], mode: u32, rdev: u32, umask: u32 },
-    Mkdir { name: &'b [u8], mode: u32, umask: u32 },
-    Unlink { name: &'b [u8] },
-    Rmdir { name: &'b [u8] },
-    Rename { name: &'b [u8], to: Ino, to_name: &'b [u8], flags: u32 },
-    Link { of: Ino, name: &'b [u8] },
-    Open { flags: i32, kill_suid_sgid: bool },
-    Create { name: &'b [u8], flags: i32, mode: u32, umask: u32 },
-    Tmpfile { flags: i32, mode: u32, umask: u32 },
-    Read { handle: u64, offset: u64, size: u32, paged: bool },
-    Write { handle: u64, offset: u64, data: &'b [u8], paged: bool, kill_suid_sgid: bool, flags: i32 },
+    Symlink {
+        name: &'b [u8],
+        target: &'b [u8],
+    },
+    Mknod {
+        name: &'b [u8],
+        mode: u32,
+        rdev: u32,
+        umask: u32,
+    },
+    Mkdir {
+        name: &'b [u8],
+        mode: u32,
+        umask: u32,
+    },
+    Unlink {
+        name: &'b [u8],
+    },
+    Rmdir {
+        name: &'b [u8],
+    },
+    Rename {
+        name: &'b [u8],
+        to: Ino,
+        to_name: &'b [u8],
+        flags: u32,
+    },
+    Link {
+        of: Ino,
+        name: &'b [u8],
+    },
+    Open {
+        flags: i32,
+        kill_suid_sgid: bool,
+    },
+    Create {
+        name: &'b [u8],
+        flags: i32,
+        mode: u32,
+        umask: u32,
+    },
+    Tmpfile {
+        flags: i32,
+        mode: u32,
+        umask: u32,
+    },
+    Read {
+        handle: u64,
+        offset: u64,
+        size: u32,
+        paged: bool,
+    },
+    Write {
+        handle: u64,
+        offset: u64,
+        data: &'b [u8],
+        paged: bool,
+        kill_suid_sgid: bool,
+        flags: i32,
+    },
     Statfs,
-    Release { handle: u64, flock_owner: Option<u64> },
-    Fsync { handle: u64 },
-    Setxattr { name: &'b [u8], value: &'b [u8], flags: u32, kill_sgid: bool },
-    Getxattr { name: &'b [u8], size: u32 },
-    Listxattr { size: u32 },
-    Removexattr { name: &'b [u8] },
-    Flush { owner: u64 },
+    Release {
+        handle: u64,
+        flock_owner: Option<u64>,
+    },
+    Fsync {
+        handle: u64,
+    },
+    Setxattr {
+        name: &'b [u8],
+        value: &'b [u8],
+        flags: u32,
+        kill_sgid: bool,
+    },
+    Getxattr {
+        name: &'b [u8],
+        size: u32,
+    },
+    Listxattr {
+        size: u32,
+    },
+    Removexattr {
+        name: &'b [u8],
+    },
+    Flush {
+        owner: u64,
+    },
     Opendir,
-    Readdir { handle: u64, offset: u64, size: u32, plus: bool },
-    Releasedir { handle: u64 },
+    Readdir {
+        handle: u64,
+        offset: u64,
+        size: u32,
+        plus: bool,
+    },
+    Releasedir {
+        handle: u64,
+    },
     Fsyncdir,
-    Getlk { lock: RecordLock },
-    Setlk { handle: u64, lock: RecordLock, flock: bool, wait: bool },
-    Fallocate { handle: u64, offset: u64, len: u64, mode: i32 },
-    Lseek { handle: u64, offset: u64, whence: u32 },
-    CopyFileRange { from: u64, from_offset: u64, to: u64, to_offset: u64, len: u64 },
-    Interrupt { unique: u64 },
+    Getlk {
+        lock: RecordLock,
+    },
+    Setlk {
+        handle: u64,
+        lock: RecordLock,
+        flock: bool,
+        wait: bool,
+    },
+    Fallocate {
+        handle: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    },
+    Lseek {
+        handle: u64,
+        offset: u64,
+        whence: u32,
+    },
+    CopyFileRange {
+        from: u64,
+        from_offset: u64,
+        to: u64,
+        to_offset: u64,
+        len: u64,
+    },
+    Interrupt {
+        unique: u64,
+    },
     Destroy,
     /// One that this client does not serve.
     Other,

@@ -76,8 +76,15 @@ impl Client {
         }
     }
 
-    fn plain_setattr(&self, caller: &Caller<'_>, inode: &Inode, set: SetAttr, before: Changes) -> Outcome<'_> {
-        let Answered { outcome, grants, stamp, .. } = self.change(caller, Act::Setattr { ino: inode.ino, set })?;
+    fn plain_setattr(
+        &self,
+        caller: &Caller<'_>,
+        inode: &Inode,
+        set: SetAttr,
+        before: Changes,
+    ) -> Outcome<'_> {
+        let Answered { outcome, grants, stamp, .. } =
+            self.change(caller, Act::Setattr { ino: inode.ino, set })?;
         self.attr_reply(grants, stamp, outcome, before)
     }
 
@@ -119,7 +126,13 @@ mod tests {
 
     #[test]
     fn space_is_that_of_all_osts_and_inodes_are_those_of_the_mdt() {
-        let space = |n| Space { total_bytes: 10 * n, free_bytes: 5 * n, available_bytes: 4 * n, inodes: n, free_inodes: n };
+        let space = |n| Space {
+            total_bytes: 10 * n,
+            free_bytes: 5 * n,
+            available_bytes: 4 * n,
+            inodes: n,
+            free_inodes: n,
+        };
         let all = total(&space(7), &[space(100), space(200)]);
         assert_eq!((all.total_bytes, all.free_bytes, all.available_bytes), (3000, 1500, 1200));
         assert_eq!((all.inodes, all.free_inodes), (7, 7));

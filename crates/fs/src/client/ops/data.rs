@@ -57,7 +57,14 @@ impl Client {
         Err(Errno::EIO)
     }
 
-    pub(super) fn read(&self, caller: &Caller<'_>, handle: u64, offset: u64, size: u32, paged: bool) -> Outcome<'_> {
+    pub(super) fn read(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        paged: bool,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let need = if paged { Need::Pages { offset, len: u64::from(size) } } else { Need::Read };
         let used = self.begin(caller.waiter, &handle.inode, need)?;
@@ -65,7 +72,14 @@ impl Client {
         Ok(Ready::using(Reply::Bytes(bytes), used))
     }
 
-    pub(super) fn write(&self, caller: &Caller<'_>, handle: u64, offset: u64, data: &[u8], how: Write) -> Outcome<'_> {
+    pub(super) fn write(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        how: Write,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         if how.kill_suid_sgid {
             self.kill_set_id(caller, &handle.inode)?;
@@ -147,7 +161,14 @@ impl Client {
         self.sync_mds(caller)
     }
 
-    pub(super) fn fallocate(&self, caller: &Caller<'_>, handle: u64, offset: u64, len: u64, mode: i32) -> Outcome<'_> {
+    pub(super) fn fallocate(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let used = self.begin(caller.waiter, &handle.inode, Need::Write)?;
         match caller.uid {

@@ -25,7 +25,14 @@ fn offset_of(cursor: u64) -> u64 {
 }
 
 impl Client {
-    pub(super) fn readdir(&self, caller: &Caller<'_>, handle: u64, offset: u64, size: u32, plus: bool) -> Outcome<'_> {
+    pub(super) fn readdir(
+        &self,
+        caller: &Caller<'_>,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        plus: bool,
+    ) -> Outcome<'_> {
         let dir = self.handles.dir(handle)?;
         let mut entries = Entries::new(size);
         if !dots(&mut entries, dir.ino, offset, plus) {
@@ -38,12 +45,22 @@ impl Client {
         }
         let kept = self.fill(&mut entries, dir.ino, &mut listed);
         // Names that came without room for one of them would look like the end.
-        debug_assert!(!entries.is_empty() || listed.end || size < 1024, "an entry fits what the kernel gives");
+        debug_assert!(
+            !entries.is_empty() || listed.end || size < 1024,
+            "an entry fits what the kernel gives"
+        );
         Ok(Ready::keeping(Reply::Bytes(entries.into_bytes()), kept))
     }
 
     /// Asks for the names behind `after`.
-    fn list(&self, caller: &Caller<'_>, ino: Ino, after: u64, plus: bool, listed: &mut Listed) -> Result<(), Errno> {
+    fn list(
+        &self,
+        caller: &Caller<'_>,
+        ino: Ino,
+        after: u64,
+        plus: bool,
+        listed: &mut Listed,
+    ) -> Result<(), Errno> {
         let before = self.meta.changes();
         let ask = Ask::Readdir { ino, after, bytes_max: LIST_BYTES, plus };
         let answered = self.ask(caller, ask)?;
@@ -59,26 +76,13 @@ impl Client {
         let granted: HashSet<Ino> =
             kept.grants().iter().filter(|grant| grant.leases.meta).map(|grant| grant.ino).collect();
         let names_granted = kept.grants().iter().any(|grant| grant.ino == ino && grant.leases.names);
-        *listed = Listed {
-            names: names.into(),
-            plus,
-            stamp,
-            before,
-            granted,
-            names_granted,
-            end,
-            from: after,
-        };
+        *listed =
+            Listed { names: names.into(), plus, stamp, before, granted, names_granted, end, from: after };
         Ok(())
     }
 
     /// Moves names to the kernel, as many as there is room for.
-    fn fill<'c>(
-        &'c self,
-        entries: &mut Entries,
-        dir: Ino,
-        listed: &mut MutexGuard<'_, Listed>,
-    ) -> Kept<'c> {
+    fn fill<'c>(&'c self, entries: &mut Entries, dir: Ino, listed: &mut MutexGuard<'_, Listed>) -> Kept<'c> {
         let kept = self.meta.keep_nothing_new();
         let listed = &mut **listed;
         let keep_name = self.listed_name_time(dir, listed);
@@ -99,12 +103,17 @@ impl Client {
     }
 
     fn listed_name_time(&self, dir: Ino, listed: &Listed) -> Duration {
-        let fresh = listed.names_granted && self.meta.is_fresh(dir, listed.stamp) && listed.before == self.meta.changes();
+        let fresh = listed.names_granted
+            && self.meta.is_fresh(dir, listed.stamp)
+            && listed.before == self.meta.changes();
         self.name_time(if fresh { KEEP } else { Duration::ZERO })
     }
 
     fn push_plus(&self, entries: &mut Entries, name: &Name, listed: &Listed, keep_name: Duration) -> bool {
-        let attr = name.attr.clone().filter(|_| listed.granted.contains(&name.ino) && self.meta.is_fresh(name.ino, listed.stamp));
+        let attr = name
+            .attr
+            .clone()
+            .filter(|_| listed.granted.contains(&name.ino) && self.meta.is_fresh(name.ino, listed.stamp));
         let Some(attr) = attr.filter(|_| !keep_name.is_zero()) else {
             // Without attributes that may be kept, the kernel looks the name up when a program asks.
             return entries.push_plus(name.ino, name.kind, &name.name, offset_of(name.cursor), None);

@@ -63,7 +63,9 @@ impl<'c> Opening<'c> {
         let file = self.client.data.file(attr.ino, attr, layout, head);
         let mut state = self.inode.state();
         // Another that opens it at the same time may have come first.
-        if state.opens > 1 && let Some(first) = &state.file {
+        if state.opens > 1
+            && let Some(first) = &state.file
+        {
             return Arc::clone(first);
         }
         state.file = Some(Arc::clone(&file));
@@ -150,7 +152,13 @@ impl Client {
         Ok(file)
     }
 
-    fn truncate(&self, caller: &Caller<'_>, ino: Ino, file: &FileData, kill_suid_sgid: bool) -> Result<(), Errno> {
+    fn truncate(
+        &self,
+        caller: &Caller<'_>,
+        ino: Ino,
+        file: &FileData,
+        kill_suid_sgid: bool,
+    ) -> Result<(), Errno> {
         let before = self.meta.changes();
         let set = SetAttr { size: Some(0), kill_suid_sgid, ..SetAttr::default() };
         file.resize(0, || {
@@ -193,7 +201,13 @@ impl Client {
         Ok(Ready::keeping(Reply::Created(entry, opened), kept))
     }
 
-    pub(super) fn tmpfile(&self, caller: &Caller<'_>, parent: Ino, open: i32, (mode, umask): (u32, u32)) -> Outcome<'_> {
+    pub(super) fn tmpfile(
+        &self,
+        caller: &Caller<'_>,
+        parent: Ino,
+        open: i32,
+        (mode, umask): (u32, u32),
+    ) -> Outcome<'_> {
         let before = self.meta.changes();
         let act = Act::MakeUnnamed { parent, mode: (mode & 0o7777) as u16, umask: (umask & 0o777) as u16 };
         let answered = self.change(caller, act)?;
@@ -270,4 +284,3 @@ struct Made<'c> {
     opening: Opening<'c>,
     grants: Vec<crate::wire::mds::Grant>,
 }
-

@@ -146,10 +146,14 @@ mod tests {
         held.set(Ino(5), false, lock(0, u64::MAX, LockKind::Shared));
         held.set(Ino(5), false, lock(10, 19, LockKind::Exclusive));
         held.set(Ino(5), false, lock(15, 15, LockKind::None));
-        let mut ranges: Vec<_> = held.all().iter().map(|held| (held.lock.start, held.lock.last, held.lock.kind)).collect();
+        let mut ranges: Vec<_> =
+            held.all().iter().map(|held| (held.lock.start, held.lock.last, held.lock.kind)).collect();
         ranges.sort_by_key(|(start, ..)| *start);
         let (shared, exclusive) = (LockKind::Shared, LockKind::Exclusive);
-        assert_eq!(ranges, [(0, 9, shared), (10, 14, exclusive), (16, 19, exclusive), (20, u64::MAX, shared)]);
+        assert_eq!(
+            ranges,
+            [(0, 9, shared), (10, 14, exclusive), (16, 19, exclusive), (20, u64::MAX, shared)]
+        );
         held.set(Ino(5), false, lock(0, u64::MAX, LockKind::None));
         assert!(held.all().is_empty());
     }

@@ -124,7 +124,13 @@ impl Client {
         }
     }
 
-    pub(super) fn symlink(&self, caller: &Caller<'_>, parent: Ino, name: &[u8], target: &[u8]) -> Outcome<'_> {
+    pub(super) fn symlink(
+        &self,
+        caller: &Caller<'_>,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+    ) -> Outcome<'_> {
         if target.len() > SYMLINK_BYTES_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
@@ -149,7 +155,13 @@ impl Client {
         self.make(caller, parent, name, (mode, umask), what)
     }
 
-    pub(super) fn mkdir(&self, caller: &Caller<'_>, parent: Ino, name: &[u8], mode: (u32, u32)) -> Outcome<'_> {
+    pub(super) fn mkdir(
+        &self,
+        caller: &Caller<'_>,
+        parent: Ino,
+        name: &[u8],
+        mode: (u32, u32),
+    ) -> Outcome<'_> {
         self.make(caller, parent, name, mode, Make::Directory)
     }
 
@@ -282,7 +294,13 @@ impl Client {
         Ok(Ready::keeping(Reply::Done, kept))
     }
 
-    fn renamed(&self, (from, from_name): (Ino, &[u8]), (to, to_name): (Ino, &[u8]), how: Rename, stamp: Stamp) {
+    fn renamed(
+        &self,
+        (from, from_name): (Ino, &[u8]),
+        (to, to_name): (Ino, &[u8]),
+        how: Rename,
+        stamp: Stamp,
+    ) {
         let moved = self.name_removed(from, from_name, stamp);
         let replaced = self.name_removed(to, to_name, stamp);
         self.name_replaced(to, to_name, moved, stamp);

@@ -62,7 +62,14 @@ impl Client {
         sized(answered.outcome?, size)
     }
 
-    fn setxattr(&self, caller: &Caller<'_>, ino: Ino, name: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
+    fn setxattr(
+        &self,
+        caller: &Caller<'_>,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        flags: u32,
+    ) -> Result<(), Errno> {
         if value.len() > XATTR_BYTES_MAX {
             return Err(Errno::E2BIG);
         }

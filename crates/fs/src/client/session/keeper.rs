@@ -81,7 +81,9 @@ impl Keeper {
                         self.renew();
                         continue;
                     }
-                    Heard::Refused(errno) => tracing::warn!(%errno, "the MDS does not take this client; trying again"),
+                    Heard::Refused(errno) => {
+                        tracing::warn!(%errno, "the MDS does not take this client; trying again")
+                    }
                     Heard::Nobody => {}
                 }
                 self.session.link.drop_line(&line);

@@ -108,7 +108,11 @@ impl Link {
     }
 
     /// A connection for a call that began in the session `began`, if it began already. Waits until there is one.
-    pub(super) fn line(&self, waiter: Waiter<'_>, began: Option<SessionId>) -> Result<(SessionId, Line), Lost> {
+    pub(super) fn line(
+        &self,
+        waiter: Waiter<'_>,
+        began: Option<SessionId>,
+    ) -> Result<(SessionId, Line), Lost> {
         let mut state = self.state();
         loop {
             if began.is_some_and(|began| began != state.session) {
@@ -263,10 +267,9 @@ impl Link {
 
     /// Waits, at most so long, for the session to be up; whether it is.
     pub(super) fn wait_up(&self, at_most: Duration) -> bool {
-        let waited =
-            self.changed.wait_timeout_while(self.state(), at_most, |state| {
-                matches!(state.phase, Phase::Down | Phase::Evicted)
-            });
+        let waited = self.changed.wait_timeout_while(self.state(), at_most, |state| {
+            matches!(state.phase, Phase::Down | Phase::Evicted)
+        });
         waited.unwrap_or_else(PoisonError::into_inner).0.phase == Phase::Up
     }
 

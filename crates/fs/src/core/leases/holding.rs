@@ -100,7 +100,7 @@ impl Holding {
     /// Takes what a callback took.
     pub(super) fn take(&mut self, take: &Take) {
         match take {
-            Take::Meta => self.leases.meta = false,
+            Take::Meta | Take::Unlinked => self.leases.meta = false,
             Take::Name(name) if self.leases.names => {
                 self.without.push(name.clone());
                 // Two callbacks for names can be on their way when the bound is reached.
@@ -110,7 +110,7 @@ impl Holding {
             }
             Take::Names => self.drop_names(),
             Take::Data(mode) => self.leases.data = self.leases.data.min(*mode),
-            Take::Name(_) | Take::Unlinked => {}
+            Take::Name(_) => {}
         }
     }
 

@@ -179,17 +179,36 @@ fn an_unlinked_file_is_in_use_until_its_remover_has_answered_and_everybody_close
     let mut table = table();
     table.grant(A, FILE, Leases { meta: true, names: false, data: DataLease::Write }, None);
     assert!(table.open(B, FILE, OpenMode::Read).is_ok());
-    assert_eq!(table.unlinked(B, FILE), None, "it is known");
-    let asked = table.unlinked(A, FILE).expect("A may have it open");
-    let sent = table.call(&[asked], NOW);
+    let asked = table.unsure(FILE);
+    assert_eq!(asked.iter().map(|conflict| conflict.session).collect::<Vec<_>>(), [A], "B has said it");
+    let sent = table.call(&asked, NOW);
     table.close(B, FILE);
     assert!(table.in_use(FILE), "A has not answered");
     table.ack(A, Acked { open: true, ..ack(&sent[0].1) });
     assert!(table.in_use(FILE), "A has it open");
+    assert!(table.held(A, FILE).meta, "its kernel may keep the attributes of what is open");
     assert_eq!(table.close(A, FILE), Some(OpenMode::Write));
+    table.release(A, FILE, META);
     assert!(!table.in_use(FILE));
     table.forget(FILE);
     assert_eq!((table.inodes_of(A), table.inodes_of(B)), (0, 0));
+}
+
+#[test]
+fn more_callbacks_than_may_be_on_their_way_are_sent_later() {
+    let mut table = table();
+    let inos = 0..CALLS_PER_SESSION_MAX as u64 + 1;
+    for ino in inos.clone() {
+        table.grant(A, Ino(ino), Leases { meta: true, names: false, data: DataLease::Read }, None);
+    }
+    let sent: Vec<_> =
+        inos.clone().flat_map(|ino| table.call(&table.unsure(Ino(ino)).clone(), NOW)).collect();
+    assert_eq!(sent.len(), CALLS_PER_SESSION_MAX);
+    let last = Ino(inos.end - 1);
+    assert!(table.in_use(last), "nobody has said that it is not open");
+    table.ack(A, ack(&sent[0].1));
+    assert!(!table.in_use(sent[0].1.ino));
+    assert_eq!(table.call(&table.unsure(last).clone(), NOW).len(), 1);
 }
 
 #[test]
@@ -386,13 +405,12 @@ impl World {
         let belief = self.beliefs.entry((session, callback.ino)).or_default();
         belief.called = callback.seq;
         match &callback.take {
-            Take::Meta => belief.meta = false,
+            Take::Meta | Take::Unlinked => belief.meta = false,
             Take::Name(name) => {
                 belief.names.remove(name);
             }
             Take::Names => belief.names.clear(),
             Take::Data(mode) => belief.data = belief.data.min(*mode),
-            Take::Unlinked => {}
         }
         self.acks.push((session, ack(&callback)));
     }

@@ -32,6 +32,14 @@ fn size_of(client: &mut Client, ino: Ino) -> u64 {
     size
 }
 
+/// Waits until the MDS knows that an OST is full.
+fn see_full(client: &mut Client, ost: usize) {
+    eventually("the full one is seen", || match client.ask(Ask::Statfs).outcome {
+        Ok(Answer::Space { osts, .. }) => osts[ost].1.is_some_and(|space| space.available_bytes == 0),
+        other => panic!("{other:?}"),
+    });
+}
+
 #[test]
 fn objects_go_where_there_is_room_and_come_when_an_ost_does() {
     let world = World::new(PATIENT, 2);
@@ -54,10 +62,7 @@ fn objects_go_where_there_is_room_and_come_when_an_ost_does() {
         .collect();
     assert_eq!(osts.iter().filter(|ost| **ost == OstIndex(0)).count(), 2, "{osts:?}");
     first.fill();
-    eventually("the full one is seen", || {
-        let space = a.ask(Ask::Statfs).outcome;
-        matches!(space, Ok(Answer::Space { osts, .. }) if osts[1].1.is_some_and(|space| space.available_bytes == 0))
-    });
+    see_full(&mut a, 1);
     for n in 4..8 {
         let ino = a.file(&format!("f{n}"));
         assert_eq!(place(&mut a, ino).0, OstIndex(0));
@@ -70,6 +75,7 @@ fn when_all_are_full_there_is_no_space() {
     let oss = world.oss(0);
     oss.fill();
     let mut a = world.client(1);
+    see_full(&mut a, 0);
     let ino = a.file("f");
     assert_eq!(done(&a.change(Act::Place { ino, offset: STRIPED })), Err(Errno::ENOSPC));
 }
