@@ -119,7 +119,13 @@ pub(crate) struct Session {
 impl Session {
     /// A session that is not connected yet; a [`Keeper`] connects it.
     pub(crate) fn new(fs: String, address: Address, id: SessionId) -> Session {
-        Session { fs, link: Link::new(address, id), xids: Mutex::default(), tickets: AtomicU64::new(1), rooms: Rooms::default() }
+        Session {
+            fs,
+            link: Link::new(address, id),
+            xids: Mutex::default(),
+            tickets: AtomicU64::new(1),
+            rooms: Rooms::default(),
+        }
     }
 
     /// The MDS is served elsewhere now.

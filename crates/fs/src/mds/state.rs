@@ -162,10 +162,7 @@ impl State {
 
     /// What the owner of the file may still use that an answer tells of.
     fn room(&self, outcome: &Result<Answer, Errno>) -> Option<u64> {
-        let attr = match outcome {
-            Ok(Answer::Attr(attr) | Answer::Opened { attr, .. }) => attr,
-            _ => return None,
-        };
+        let Ok(Answer::Attr(attr) | Answer::Opened { attr, .. }) = outcome else { return None };
         let is_file = attr.kind == FileKind::Regular;
         // Rows that cannot be read make the next change fail.
         is_file.then(|| self.mdt.room(attr.into(), calendar(&*self.clock)).ok()?)?

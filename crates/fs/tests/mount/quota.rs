@@ -43,7 +43,7 @@ fn get(path: &Path, name: &str) -> io::Result<Vec<u8>> {
 }
 
 fn account(mount: &Mount, kind: QuotaKind, id: u32) -> Account {
-    let value = get(&mount.path(""), &control::quota_of(kind, id)).unwrap();
+    let value = get(&mount.path(""), &control::quota_of(kind, id)).expect("root sees everybody's");
     control::decode::<Quota>(&value).expect("a quota").account
 }
 
@@ -51,14 +51,14 @@ fn account(mount: &Mount, kind: QuotaKind, id: u32) -> Account {
 fn limit(mount: &Mount, kind: QuotaKind, id: u32, blocks: u64, inodes: u64) {
     let hard = |limit| SetLimits { soft: None, hard: Some(limit) };
     let limits = SetQuota::Limits { id, space: hard(blocks), inodes: hard(inodes) };
-    set(&mount.path(""), control::QUOTA, &(kind, limits)).unwrap();
+    set(&mount.path(""), control::QUOTA, &(kind, limits)).expect("root sets limits");
 }
 
 /// A directory that [`USER`] may write to.
 fn home(mount: &Mount) -> PathBuf {
     let home = mount.path("home");
-    fs::create_dir(&home).unwrap();
-    chown(&home, Some(USER), Some(GROUP)).unwrap();
+    fs::create_dir(&home).expect("a new directory");
+    chown(&home, Some(USER), Some(GROUP)).expect("root gives it away");
     home
 }
 
@@ -83,7 +83,7 @@ fn errno<T: std::fmt::Debug>(outcome: io::Result<T>) -> i32 {
 
 /// Writes pieces of a file until that is refused; how much was taken.
 fn fill(path: &Path, piece: usize, at_most: usize) -> usize {
-    let file = File::create(path).unwrap();
+    let file = File::create(path).expect("a new file");
     let bytes = vec![7; piece];
     let mut taken = 0;
     while taken < at_most {

@@ -139,8 +139,9 @@ fn command(name: &str, words: &[String]) -> Done {
         "quota" => quota::quota(words),
         "setquota" => setquota::setquota(words),
         "project" => project::project(words),
-        "changelog" | "hsm_state" | "mirror" | "mkdir" | "setdirstripe"
-        | "getdirstripe" => Err(Fail::failed("is not there yet; docs/filesystem.md says what is")),
+        "changelog" | "hsm_state" | "mirror" | "mkdir" | "setdirstripe" | "getdirstripe" => {
+            Err(Fail::failed("is not there yet; docs/filesystem.md says what is"))
+        }
         _ => Err(Fail::usage("is no command of lfs")),
     }
 }

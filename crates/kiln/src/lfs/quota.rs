@@ -151,7 +151,9 @@ impl Table<'_> {
         let used = if self.human { "used" } else { "kbytes" };
         let heads = [used, "quota", "limit", "grace", "files", "quota", "limit", "grace"];
         let _ = write!(text, "{:>16}", "Filesystem");
-        heads.iter().for_each(|head| drop(write!(text, "{head:>8}")));
+        for head in heads {
+            let _ = write!(text, "{head:>8}");
+        }
         text.push('\n');
         let account = &quota.account;
         text += &self.row(self.mount, &account.space, &account.inodes);
@@ -160,7 +162,8 @@ impl Table<'_> {
             let (space, inodes) = (unlimited(account.space.used), unlimited(account.inodes.used));
             text += &self.row(&uuid(&quota.fs, Role::Mdt(0)), &space, &inodes);
             let (inodes, space) = (account.inodes.limits.hard, account.space.limits.hard / BLOCKS_PER_KIB);
-            let _ = writeln!(text, "Total allocated inode limit: {inodes}, total allocated block limit: {space}");
+            let _ =
+                writeln!(text, "Total allocated inode limit: {inodes}, total allocated block limit: {space}");
         }
         text
     }

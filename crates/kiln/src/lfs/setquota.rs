@@ -97,7 +97,8 @@ fn read(value: Option<&String>, parse: impl Fn(&str) -> Option<u64>) -> Result<O
 /// KiB without a unit; in units of 512 bytes.
 fn blocks_of(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let bytes = if plain { text.parse::<u64>().ok()?.checked_mul(1024)? } else { text.parse::<ByteSize>().ok()?.0 };
+    let bytes =
+        if plain { text.parse::<u64>().ok()?.checked_mul(1024)? } else { text.parse::<ByteSize>().ok()?.0 };
     Some(bytes.div_ceil(BLOCK_BYTES))
 }
 
@@ -116,13 +117,20 @@ mod tests {
     #[test]
     fn limits_are_in_kib_or_have_a_unit() {
         let limits = |soft, hard| SetLimits { soft, hard };
-        let expected = SetQuota::Limits { id: 1000, space: limits(Some(2), Some(4096)), inodes: limits(None, Some(2048)) };
+        let expected = SetQuota::Limits {
+            id: 1000,
+            space: limits(Some(2), Some(4096)),
+            inodes: limits(None, Some(2048)),
+        };
         let long = "-u 1000 --block-softlimit 1 --block-hardlimit=2M --inode-hardlimit 2k /m";
         assert_eq!(set(long).unwrap(), (QuotaKind::User, expected));
         assert_eq!(set("-u 1000 -b 1 -B2M -I 2k /m").unwrap(), (QuotaKind::User, expected));
         let (kind, set) = set("-p 7 -i 0 /m").unwrap();
         assert_eq!(kind, QuotaKind::Project);
-        assert_eq!(set, SetQuota::Limits { id: 7, space: SetLimits::default(), inodes: limits(Some(0), None) });
+        assert_eq!(
+            set,
+            SetQuota::Limits { id: 7, space: SetLimits::default(), inodes: limits(Some(0), None) }
+        );
     }
 
     #[test]

@@ -7,15 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{BlocksDue, LocalChanges};
 use super::mount::Mount;
 use super::write_back::Flight;
+use super::{BlocksDue, LocalChanges};
 use crate::core::clean::{Clean, Keep};
 use crate::core::dirty::Dirty;
 use crate::core::layout::END;
+use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
-use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
 
 /// The data of one file on this mount, shared by all its handles.

@@ -11,6 +11,7 @@ use crate::core::layout::STRIPE_BYTES_MIN;
 
 mod fake;
 mod model;
+mod quota;
 
 use fake::{Cluster, Event, SESSION};
 
