@@ -7,20 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use kiln_tests::cluster::kill_and_wait;
+use kiln_tests::filesystem::can_mount;
 use kiln_tests::{Cluster, Output, Settings, wait_until};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde_json::Value;
-
-/// Whether this machine can mount by FUSE; a test that cannot says so and passes.
-fn can_mount() -> bool {
-    let there = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
-    let root = nix::unistd::geteuid().is_root();
-    if !there || !root {
-        println!("note: not shown here, since this test mounts: it needs /dev/fuse, and root");
-    }
-    there && root
-}
 
 /// A mount that is taken away when the test ends, however it ends.
 struct Mount<'c> {
@@ -374,8 +365,11 @@ fn a_client_that_dies_holds_nobody_up_for_long() {
     std::fs::write(dead.path("f"), "from the one that dies").expect("a file, with its leases");
     let pid = mount_pid(&cluster, &dead.dir);
     kill_and_wait(pid);
-    let error = std::fs::metadata(dead.path("f")).expect_err("its mount is dead");
-    assert_eq!(error.raw_os_error(), Some(Errno::ENOTCONN as i32));
+    // The request that meets the end of the client is ended with another error.
+    wait_until("its mount is dead", || {
+        let error = std::fs::metadata(dead.path("f")).err()?;
+        (error.raw_os_error() == Some(Errno::ENOTCONN as i32)).then_some(())
+    });
     std::fs::write(alive.path("f"), "from the other").expect("its leases are free within the limit");
     assert_eq!(std::fs::read_to_string(alive.path("f")).expect("a file"), "from the other");
     cluster.kiln(&["fs", "mount", "scratch", &text(&dead.dir)]).code(1).says("kiln fs umount");

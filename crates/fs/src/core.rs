@@ -7,6 +7,7 @@ pub mod dirty;
 pub mod errno;
 pub mod grants;
 pub mod ids;
+pub mod jobs;
 pub mod layout;
 pub mod leases;
 pub mod locks;

@@ -69,6 +69,8 @@ const SWEEP_LEN_MIN: usize = 64;
 pub trait Mds: Send + Sync {
     /// Gives objects to the component around `offset`, if it has none; answers the layout.
     fn place(&self, ino: Ino, offset: u64) -> Result<Layout, Errno>;
+    /// The layout as it is now: others who write to the file at the same time give objects to components too.
+    fn layout(&self, ino: Ino) -> Result<Layout, Errno>;
     /// Bytes of the inline component; shorter at the end of the file.
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno>;
     /// Writes into the inline component.
@@ -86,18 +88,6 @@ pub trait Mds: Send + Sync {
     fn room(&self, _owner: Owner) -> Option<u64> {
         None
     }
-}
-
-/// Whether the MDS may not know how much space the objects of a file use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum BlocksDue {
-    /// It knows.
-    #[default]
-    Nothing,
-    /// They may use more.
-    More,
-    /// They may use more, or less.
-    Any,
 }
 
 /// What the MDS is told after data was written at the OSTs.
@@ -129,7 +119,8 @@ pub struct LocalChanges {
     pub size: u64,
     /// When it was written last.
     pub mtime: Option<Time>,
-    /// The space that it may use, in units of 512 bytes, with what is held back.
+    /// Space used, in units of 512 bytes. **Must hold:** not 0 while there is data, which archivers take for a hole as long
+    /// as the file.
     pub blocks: u64,
 }
 

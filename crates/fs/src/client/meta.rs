@@ -234,6 +234,15 @@ impl Mds for Meta {
         }
     }
 
+    fn layout(&self, ino: Ino) -> Result<Layout, Errno> {
+        let answered = self.mount_asks(ino, Ask::Layout { ino })?;
+        drop(self.absorb(answered.grants, answered.stamp));
+        match answered.outcome? {
+            Answer::Layout(layout) => Ok(layout),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno> {
         let answered = self.mount_asks(ino, Ask::ReadInline { ino, offset, len })?;
         match answered.outcome? {

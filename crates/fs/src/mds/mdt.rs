@@ -39,6 +39,7 @@ use self::checkpoint::Saving;
 use self::error::Latch;
 use self::journal::Journal;
 use self::table::{Table, View};
+use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
 use crate::core::quota::Owner;
 use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
@@ -199,6 +200,16 @@ impl Mdt {
     /// What is to be done at the OSTs, from an entry on, at most so many.
     pub fn todo(&self, from: TodoId, count_max: usize) -> Result<Vec<(TodoId, Todo)>, Errno> {
         self.read(|rows| namespace::todo(rows, from, count_max))
+    }
+
+    /// Records of the changelog that are not where its readers are, at most so many.
+    pub fn records(&self, count_max: usize) -> Result<Vec<Entry>, Errno> {
+        self.read(|rows| namespace::records(rows, count_max))
+    }
+
+    /// See [`namespace::backlog`].
+    pub fn backlog(&self) -> Result<(u64, u64), Errno> {
+        self.read(namespace::backlog)
     }
 
     /// What it holds.
@@ -420,6 +431,13 @@ impl Fresh {
         for (key, change) in changes {
             let fixed = key.len() + ROW_OVERHEAD_BYTES;
             let bytes = bytes_of(&change);
+            if change.is_none()
+                && namespace::is_written_once(&key)
+                && let Some(old) = self.rows.remove(&key)
+            {
+                self.bytes -= fixed + bytes_of(&old);
+                continue;
+            }
             written += fixed + bytes;
             self.bytes += bytes;
             match self.rows.insert(key, change) {

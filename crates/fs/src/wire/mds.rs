@@ -13,6 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::jobs::JobDelta;
 use crate::core::layout::{Layout, Spread};
 use crate::core::quota::{Account, Grace, QuotaKind, SetQuota};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
@@ -48,6 +49,8 @@ pub enum Op {
     Change(Change),
     /// File and record locks.
     Lock(Lock),
+    /// What jobs did on this mount since that was last told.
+    Jobs(Vec<JobDelta>),
 }
 
 /// The start of a session, or of going on with it.
@@ -137,7 +140,8 @@ pub enum Ask {
         /// Which files.
         inos: Vec<Ino>,
     },
-    /// A data lease: answered by its [`Grant`] with [`Answer::Attr`], as the file is then.
+    /// A data lease: answered by its [`Grant`] with [`Answer::Opened`], as the file is then: others may have
+    /// given it objects since.
     Lease {
         /// On which file.
         ino: Ino,
@@ -236,6 +240,9 @@ pub struct Cred {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The job that it belongs to, for statistics and the changelog; empty when that is not known. At most
+    /// [`JOB_BYTES_MAX`](crate::wire::JOB_BYTES_MAX).
+    pub job: String,
 }
 
 /// What changes.

@@ -35,6 +35,10 @@ impl Service for FsService {
             Request::Node(node::Request::Targets) => {
                 replies.last(&node::Reply::Targets(self.targets.status()), &[])
             }
+            Request::Node(node::Request::Jobs(fs)) => {
+                let jobs = self.targets.mds(&fs).map(|mds| mds.jobs());
+                replies.last(&node::Reply::Jobs(jobs), &[])
+            }
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::LocalChanges;
 use super::mount::Mount;
 use super::write_back::Flight;
-use super::{BlocksDue, LocalChanges};
 use crate::core::clean::{Clean, Keep};
 use crate::core::dirty::Dirty;
 use crate::core::layout::END;
@@ -17,6 +17,9 @@ use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
+
+/// How far apart the times of two writes are that can be told apart, when each is told: a tick of the kernel's clock.
+const MTIME_GRAIN_NANOS: i128 = 4_000_000;
 
 /// The data of one file on this mount, shared by all its handles.
 pub struct FileData {
@@ -44,8 +47,12 @@ pub(super) struct State {
     pub(super) kill_suid_sgid: bool,
     /// Calls that tell the MDS a size or a time and are not answered.
     pub(super) telling: usize,
-    /// What has become of the objects since the MDS was told how much space they use.
-    pub(super) blocks_due: BlocksDue,
+    /// Objects were written since the MDS was told how much space they use.
+    pub(super) blocks_due: bool,
+    /// They may use less than the MDS was told.
+    pub(super) punched: bool,
+    /// Bytes that were written to objects since the MDS was told how much space they use.
+    pub(super) landed_bytes: u64,
     /// Space that may have been used and was not told to the MDS, in bytes.
     pub(super) unaccounted: u64,
     /// What the mount was told of that, and who was the owner then.
@@ -132,7 +139,9 @@ impl FileData {
             retell_mtime: false,
             kill_suid_sgid: false,
             telling: 0,
-            blocks_due: BlocksDue::Nothing,
+            blocks_due: false,
+            punched: false,
+            landed_bytes: 0,
             unaccounted: 0,
             owed: (attr.into(), 0),
             dirty: Dirty::new(split),
@@ -173,10 +182,10 @@ impl FileData {
     /// What the MDS does not know yet; `None` when it knows everything.
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();
-        let mtime = state.untold_mtime();
-        let blocks = state.told.blocks.saturating_add(state.unaccounted / BLOCK_BYTES);
-        let is_ahead = state.size > state.told.size || mtime.is_some() || state.unaccounted > 0;
-        is_ahead.then_some(LocalChanges { size: state.size, mtime, blocks })
+        let (mtime, blocks) = (state.untold_mtime(), state.blocks());
+        let uses = blocks != state.told.blocks || state.unaccounted > 0;
+        let changed = state.size > state.told.size || mtime.is_some() || uses;
+        changed.then_some(LocalChanges { size: state.size, mtime, blocks })
     }
 
     /// A writer is not root: set-id bits go when the MDS is told next.
@@ -202,7 +211,6 @@ impl FileData {
         if let Some(layout) = layout {
             state.adopt(layout);
         }
-        state.learn_mtime(attr);
         state.learn(attr);
         self.settle(&mut state);
     }
@@ -230,17 +238,16 @@ impl FileData {
         state.learn_mtime(&attr);
         state.cuts_done += 1;
         state.cut(size);
-        let has_cut = size < state.size && state.layout.objects().next().is_some();
+        let has_cut = size > 0 && size < state.size && state.layout.objects().next().is_some();
         state.size = attr.size;
         state.learn(&attr);
         if size == 0 {
             state.unaccounted = 0;
-        } else if has_cut {
-            // The MDS knows the most that they use now.
-            state.blocks_due = BlocksDue::Any;
         }
         self.settle(&mut state);
-        if size > 0 && has_cut {
+        if has_cut {
+            // The MDS knows the most that they may use now.
+            (state.blocks_due, state.punched) = (true, true);
             self.age(state);
         }
         Ok(attr)
@@ -396,9 +403,9 @@ impl FileData {
             Err(Errno::ESTALE) => {
                 // Where it was discarded already, whoever did that knows why.
                 if !self.is_gone() {
-                    tracing::error!(
+                    tracing::warn!(
                         ino = self.ino.0,
-                        "this mount was evicted: what was not written back is lost"
+                        "the file was removed, or this mount evicted: what was not written back is lost"
                     );
                 }
                 self.discard();
@@ -422,6 +429,14 @@ impl State {
     /// The time of the last write, if the MDS has another one.
     pub(super) fn untold_mtime(&self) -> Option<Time> {
         self.mtime.filter(|mtime| self.retell_mtime || *mtime != self.told.mtime)
+    }
+
+    /// The space that the file uses, with what is held back as if nothing were there yet: at most that of a file without
+    /// holes, unless the MDS knows better.
+    fn blocks(&self) -> u64 {
+        let untold = self.dirty.cost() + self.flying_cost + self.failed.cost() + self.landed_bytes;
+        let full = self.size.div_ceil(BLOCK_BYTES).max(self.told.blocks);
+        (self.told.blocks + untold.div_ceil(BLOCK_BYTES)).min(full)
     }
 
     /// The size as it is to be told later, unless the file is cut before that.
@@ -449,6 +464,11 @@ impl State {
         if attr.version < self.told.version {
             return;
         }
+        let all_told = self.dirty.is_empty() && self.flying.is_empty() && self.untold_mtime().is_none();
+        if all_told {
+            // Whoever changes the time from now on does so after this mount's last write.
+            self.mtime = None;
+        }
         let untold = self.size > self.told.size;
         if attr.size < self.told.size || !untold {
             self.cut(attr.size);
@@ -459,7 +479,7 @@ impl State {
         self.told = attr.into();
     }
 
-    /// Somebody has set the time of the last write: it is not to be told otherwise later.
+    /// This mount has set the time of the last write: it is not to be told otherwise later.
     fn learn_mtime(&mut self, attr: &Attr) {
         if attr.version > self.told.version && attr.mtime != self.told.mtime && self.mtime.is_some() {
             self.mtime = Some(attr.mtime);
@@ -499,11 +519,24 @@ impl State {
         self.retell_mtime = false;
     }
 
+    /// A range was written now, for all mounts to see. Times are told as coarsely as a kernel has them, so that not each of
+    /// many small writes has to be.
+    pub(super) fn touched_for_all(&mut self, end: u64) {
+        let (last, now) = (self.told.mtime, now());
+        self.touched(end);
+        let since_last = nanos(now) - nanos(last);
+        self.mtime = Some(if (0..MTIME_GRAIN_NANOS).contains(&since_last) { last } else { now });
+    }
+
     /// The servers have a range as it is; layers below `dirty` that have it otherwise go.
     pub(super) fn landed(&mut self, extent: Extent) {
         self.failed.remove(extent);
         self.clean.remove(extent);
     }
+}
+
+fn nanos(time: Time) -> i128 {
+    i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)
 }
 
 /// The time of the system.

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::file::State;
-use super::{BlocksDue, FileData, Mode};
+use super::{FileData, Mode};
 use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::{Errno, Extent, Ino};
 
@@ -77,10 +77,10 @@ impl FileData {
     }
 
     /// As [`FileData::fallocate`], where the owner of the file has the space; `EDQUOT` where not.
-    pub fn fallocate_within_quota(&self, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
-        let takes_space = mode & !libc::FALLOC_FL_KEEP_SIZE == 0;
+    pub fn fallocate_within_quota(&self, bits: i32, offset: u64, len: u64, mode: Mode) -> Result<(), Errno> {
+        let takes_space = bits & !libc::FALLOC_FL_KEEP_SIZE == 0;
         let at_once = takes_space && self.afford(offset, len)?;
-        self.fallocate(mode, offset, len)?;
+        self.fallocate(bits, offset, len, mode)?;
         if at_once { self.flush() } else { Ok(()) }
     }
 
@@ -127,7 +127,7 @@ impl FileData {
     pub(super) fn account(&self) {
         let mut state = self.lock();
         // Somebody may be about to tell it; who waits here cannot rely on that.
-        state.blocks_due = state.blocks_due.max(BlocksDue::More);
+        state.blocks_due = true;
         drop(state);
         self.write_back_noting_errors();
     }

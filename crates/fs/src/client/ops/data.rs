@@ -7,9 +7,10 @@ use crate::client::cache::{Begin, Inode, MappedWrite, Need, Use};
 use crate::client::data::{Mode, Seek};
 use crate::client::fuse::Reply;
 use crate::client::handles::Handle;
+use crate::client::meta::unexpected;
 use crate::client::session::Waiter;
 use crate::core::{Errno, SetAttr};
-use crate::wire::mds::{Act, Ask};
+use crate::wire::mds::{Act, Answer, Ask};
 
 /// How often a lease is asked for that is always gone again when it comes.
 const ASKS_MAX: u32 = 1000;
@@ -43,10 +44,13 @@ impl Client {
                     let ask = Ask::Lease { ino: inode.ino, want };
                     let answered = self.meta.session.ask(ask, waiter).map_err(program_errno)?;
                     let kept = self.meta.absorb(answered.grants, answered.stamp);
-                    let attr = super::attrs::expect_attr(answered.outcome)?;
+                    let (attr, layout) = match answered.outcome? {
+                        Answer::Opened { attr, layout, .. } => (attr, layout),
+                        other => return Err(unexpected(&other)),
+                    };
                     self.meta.note(&attr, before, answered.stamp);
                     if let Some(file) = inode.state().file.clone() {
-                        file.set_size(&attr, None);
+                        file.set_size(&attr, Some(layout));
                     }
                     drop(kept);
                     drop(asking);
@@ -172,8 +176,8 @@ impl Client {
         let handle = self.handles.get(handle)?;
         let used = self.begin(caller.waiter, &handle.inode, Need::Write)?;
         match caller.uid {
-            ROOT => handle.file.fallocate(mode, offset, len)?,
-            _ => handle.file.fallocate_within_quota(mode, offset, len)?,
+            ROOT => handle.file.fallocate(mode, offset, len, used.mode)?,
+            _ => handle.file.fallocate_within_quota(mode, offset, len, used.mode)?,
         }
         if used.had_pages {
             self.notices.forget_pages(handle.inode.ino, offset, len);
@@ -189,7 +193,7 @@ impl Client {
             _ => return Err(Errno::EINVAL),
         };
         let used = self.begin(caller.waiter, &handle.inode, Need::Read)?;
-        let found = handle.file.seek(offset, what)?;
+        let found = handle.file.seek(offset, what, used.mode)?;
         Ok(Ready::using(Reply::Offset(found), used))
     }
 

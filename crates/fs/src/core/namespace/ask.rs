@@ -28,8 +28,9 @@ impl From<Answer> for Asked {
 pub fn ask(rows: &dyn Rows, ask: &Ask) -> Result<Asked, Errno> {
     Ok(match ask {
         Ask::Lookup { parent, name } => lookup(rows, *parent, name)?.into(),
-        Ask::Getattr { ino } | Ask::Lease { ino, .. } => Answer::Attr(inode::get(rows, *ino)?.attr).into(),
+        Ask::Getattr { ino } => Answer::Attr(inode::get(rows, *ino)?.attr).into(),
         Ask::Open { ino, data_max, .. } => open(rows, *ino, *data_max)?,
+        Ask::Lease { ino, .. } => open(rows, *ino, 0)?,
         Ask::Readlink { ino } => readlink(rows, *ino)?.into(),
         Ask::Readdir { ino, after, bytes_max, plus } => {
             let (names, end) = directory::read(rows, *ino, *after, *bytes_max, *plus)?;

@@ -9,6 +9,8 @@ use crate::core::{Ino, SessionId};
 pub(super) const COUNTERS: &[u8] = b"C";
 /// Row of [`super::filesystem::Filesystem`].
 pub(super) const FILESYSTEM: &[u8] = b"F";
+/// Row of [`super::log::Head`].
+pub(super) const LOG_HEAD: &[u8] = b"G";
 
 /// Row of [`super::accounts::Quotas`].
 pub(super) const QUOTAS: &[u8] = b"Q";
@@ -23,6 +25,7 @@ const PAGE: u8 = b'D';
 const XATTR: u8 = b'X';
 const SESSION: u8 = b'S';
 const TODO: u8 = b'T';
+const RECORD: u8 = b'R';
 
 /// From the first key of a stretch to the first behind it.
 pub(super) type Range = (Vec<u8>, Vec<u8>);
@@ -153,6 +156,20 @@ pub(super) fn account(kind: QuotaKind, id: u32) -> [u8; 6] {
 
 pub(super) fn all_inodes() -> Range {
     (vec![INODE], vec![INODE + 1])
+}
+
+/// A record of the changelog.
+pub(super) fn record(index: u64) -> [u8; 9] {
+    numbered(RECORD, index)
+}
+
+/// Records of the changelog from one on.
+pub(super) fn records(from: u64) -> Range {
+    (record(from).to_vec(), vec![RECORD + 1])
+}
+
+pub(super) fn is_record(key: &[u8]) -> bool {
+    key.first() == Some(&RECORD)
 }
 
 /// The number behind the letter of a key.

@@ -8,7 +8,7 @@ use super::filesystem::{Counters, Filesystem};
 use super::inode::Inode;
 use super::rows::{Changes, Each, Over, Row, Rows, load};
 use super::todo::{Todo, TodoId};
-use super::{attributes, data, inode, keys, links, make, rename, replies, striping, todo, xattr};
+use super::{attributes, data, inode, keys, links, log, make, rename, replies, striping, todo, xattr};
 use crate::core::{Errno, Ino, ObjectId, OstIndex, SessionId, Time};
 use crate::wire::mds::{Act, Answer, Change, Cred};
 
@@ -90,6 +90,9 @@ impl<'a> Transaction<'a> {
             What::Forget { inos } => inos.iter().try_for_each(|ino| links::forget(self, *ino))?,
             What::Trim { inos } => inos.iter().try_for_each(|ino| data::trim(self, *ino))?,
             What::Done { todo } => todo.iter().for_each(|id| todo::done(self, *id)),
+            What::Record { on } => log::set_recording(self, *on)?,
+            What::Closed { session, inos } => log::closed(self, *session, inos)?,
+            What::Recorded { below } => log::recorded(self, *below)?,
         }
         accounts::settle(self, Enforced::NOTHING)?;
         Ok(Done { answer: Answer::Done, repeated: false })
@@ -101,10 +104,14 @@ impl<'a> Transaction<'a> {
         if let Some(answer) = row.reply(change.xid)? {
             return Ok(Done { answer, repeated: true });
         }
+        let pen = log::pen(self, &change.act)?;
         let answer = self.act(&change.act, &change.cred, osts)?;
         accounts::settle(self, Enforced::of(&change.act, &change.cred))?;
         if !self.changes.is_empty() {
             replies::remember(self, &row, session, change, &answer)?;
+            if let Some(pen) = pen {
+                log::changed(self, pen, (session, row.host()), change, &answer)?;
+            }
         }
         Ok(Done { answer, repeated: false })
     }
@@ -224,6 +231,11 @@ impl<'a> Transaction<'a> {
         self.put(&keys::todo(id), todo.encode());
         self.todo.push((id, todo));
         Ok(())
+    }
+
+    /// What has lost its last name by this.
+    pub(super) fn unlinked(&self) -> Option<Ino> {
+        self.unlinked
     }
 
     /// An inode has lost its last name; whether it stays until it is closed.

@@ -303,6 +303,10 @@ impl Mds for FakeMds {
         }))
     }
 
+    fn layout(&self, ino: Ino) -> Result<Layout, Errno> {
+        Ok(self.get(ino).1)
+    }
+
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno> {
         Ok(self.with(ino, |file| {
             let start = file.inline.len().min(offset as usize);

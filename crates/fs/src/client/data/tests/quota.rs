@@ -74,7 +74,7 @@ fn space_that_is_given_back_is_told() {
     file.write(0, &pattern(MIB as usize, 1), Mode::Cached, false).unwrap();
     file.flush().unwrap();
     assert_eq!(blocks(&cluster), MIB_BLOCKS);
-    file.punch(0, MIB / 2).unwrap();
+    file.punch(0, MIB / 2, Mode::Cached).unwrap();
     file.flush().unwrap();
     assert_eq!(blocks(&cluster), MIB_BLOCKS / 2);
     let cut = 3 * MIB / 4;

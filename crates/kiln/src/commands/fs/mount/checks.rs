@@ -65,7 +65,7 @@ fn explain(dir: &Path, error: &std::io::Error) -> anyhow::Error {
     let shown = dir.display();
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => anyhow::anyhow!("{shown} is not there; make it: mkdir -p {shown}"),
-        Some(Errno::ENOTCONN) => {
+        Some(Errno::ENOTCONN | Errno::ECONNABORTED) => {
             anyhow::anyhow!(
                 "on {shown} there is a mount whose process has died; take it away first: kiln fs umount {shown}"
             )
