@@ -5,7 +5,7 @@ use super::state::State;
 use crate::core::grants::{self, META, Plan};
 use crate::core::leases::{OpenMode, Ticket, Touch};
 use crate::core::namespace::What;
-use crate::core::{Errno, FileKind, Ino, SessionId};
+use crate::core::{Errno, Ino, SessionId};
 use crate::wire::mds::{Answer, Ask, DataLease, Grant, Leases, Name};
 
 impl Server {

@@ -51,7 +51,10 @@ fn answered(outcome: Result<&Reply, Errno>) -> Vec<u8> {
 fn names_and_who_asks_are_read() {
     let bytes = message(abi::op::LOOKUP, 5, b"name\0");
     let request = Request::decode(&bytes).unwrap();
-    assert_eq!((request.unique, request.ino, request.uid, request.gid, request.pid), (77, Ino(5), 1000, 100, 4242));
+    assert_eq!(
+        (request.unique, request.ino, request.uid, request.gid, request.pid),
+        (77, Ino(5), 1000, 100, 4242)
+    );
     assert!(matches!(request.op, Op::Lookup { name: b"name" }));
     let body = [longs(&[9]), words(&[2, 0]), b"old\0new\0".to_vec()].concat();
     let bytes = message(abi::op::RENAME2, 5, &body);
@@ -88,7 +91,8 @@ fn writes_carry_their_data() {
     let body = [longs(&[3, 8]), words(&[5, 4]), longs(&[0]), words(&[0o2001, 0]), b"bytes".to_vec()].concat();
     let bytes = message(abi::op::WRITE, 5, &body);
     let op = Request::decode(&bytes).unwrap().op;
-    let Op::Write { handle: 3, offset: 8, data, paged: false, kill_suid_sgid: true, flags: 0o2001 } = op else {
+    let Op::Write { handle: 3, offset: 8, data, paged: false, kill_suid_sgid: true, flags: 0o2001 } = op
+    else {
         panic!("{op:?}")
     };
     assert_eq!(data, b"bytes");
@@ -146,7 +150,11 @@ fn answers_have_the_kernels_lengths() {
         version: 1,
         flags: 0,
     };
-    let entry = Entry { attr: attr.clone(), keep_name: Duration::from_secs(2), keep_attr: Duration::from_millis(1500) };
+    let entry = Entry {
+        attr: attr.clone(),
+        keep_name: Duration::from_secs(2),
+        keep_attr: Duration::from_millis(1500),
+    };
     let opened = Opened { handle: 4, flags: 1 };
     // struct fuse_out_header is 16 bytes, fuse_attr 88, fuse_attr_out 104, fuse_entry_out 128, fuse_open_out 16.
     let cases = [

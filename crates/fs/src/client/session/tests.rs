@@ -118,7 +118,8 @@ impl World {
         let session = Arc::new(Session::new("scratch".into(), Address::Unix(socket.clone()), SessionId(1)));
         let noted = Arc::new(Noted::default());
         let holder = Arc::clone(&noted) as Arc<dyn Holder>;
-        let keeper = Keeper::start(Arc::clone(&session), holder, "host".into(), Arc::new(SimRng::new(1))).unwrap();
+        let keeper =
+            Keeper::start(Arc::clone(&session), holder, "host".into(), Arc::new(SimRng::new(1))).unwrap();
         let mds = Arc::new(FakeMds::default());
         let mut world = World { _dir: dir, socket, mds, server: None, session, noted, keeper: Some(keeper) };
         world.serve();
