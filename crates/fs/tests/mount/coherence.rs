@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use crate::cluster::{Mount, with_mounts};
 use crate::posix::Mapping;
@@ -106,7 +106,9 @@ fn a_directory_that_another_mount_removes_while_it_is_open_is_empty() {
     with_mounts(|one, other| {
         fs::create_dir(one.path("open")).unwrap();
         let listing = fs::read_dir(other.path("open")).unwrap();
+        let open = File::open(other.path("open")).unwrap();
         fs::remove_dir(one.path("open")).unwrap();
+        assert_eq!(open.metadata().unwrap().nlink(), 0);
         assert_eq!(listing.map(|entry| entry.map(|_| ())).collect::<Vec<_>>().len(), 0);
     });
 }
