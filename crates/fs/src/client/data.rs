@@ -109,6 +109,9 @@ pub struct LocalChanges {
     pub size: u64,
     /// When it was written last.
     pub mtime: Option<Time>,
+    /// Space used, in units of 512 bytes. **Must hold:** not 0 while there is data, which archivers take for a hole as long
+    /// as the file.
+    pub blocks: u64,
 }
 
 /// What lseek(2) looks for.

@@ -17,6 +17,9 @@ use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
 
+/// How far apart the times of two writes are that can be told apart, when each is told: a tick of the kernel's clock.
+const MTIME_GRAIN_NANOS: i128 = 4_000_000;
+
 /// The data of one file on this mount, shared by all its handles.
 pub struct FileData {
     pub(super) ino: Ino,
@@ -45,6 +48,10 @@ pub(super) struct State {
     pub(super) telling: usize,
     /// Objects were written since the MDS was told how much space they use.
     pub(super) blocks_due: bool,
+    /// They may use less than the MDS was told.
+    pub(super) punched: bool,
+    /// Bytes that were written to objects since the MDS was told how much space they use.
+    pub(super) landed_bytes: u64,
     pub(super) dirty: Dirty,
     /// What is being written back. **Invariant:** each has claimed its ranges.
     pub(super) flying: Vec<Arc<Flight>>,
@@ -121,6 +128,8 @@ impl FileData {
             kill_suid_sgid: false,
             telling: 0,
             blocks_due: false,
+            punched: false,
+            landed_bytes: 0,
             dirty: Dirty::new(split),
             flying: Vec::new(),
             failed: Dirty::new(split),
@@ -159,8 +168,9 @@ impl FileData {
     /// What the MDS does not know yet; `None` when it knows everything.
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();
-        let mtime = state.untold_mtime();
-        (state.size > state.told.size || mtime.is_some()).then_some(LocalChanges { size: state.size, mtime })
+        let (mtime, blocks) = (state.untold_mtime(), state.blocks());
+        let changed = state.size > state.told.size || mtime.is_some() || blocks != state.told.blocks;
+        changed.then_some(LocalChanges { size: state.size, mtime, blocks })
     }
 
     /// A writer is not root: set-id bits go when the MDS is told next.
@@ -186,7 +196,6 @@ impl FileData {
         if let Some(layout) = layout {
             state.adopt(layout);
         }
-        state.learn_mtime(attr);
         state.learn(attr);
         self.settle(&mut state);
     }
@@ -385,6 +394,15 @@ impl State {
         self.mtime.filter(|mtime| self.retell_mtime || *mtime != self.told.mtime)
     }
 
+    /// The space that the file uses, with what is held back as if nothing were there yet: at most that of a file without
+    /// holes, unless the MDS knows better.
+    fn blocks(&self) -> u64 {
+        const BLOCK_BYTES: u64 = 512;
+        let untold = self.dirty.cost() + self.flying_cost + self.failed.cost() + self.landed_bytes;
+        let full = self.size.div_ceil(BLOCK_BYTES).max(self.told.blocks);
+        (self.told.blocks + untold.div_ceil(BLOCK_BYTES)).min(full)
+    }
+
     /// The size as it is to be told later, unless the file is cut before that.
     pub(super) fn growth(&self, size: u64) -> Growth {
         Growth { size, cuts_done: self.cuts_done }
@@ -410,6 +428,11 @@ impl State {
         if attr.version < self.told.version {
             return;
         }
+        let all_told = self.dirty.is_empty() && self.flying.is_empty() && self.untold_mtime().is_none();
+        if all_told {
+            // Whoever changes the time from now on does so after this mount's last write.
+            self.mtime = None;
+        }
         let untold = self.size > self.told.size;
         if attr.size < self.told.size || !untold {
             self.cut(attr.size);
@@ -420,7 +443,7 @@ impl State {
         self.told = attr.into();
     }
 
-    /// Somebody has set the time of the last write: it is not to be told otherwise later.
+    /// This mount has set the time of the last write: it is not to be told otherwise later.
     fn learn_mtime(&mut self, attr: &Attr) {
         if attr.version > self.told.version && attr.mtime != self.told.mtime && self.mtime.is_some() {
             self.mtime = Some(attr.mtime);
@@ -460,11 +483,24 @@ impl State {
         self.retell_mtime = false;
     }
 
+    /// A range was written now, for all mounts to see. Times are told as coarsely as a kernel has them, so that not each of
+    /// many small writes has to be.
+    pub(super) fn touched_for_all(&mut self, end: u64) {
+        let (last, now) = (self.told.mtime, now());
+        self.touched(end);
+        let since_last = nanos(now) - nanos(last);
+        self.mtime = Some(if (0..MTIME_GRAIN_NANOS).contains(&since_last) { last } else { now });
+    }
+
     /// The servers have a range as it is; layers below `dirty` that have it otherwise go.
     pub(super) fn landed(&mut self, extent: Extent) {
         self.failed.remove(extent);
         self.clean.remove(extent);
     }
+}
+
+fn nanos(time: Time) -> i128 {
+    i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)
 }
 
 /// The time of the system.

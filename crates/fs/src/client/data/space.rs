@@ -3,15 +3,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::core::layout::{Component, Pattern, Place};
 use crate::core::ranges::Share;
 use crate::core::split::{ObjectRange, object_ranges};
 use crate::core::{Errno, Extent, Layout};
+use crate::wire::DATA_BYTES_MAX;
 use crate::wire::oss::{Op, Reply};
 
 use super::file::State;
 use super::osts::{Answer, Ask};
 use super::{FileData, Seek};
+
+/// Holes on the MDT begin and end at multiples of it, in bytes.
+const PAGE_BYTES: u64 = 4096;
 
 impl FileData {
     /// Makes a hole; the size stays.
@@ -26,12 +32,16 @@ impl FileData {
             state.dirty.remove(extent);
             state.landed(extent);
             state.touched(0);
-            state.blocks_due = true;
+            (state.blocks_due, state.punched) = (true, true);
         }
         self.settle(&mut state);
         self.notify();
+        let growth = state.growth(0);
         self.age(state);
-        self.heed(outcome)
+        self.heed(outcome)?;
+        // A program that makes a hole wants to see it.
+        let used = self.used()?;
+        self.tell(growth, used)
     }
 
     /// Zeros a range; the file grows to its end unless `keep_size`.
@@ -65,8 +75,8 @@ impl FileData {
         }
     }
 
-    /// The next data or hole at or behind `offset`; `ENXIO` behind the end. Data that is held back, and everything on the
-    /// MDT, counts as data.
+    /// The next data or hole at or behind `offset`; `ENXIO` behind the end. Data that is held back counts as data, and of
+    /// what is on the MDT each page that is not all zeros.
     pub fn seek(&self, offset: u64, what: Seek) -> Result<u64, Errno> {
         // First what is in memory, then the servers: what is written back in between is seen twice, not never.
         let state = self.alive()?;
@@ -116,7 +126,7 @@ impl FileData {
                 continue;
             }
             let found = match component.pattern {
-                Pattern::Inline => Some(part.start),
+                Pattern::Inline => self.data_inline(part)?,
                 Pattern::Raid0 { .. } => self.data_in_objects(component, part)?,
             };
             if found.is_some() {
@@ -124,6 +134,33 @@ impl FileData {
             }
         }
         Ok(None)
+    }
+
+    /// The first byte in a range of the inline component that is in a page with data.
+    fn data_inline(&self, extent: Extent) -> Result<Option<u64>, Errno> {
+        let bytes = self.inline(extent)?;
+        let data = bytes.iter().position(|byte| *byte != 0).map(|at| extent.start + at as u64);
+        Ok(data.map(|at| extent.start.max(at / PAGE_BYTES * PAGE_BYTES)))
+    }
+
+    /// The first byte in a range of the inline component that is in a page without data; the range's end, if there is none.
+    fn hole_inline(&self, extent: Extent) -> Result<u64, Errno> {
+        let bytes = self.inline(extent)?;
+        let mut at = extent.start;
+        while at < extent.end {
+            let next = extent.end.min(at / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES);
+            let page = bytes.iter().take((next - extent.start) as usize).skip((at - extent.start) as usize);
+            if page.into_iter().all(|byte| *byte == 0) {
+                break;
+            }
+            at = next;
+        }
+        Ok(at)
+    }
+
+    fn inline(&self, extent: Extent) -> Result<Bytes, Errno> {
+        let len = (extent.end - extent.start).min(DATA_BYTES_MAX.into());
+        self.heed(self.mount.mds.read_inline(self.ino, extent.start, len as u32))
     }
 
     fn data_in_objects(&self, component: &Component, extent: Extent) -> Result<Option<u64>, Errno> {
@@ -152,11 +189,15 @@ impl FileData {
             }
             let Some(piece) = layout.pieces(at, extent.end - at).next() else { break };
             let Place::Object { ost, object, offset } = piece.place else {
-                if piece.place == Place::Inline {
-                    at += piece.len;
-                    continue;
+                let end = match piece.place {
+                    Place::Inline => self.hole_inline(Extent { start: at, end: at + piece.len })?,
+                    _ => at,
+                };
+                if end == at {
+                    return Ok(at);
                 }
-                return Ok(at);
+                at = end;
+                continue;
             };
             let end = known.entry(object).or_insert(0);
             if *end <= offset {

@@ -31,7 +31,7 @@ impl FileData {
         }
         match mode {
             Mode::Cached if !sync => self.hold_back(offset, data, end),
-            _ => self.write_through(Extent { start: offset, end }, data, sync),
+            _ => self.write_through(Extent { start: offset, end }, data, mode, sync),
         }
     }
 
@@ -81,7 +81,7 @@ impl FileData {
         }
     }
 
-    fn write_through(&self, extent: Extent, data: &[u8], sync: bool) -> Result<(), Errno> {
+    fn write_through(&self, extent: Extent, data: &[u8], mode: Mode, sync: bool) -> Result<(), Errno> {
         let ticket = self.claim(self.alive()?, extent, Share::Exclusive)?;
         let outcome = self.placed(extent).and_then(|layout| self.put(&layout, extent, data, sync));
         let mut state = self.lock();
@@ -90,15 +90,19 @@ impl FileData {
         if outcome.is_ok() {
             state.dirty.remove(extent);
             state.landed(extent);
-            state.touched(extent.end);
+            match mode {
+                Mode::Cached => state.touched(extent.end),
+                Mode::Direct => state.touched_for_all(extent.end),
+            }
         }
         self.settle(&mut state);
         self.notify();
-        let grows = extent.end > state.told.size;
+        // Of who writes together with others the MDS knows everything: it does not ask for the time.
+        let tells = extent.end > state.told.size || mode == Mode::Direct;
         let growth = state.growth(extent.end);
         self.age(state);
         self.heed(outcome)?;
-        if grows { self.tell(growth, None) } else { Ok(()) }
+        if tells { self.tell(growth, None) } else { Ok(()) }
     }
 
     /// Writes a range at the servers; all of it has a place.
@@ -132,6 +136,8 @@ impl FileData {
         let answers = self.mount.osts.ask_all(asks, &self.gone);
         let mut state = self.lock();
         state.blocks_due = true;
+        state.landed_bytes +=
+            asks.iter().flat_map(|ask| &ask.bulk).map(|part| part.len() as u64).sum::<u64>();
         state.stamp += 1;
         let stamp = state.stamp;
         for ask in asks.iter().filter(|_| !durable) {
@@ -162,10 +168,9 @@ impl FileData {
     /// Grows the file to `end` by a hole, unless it is longer.
     pub(super) fn grow(&self, end: u64) -> Result<(), Errno> {
         let mut state = self.alive()?;
-        let grows = end > state.size;
         let growth = state.growth(end);
         state.touched(end);
         self.age(state);
-        if grows { self.tell(growth, None) } else { Ok(()) }
+        self.tell(growth, None)
     }
 }

@@ -241,7 +241,11 @@ pub(super) fn written(
     if kill_suid_sgid {
         inode.kill_set_id();
     }
-    inode.written(written.mtime.unwrap_or(transaction.now));
+    match written.mtime {
+        Some(mtime) => inode.written(mtime),
+        // The length of what was written before, or the space that it uses: nobody sees another time for it.
+        None => inode.attr.version += 1,
+    }
     transaction.save(&inode);
     Ok(Answer::Attr(inode.attr))
 }
