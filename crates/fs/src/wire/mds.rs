@@ -499,6 +499,8 @@ pub enum Answer {
         names: Vec<Name>,
         /// There are no more.
         end: bool,
+        /// The directory that it is in; the root, and one without a name, is said to be in itself.
+        parent: Ino,
     },
     /// Where the bytes of a file are.
     Layout(Layout),

@@ -278,3 +278,26 @@ fn locks_hold_against_the_other_mount() {
         drop(held);
     });
 }
+
+#[test]
+fn a_listing_that_begins_anew_shows_what_another_mount_has_made() {
+    with_mounts(|one, other| {
+        fs::create_dir(one.path("dir")).unwrap();
+        let mut dir = nix::dir::Dir::open(
+            &other.path("dir"),
+            nix::fcntl::OFlag::O_RDONLY,
+            nix::sys::stat::Mode::empty(),
+        )
+        .unwrap();
+        let parent = fs::metadata(one.path("")).unwrap().ino();
+        let mut list = || {
+            let entries: Vec<_> = dir.iter().map(Result::unwrap).collect();
+            let up = entries.iter().find(|entry| entry.file_name() == c"..").unwrap().ino();
+            assert_eq!(up, parent);
+            entries.len()
+        };
+        assert_eq!(list(), 2);
+        fs::write(one.path("dir/new"), b"").unwrap();
+        assert_eq!(list(), 3);
+    });
+}

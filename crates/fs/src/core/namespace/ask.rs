@@ -34,7 +34,7 @@ pub fn ask(rows: &dyn Rows, ask: &Ask) -> Result<Asked, Errno> {
         Ask::Readlink { ino } => readlink(rows, *ino)?.into(),
         Ask::Readdir { ino, after, bytes_max, plus } => {
             let (names, end) = directory::read(rows, *ino, *after, *bytes_max, *plus)?;
-            Answer::Names { names, end }.into()
+            Answer::Names { names, end, parent: inode::get(rows, *ino)?.parent() }.into()
         }
         Ask::GetXattr { ino, name } => Answer::Bytes(xattr::get(rows, *ino, name)?).into(),
         Ask::ListXattr { ino } => Answer::Bytes(xattr::list(rows, *ino)?).into(),

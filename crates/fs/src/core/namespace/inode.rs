@@ -99,6 +99,14 @@ impl Inode {
         }
     }
 
+    /// The directory that a directory is in.
+    pub(super) fn parent(&self) -> Ino {
+        match self.home {
+            Home::Name(link) => link.parent,
+            Home::Root | Home::Unnamed | Home::Gone => self.attr.ino,
+        }
+    }
+
     pub(super) fn is_directory(&self) -> bool {
         self.attr.kind == FileKind::Directory
     }

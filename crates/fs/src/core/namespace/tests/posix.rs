@@ -274,7 +274,7 @@ fn a_cursor_stays_good_whatever_is_added_and_removed() {
         fs.file(Ino::ROOT, &format!("f{n:02}"));
     }
     let ask = |after, bytes_max| Ask::Readdir { ino: Ino::ROOT, after, bytes_max, plus: false };
-    let Ok(Answer::Names { names, end: false }) = fs.ask(&ask(0, 350)) else { panic!() };
+    let Ok(Answer::Names { names, end: false, .. }) = fs.ask(&ask(0, 350)) else { panic!() };
     assert_eq!(names.len(), 10);
     let after = names.last().unwrap().cursor;
     for name in ["f03", "f09", "f10"] {
@@ -282,12 +282,15 @@ fn a_cursor_stays_good_whatever_is_added_and_removed() {
     }
     fs.rename((Ino::ROOT, "f04"), (Ino::ROOT, "f15"), Rename::Replace).unwrap();
     fs.file(Ino::ROOT, "new");
-    let Ok(Answer::Names { names, end: true }) = fs.ask(&ask(after, 1 << 20)) else { panic!() };
+    let Ok(Answer::Names { names, end: true, .. }) = fs.ask(&ask(after, 1 << 20)) else { panic!() };
     let names: Vec<_> = names.iter().map(|name| std::str::from_utf8(&name.name).unwrap()).collect();
     assert_eq!(names, ["f11", "f12", "f13", "f14", "f15", "f16", "f17", "f18", "f19", "new"]);
     let Ok(Answer::Names { names, .. }) = fs.ask(&ask(0, 0)) else { panic!() };
     assert_eq!(names.len(), 1, "at least one, so that a listing goes on");
-    assert_eq!(fs.ask(&ask(u64::MAX, 100)), Ok(Answer::Names { names: Vec::new(), end: true }));
+    assert_eq!(
+        fs.ask(&ask(u64::MAX, 100)),
+        Ok(Answer::Names { names: Vec::new(), end: true, parent: Ino::ROOT })
+    );
 }
 
 #[test]
