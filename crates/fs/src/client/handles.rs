@@ -16,15 +16,6 @@ pub(crate) struct Handle {
     pub(crate) inode: Arc<Inode>,
     pub(crate) file: Arc<FileData>,
     pub(crate) writes: bool,
-    /// Owners of record locks that were set through it. A close is told of neither by FLUSH nor otherwise where the kernel
-    /// was told to keep quiet, so these go with the handle.
-    pub(crate) lock_owners: Mutex<Vec<u64>>,
-}
-
-impl Handle {
-    pub(crate) fn lock_owners(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.lock_owners.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Names that the MDS told, and the kernel was not told yet.

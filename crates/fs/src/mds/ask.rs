@@ -5,7 +5,7 @@ use super::state::State;
 use crate::core::grants::{self, META, Plan};
 use crate::core::leases::{OpenMode, Ticket, Touch};
 use crate::core::namespace::What;
-use crate::core::{Errno, FileKind, Ino, SessionId};
+use crate::core::{Errno, Ino, SessionId};
 use crate::wire::mds::{Answer, Ask, DataLease, Grant, Leases, Name};
 
 impl Server {
@@ -68,12 +68,7 @@ impl Server {
             if state.sessions.is_recovering() {
                 return Ok(Attempt::Wait(Vec::new()));
             }
-            let answer = state.mdt.ask(&Ask::Getattr { ino })?.answer;
-            match &answer {
-                Answer::Attr(attr) if attr.kind == FileKind::Regular => {}
-                Answer::Attr(attr) if attr.kind == FileKind::Directory => return Err(Errno::EISDIR.into()),
-                _ => return Err(Errno::EINVAL.into()),
-            }
+            let answer = state.mdt.ask(&Ask::Lease { ino, want })?.answer;
             let plan = grants::of_lease(&state.leases, asker.session, ino, want);
             let wanted = Leases { data: want, ..Leases::default() };
             let is_clear = state.clear(asker.session, &plan.touches, self.now());

@@ -41,6 +41,7 @@ use self::journal::Journal;
 use self::table::{Table, View};
 use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
+use crate::core::quota::Owner;
 use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
 use crate::wire::oss::Space;
@@ -155,6 +156,7 @@ impl Mdt {
             latch,
             space_left: 0,
         };
+        mdt.count_accounts()?;
         mdt.replay()?;
         Ok(mdt)
     }
@@ -213,6 +215,11 @@ impl Mdt {
     /// What it holds.
     pub fn usage(&self) -> Result<namespace::Usage, Errno> {
         self.read(namespace::usage)
+    }
+
+    /// How much more space an owner may use, in bytes; `None` without a limit.
+    pub fn room(&self, owner: Owner, now: Time) -> Result<Option<u64>, Errno> {
+        self.read(|rows| namespace::room(rows, owner, now))
     }
 
     /// The space of its disk; objects are inodes here.
@@ -354,6 +361,16 @@ impl Mdt {
         Ok(())
     }
 
+    /// A table of before there were accounts gets them, as they were at its place in the journal.
+    fn count_accounts(&mut self) -> Result<(), OpenError> {
+        let counted = self.read(namespace::recount);
+        let counted = counted.map_err(|errno| OpenError::Rows(errno.to_string()))?;
+        if let Some(accounts) = counted {
+            self.fresh.merge(accounts);
+        }
+        Ok(())
+    }
+
     /// Applies what the journal holds beyond the table.
     fn replay(&mut self) -> Result<(), OpenError> {
         loop {
@@ -392,7 +409,8 @@ fn frees(what: &What) -> bool {
         | Act::Setattr { .. }
         | Act::RemoveXattr { .. }
         | Act::ZeroInline { .. }
-        | Act::Written { .. } => true,
+        | Act::Written { .. }
+        | Act::SetQuota { .. } => true,
         Act::Make { .. }
         | Act::MakeUnnamed { .. }
         | Act::Link { .. }

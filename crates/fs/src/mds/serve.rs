@@ -331,9 +331,14 @@ impl Server {
 
     /// The calendar time.
     pub(super) fn time(&self) -> Time {
-        let micros = self.clock.now().0;
-        Time { secs: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as u32 }
+        calendar(&*self.clock)
     }
+}
+
+/// The calendar time of a clock.
+pub(super) fn calendar(clock: &dyn Clock) -> Time {
+    let micros = clock.now().0;
+    Time { secs: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as u32 }
 }
 
 /// After a panic under the lock nobody knows who holds what: every later request fails, until the process is started anew.

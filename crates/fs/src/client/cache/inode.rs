@@ -4,7 +4,7 @@
 //! for, or is being given back. A lease is given back by [`Inode::give`]: from then on nothing begins under it, and
 //! [`Inode::unused`] waits for what has.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::names::{Known, Names};
@@ -105,6 +105,10 @@ pub(crate) struct State {
     pub(crate) changing: u32,
     /// A program has set a record lock; a close drops it.
     pub(crate) record_locks: bool,
+    /// Owners of record locks, each with the handle through which it has set one last. A program that closes the file takes
+    /// its entry away. What is left when the handle is gone are open file descriptions' own locks, and those of programs
+    /// whose close the kernel was told to keep quiet about.
+    lockers: BTreeMap<u64, u64>,
     /// What mappings have changed while no lease allowed it to be written, in order. **Invariant:** a thread writes them
     /// while there are any.
     mapped: VecDeque<MappedWrite>,
@@ -137,6 +141,23 @@ impl State {
             self.told = Some(self.writers > 0);
         }
         self.is_open_at_mds()
+    }
+
+    /// An owner sets a record lock through a handle.
+    pub(crate) fn locks_through(&mut self, handle: u64, owner: u64) {
+        self.record_locks = true;
+        self.lockers.insert(owner, handle);
+    }
+
+    /// A program has closed the file; whether it may have record locks.
+    pub(crate) fn flushed_by(&mut self, owner: u64) -> bool {
+        self.lockers.remove(&owner);
+        self.record_locks
+    }
+
+    /// A handle is gone: the owners whose record locks go with it.
+    pub(crate) fn lockers_through(&mut self, handle: u64) -> Vec<u64> {
+        self.lockers.extract_if(.., |_, through| *through == handle).map(|(owner, _)| owner).collect()
     }
 
     /// Takes the lease on the data, if nothing is done with it and nothing is kept under it: neither here nor in pages.

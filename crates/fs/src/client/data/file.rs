@@ -13,9 +13,13 @@ use super::write_back::Flight;
 use crate::core::clean::{Clean, Keep};
 use crate::core::dirty::Dirty;
 use crate::core::layout::END;
+use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
+
+/// How far apart the times of two writes are that can be told apart, when each is told: a tick of the kernel's clock.
+const MTIME_GRAIN_NANOS: i128 = 4_000_000;
 
 /// The data of one file on this mount, shared by all its handles.
 pub struct FileData {
@@ -45,6 +49,14 @@ pub(super) struct State {
     pub(super) telling: usize,
     /// Objects were written since the MDS was told how much space they use.
     pub(super) blocks_due: bool,
+    /// They may use less than the MDS was told.
+    pub(super) punched: bool,
+    /// Bytes that were written to objects since the MDS was told how much space they use.
+    pub(super) landed_bytes: u64,
+    /// Space that may have been used and was not told to the MDS, in bytes.
+    pub(super) unaccounted: u64,
+    /// What the mount was told of that, and who was the owner then.
+    owed: (Owner, u64),
     pub(super) dirty: Dirty,
     /// What is being written back. **Invariant:** each has claimed its ranges.
     pub(super) flying: Vec<Arc<Flight>>,
@@ -86,6 +98,7 @@ pub(super) struct Told {
     pub(super) size: u64,
     pub(super) mtime: Time,
     pub(super) blocks: u64,
+    pub(super) owner: Owner,
     pub(super) version: u64,
 }
 
@@ -105,7 +118,13 @@ pub(super) struct Coming {
 
 impl From<&Attr> for Told {
     fn from(attr: &Attr) -> Told {
-        Told { size: attr.size, mtime: attr.mtime, blocks: attr.blocks, version: attr.version }
+        Told {
+            size: attr.size,
+            mtime: attr.mtime,
+            blocks: attr.blocks,
+            owner: attr.into(),
+            version: attr.version,
+        }
     }
 }
 
@@ -121,6 +140,10 @@ impl FileData {
             kill_suid_sgid: false,
             telling: 0,
             blocks_due: false,
+            punched: false,
+            landed_bytes: 0,
+            unaccounted: 0,
+            owed: (attr.into(), 0),
             dirty: Dirty::new(split),
             flying: Vec::new(),
             failed: Dirty::new(split),
@@ -159,8 +182,10 @@ impl FileData {
     /// What the MDS does not know yet; `None` when it knows everything.
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();
-        let mtime = state.untold_mtime();
-        (state.size > state.told.size || mtime.is_some()).then_some(LocalChanges { size: state.size, mtime })
+        let (mtime, blocks) = (state.untold_mtime(), state.blocks());
+        let uses = blocks != state.told.blocks || state.unaccounted > 0;
+        let changed = state.size > state.told.size || mtime.is_some() || uses;
+        changed.then_some(LocalChanges { size: state.size, mtime, blocks })
     }
 
     /// A writer is not root: set-id bits go when the MDS is told next.
@@ -186,7 +211,6 @@ impl FileData {
         if let Some(layout) = layout {
             state.adopt(layout);
         }
-        state.learn_mtime(attr);
         state.learn(attr);
         self.settle(&mut state);
     }
@@ -214,9 +238,18 @@ impl FileData {
         state.learn_mtime(&attr);
         state.cuts_done += 1;
         state.cut(size);
+        let has_cut = size > 0 && size < state.size && state.layout.objects().next().is_some();
         state.size = attr.size;
         state.learn(&attr);
+        if size == 0 {
+            state.unaccounted = 0;
+        }
         self.settle(&mut state);
+        if has_cut {
+            // The MDS knows the most that they may use now.
+            (state.blocks_due, state.punched) = (true, true);
+            self.age(state);
+        }
         Ok(attr)
     }
 
@@ -254,6 +287,7 @@ impl FileData {
         state.dirty = Dirty::new(split);
         state.failed = Dirty::new(split);
         state.clean = Clean::default();
+        state.unaccounted = 0;
         self.settle(&mut state);
         self.changed.notify_all();
     }
@@ -335,6 +369,17 @@ impl FileData {
         self.mount.charge(std::mem::replace(&mut state.charged, charged), charged);
         let clean = state.clean.bytes();
         self.mount.charge_clean(std::mem::replace(&mut state.charged_clean, clean), clean);
+        let owed = (state.told.owner, state.unaccounted);
+        if owed != state.owed {
+            self.mount.debts.change(self.ino, &self.me, std::mem::replace(&mut state.owed, owed), owed);
+        }
+    }
+
+    /// The MDS knows of so much of what was used.
+    pub(super) fn accounted(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.unaccounted = state.unaccounted.saturating_sub(bytes);
+        self.settle(&mut state);
     }
 
     /// There is something to tell: the mount sees to it after a while.
@@ -358,9 +403,9 @@ impl FileData {
             Err(Errno::ESTALE) => {
                 // Where it was discarded already, whoever did that knows why.
                 if !self.is_gone() {
-                    tracing::error!(
+                    tracing::warn!(
                         ino = self.ino.0,
-                        "this mount was evicted: what was not written back is lost"
+                        "the file was removed, or this mount evicted: what was not written back is lost"
                     );
                 }
                 self.discard();
@@ -376,6 +421,7 @@ impl Drop for FileData {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.mount.charge(state.charged, 0);
         self.mount.charge_clean(state.charged_clean, 0);
+        self.mount.debts.change(self.ino, &self.me, state.owed, (state.owed.0, 0));
     }
 }
 
@@ -383,6 +429,14 @@ impl State {
     /// The time of the last write, if the MDS has another one.
     pub(super) fn untold_mtime(&self) -> Option<Time> {
         self.mtime.filter(|mtime| self.retell_mtime || *mtime != self.told.mtime)
+    }
+
+    /// The space that the file uses, with what is held back as if nothing were there yet: at most that of a file without
+    /// holes, unless the MDS knows better.
+    fn blocks(&self) -> u64 {
+        let untold = self.dirty.cost() + self.flying_cost + self.failed.cost() + self.landed_bytes;
+        let full = self.size.div_ceil(BLOCK_BYTES).max(self.told.blocks);
+        (self.told.blocks + untold.div_ceil(BLOCK_BYTES)).min(full)
     }
 
     /// The size as it is to be told later, unless the file is cut before that.
@@ -410,6 +464,11 @@ impl State {
         if attr.version < self.told.version {
             return;
         }
+        let all_told = self.dirty.is_empty() && self.flying.is_empty() && self.untold_mtime().is_none();
+        if all_told {
+            // Whoever changes the time from now on does so after this mount's last write.
+            self.mtime = None;
+        }
         let untold = self.size > self.told.size;
         if attr.size < self.told.size || !untold {
             self.cut(attr.size);
@@ -420,7 +479,7 @@ impl State {
         self.told = attr.into();
     }
 
-    /// Somebody has set the time of the last write: it is not to be told otherwise later.
+    /// This mount has set the time of the last write: it is not to be told otherwise later.
     fn learn_mtime(&mut self, attr: &Attr) {
         if attr.version > self.told.version && attr.mtime != self.told.mtime && self.mtime.is_some() {
             self.mtime = Some(attr.mtime);
@@ -460,11 +519,24 @@ impl State {
         self.retell_mtime = false;
     }
 
+    /// A range was written now, for all mounts to see. Times are told as coarsely as a kernel has them, so that not each of
+    /// many small writes has to be.
+    pub(super) fn touched_for_all(&mut self, end: u64) {
+        let (last, now) = (self.told.mtime, now());
+        self.touched(end);
+        let since_last = nanos(now) - nanos(last);
+        self.mtime = Some(if (0..MTIME_GRAIN_NANOS).contains(&since_last) { last } else { now });
+    }
+
     /// The servers have a range as it is; layers below `dirty` that have it otherwise go.
     pub(super) fn landed(&mut self, extent: Extent) {
         self.failed.remove(extent);
         self.clean.remove(extent);
     }
+}
+
+fn nanos(time: Time) -> i128 {
+    i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos)
 }
 
 /// The time of the system.

@@ -11,6 +11,7 @@ use crate::core::layout::STRIPE_BYTES_MIN;
 
 mod fake;
 mod model;
+mod quota;
 
 use fake::{Cluster, Event, SESSION};
 
@@ -227,7 +228,7 @@ fn what_was_read_ahead_gives_way_to_what_is_written() {
         assert!(seen.iter().all(|byte| *byte == written), "{mode:?}");
     }
     file.read(0, 128 << 10, Mode::Cached).unwrap();
-    file.punch(0, 4 << 20).unwrap();
+    file.punch(0, 4 << 20, Mode::Cached).unwrap();
     assert!(file.read(0, 4 << 20, Mode::Cached).unwrap().iter().all(|byte| *byte == 0));
 }
 
@@ -447,13 +448,82 @@ fn a_time_that_was_set_is_not_overwritten_by_data_that_was_written_before() {
     let cluster = Cluster::new(1);
     let (_mount, file) = file_on(&cluster, patient(), KIB64);
     file.write(0, b"written", Mode::Cached, false).unwrap();
-    let (mut attr, _) = cluster.mds.get(INO);
-    attr.mtime = Time { secs: 1_000_000, nanos: 5 };
-    attr.version += 1;
-    file.set_size(&attr, None); // The answer to a utimes of this mount.
+    let set = Time { secs: 1_000_000, nanos: 5 };
+    file.set_times(|| Ok(cluster.mds.set_mtime(INO, set))).unwrap();
     assert_eq!(file.size(), 7, "what was written and not told stays");
     file.flush().unwrap();
-    assert_eq!(cluster.mds.get(INO).0.mtime, attr.mtime);
+    assert_eq!(cluster.mds.get(INO).0.mtime, set);
+}
+
+#[test]
+fn a_time_that_another_mount_has_set_is_not_told_otherwise_later() {
+    let cluster = Cluster::new(1);
+    let (mount, file) = file_on(&cluster, patient(), KIB64);
+    file.write(0, b"written", Mode::Cached, false).unwrap();
+    file.flush().unwrap();
+    let set = Time { secs: 1_000_000, nanos: 5 };
+    cluster.mds.set_mtime(INO, set);
+    let (attr, layout) = cluster.mds.get(INO);
+    let again = mount.file(INO, &attr, layout, None);
+    assert!(Arc::ptr_eq(&file, &again));
+    assert_eq!(file.attr_changes(), None);
+    file.flush().unwrap();
+    assert_eq!(cluster.mds.get(INO).0.mtime, set);
+}
+
+#[test]
+fn the_mds_knows_the_time_of_a_direct_write() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &pattern(1000, 1), Mode::Direct, false).unwrap();
+    let long_ago = Time { secs: 1_000_000, nanos: 5 };
+    file.set_times(|| Ok(cluster.mds.set_mtime(INO, long_ago))).unwrap();
+    file.write(0, &pattern(1000, 2), Mode::Direct, false).unwrap();
+    assert!(cluster.mds.get(INO).0.mtime > long_ago, "it does not grow, and is told all the same");
+    assert_eq!(file.attr_changes().and_then(|changes| changes.mtime), None);
+}
+
+#[test]
+fn data_that_is_held_back_takes_space() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), KIB64);
+    file.resize(10 * MIB, || Ok(cluster.mds.set_size(INO, 10 * MIB))).unwrap();
+    assert_eq!(file.attr_changes(), None);
+    file.write(5 * MIB, &pattern(100_000, 1), Mode::Cached, false).unwrap();
+    let blocks = file.attr_changes().unwrap().blocks;
+    assert!((196..250).contains(&blocks), "{blocks} blocks of 100,000 bytes");
+    file.flush().unwrap();
+    let told = cluster.mds.get(INO).0.blocks;
+    assert!((196..250).contains(&told), "{told} blocks of 100,000 bytes");
+    assert_eq!(file.attr_changes(), None);
+    file.punch(5 * MIB, 100_000, Mode::Cached).unwrap();
+    assert!(cluster.mds.get(INO).0.blocks < told);
+}
+
+#[test]
+fn a_hole_that_one_mount_makes_where_another_has_written_is_one() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    let mount = cluster.mount(patient());
+    let (attr, layout) = cluster.mds.get(INO);
+    let other = mount.file(INO, &attr, layout, None);
+    file.write(0, &pattern(3000, 1), Mode::Direct, false).unwrap();
+    assert_eq!(other.seek(0, Seek::Data, Mode::Direct), Ok(0));
+    other.punch(0, 3000, Mode::Direct).unwrap();
+    assert_eq!(file.read(0, 3000, Mode::Direct).unwrap(), vec![0; 3000]);
+}
+
+#[test]
+fn zeros_on_the_mdt_are_a_hole() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), KIB64);
+    file.write(10_000, b"data", Mode::Cached, false).unwrap();
+    file.flush().unwrap();
+    file.resize(MIB, || Ok(cluster.mds.set_size(INO, MIB))).unwrap();
+    assert_eq!(file.seek(0, Seek::Hole, Mode::Cached), Ok(0));
+    assert_eq!(file.seek(0, Seek::Data, Mode::Cached), Ok(8192));
+    assert_eq!(file.seek(8192, Seek::Hole, Mode::Cached), Ok(12_288));
+    assert_eq!(file.seek(12_288, Seek::Data, Mode::Cached), Err(Errno::ENXIO));
 }
 
 #[test]
@@ -495,7 +565,7 @@ fn requests_are_atomic_among_each_other() {
                         let value = (n * 3 + writer + 1) as u8;
                         let mode = if n % 5 == writer { Mode::Direct } else { Mode::Cached };
                         match n % 11 {
-                            0 => file.punch(at, len as u64).unwrap(),
+                            0 => file.punch(at, len as u64, mode).unwrap(),
                             1 => file.flush().unwrap(),
                             _ => file.write(at, &vec![value; len], mode, false).unwrap(),
                         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::layout::{COMPONENTS_MAX, Place};
+use crate::core::layout::{COMPONENTS_MAX, Component, Place};
 use crate::core::ranges::Share;
 use crate::core::split::runs;
 use crate::core::{Errno, Extent, Layout};
@@ -31,7 +31,7 @@ impl FileData {
         }
         match mode {
             Mode::Cached if !sync => self.hold_back(offset, data, end),
-            _ => self.write_through(Extent { start: offset, end }, data, sync),
+            _ => self.write_through(Extent { start: offset, end }, data, mode, sync),
         }
     }
 
@@ -44,6 +44,7 @@ impl FileData {
             state.stamp += 1;
             let stamp = state.stamp;
             state.dirty.write(offset, data, stamp);
+            state.owe(Extent { start: offset, end });
             state.touched(end);
         }
         self.settle(&mut state);
@@ -81,7 +82,7 @@ impl FileData {
         }
     }
 
-    fn write_through(&self, extent: Extent, data: &[u8], sync: bool) -> Result<(), Errno> {
+    fn write_through(&self, extent: Extent, data: &[u8], mode: Mode, sync: bool) -> Result<(), Errno> {
         let ticket = self.claim(self.alive()?, extent, Share::Exclusive)?;
         let outcome = self.placed(extent).and_then(|layout| self.put(&layout, extent, data, sync));
         let mut state = self.lock();
@@ -90,15 +91,20 @@ impl FileData {
         if outcome.is_ok() {
             state.dirty.remove(extent);
             state.landed(extent);
-            state.touched(extent.end);
+            state.owe(extent);
+            match mode {
+                Mode::Cached => state.touched(extent.end),
+                Mode::Direct => state.touched_for_all(extent.end),
+            }
         }
         self.settle(&mut state);
         self.notify();
-        let grows = extent.end > state.told.size;
+        // Of who writes together with others the MDS knows everything: it does not ask for the time.
+        let tells = extent.end > state.told.size || mode == Mode::Direct;
         let growth = state.growth(extent.end);
         self.age(state);
         self.heed(outcome)?;
-        if grows { self.tell(growth, None) } else { Ok(()) }
+        if tells { self.tell(growth, None) } else { Ok(()) }
     }
 
     /// Writes a range at the servers; all of it has a place.
@@ -132,6 +138,8 @@ impl FileData {
         let answers = self.mount.osts.ask_all(asks, &self.gone);
         let mut state = self.lock();
         state.blocks_due = true;
+        state.landed_bytes +=
+            asks.iter().flat_map(|ask| &ask.bulk).map(|part| part.len() as u64).sum::<u64>();
         state.stamp += 1;
         let stamp = state.stamp;
         for ask in asks.iter().filter(|_| !durable) {
@@ -147,11 +155,7 @@ impl FileData {
     pub(super) fn placed(&self, extent: Extent) -> Result<Arc<Layout>, Errno> {
         for _ in 0..=COMPONENTS_MAX {
             let layout = Arc::clone(&self.lock().layout);
-            let missing = layout.components.iter().find(|component| {
-                let meets = component.extent.start < extent.end && extent.start < component.extent.end;
-                meets && component.lacks_objects()
-            });
-            let Some(component) = missing else { return Ok(layout) };
+            let Some(component) = lacking(&layout, extent) else { return Ok(layout) };
             let offset = component.extent.start.max(extent.start);
             let layout = self.mount.mds.place(self.ino, offset)?;
             self.lock().adopt(layout);
@@ -159,13 +163,33 @@ impl FileData {
         Err(Errno::EIO)
     }
 
+    /// The layout of a range that others may write to at the same time: as the MDS has it, where a component that was
+    /// without objects may have some now.
+    pub(super) fn layout_now(&self, extent: Extent) -> Result<Arc<Layout>, Errno> {
+        let layout = Arc::clone(&self.lock().layout);
+        if lacking(&layout, extent).is_none() {
+            return Ok(layout);
+        }
+        let layout = self.heed(self.mount.mds.layout(self.ino))?;
+        let mut state = self.lock();
+        state.adopt(layout);
+        Ok(Arc::clone(&state.layout))
+    }
+
     /// Grows the file to `end` by a hole, unless it is longer.
     pub(super) fn grow(&self, end: u64) -> Result<(), Errno> {
         let mut state = self.alive()?;
-        let grows = end > state.size;
         let growth = state.growth(end);
         state.touched(end);
         self.age(state);
-        if grows { self.tell(growth, None) } else { Ok(()) }
+        self.tell(growth, None)
     }
+}
+
+/// The first component without objects that a range meets.
+fn lacking(layout: &Layout, extent: Extent) -> Option<&Component> {
+    layout.components.iter().find(|component| {
+        let meets = component.extent.start < extent.end && extent.start < component.extent.end;
+        meets && component.lacks_objects()
+    })
 }

@@ -37,6 +37,15 @@ pub(super) enum Pick {
     Until(u64),
 }
 
+/// What the objects of a file use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Used {
+    /// In units of 512 bytes.
+    blocks: u64,
+    /// Of `State::landed_bytes`, what is among them.
+    landed_bytes: u64,
+}
+
 impl Flight {
     /// The bytes in a range, in order.
     pub(super) fn segments(&self, extent: Extent) -> impl Iterator<Item = (u64, &[u8])> {
@@ -125,6 +134,11 @@ impl FileData {
     /// The data has been held back for long enough.
     pub(super) fn flush_in_background(&self) {
         self.aged();
+        self.write_back_noting_errors();
+    }
+
+    /// Writes everything back; the next flush tells a failure.
+    pub(super) fn write_back_noting_errors(&self) {
         if let Err(error) = self.write_back() {
             self.lock().error.get_or_insert(error);
         }
@@ -135,6 +149,7 @@ impl FileData {
         let mut state = self.alive()?;
         state.stamp += 1;
         let (mark, growth) = (state.stamp, state.growth(state.size));
+        let unaccounted = state.unaccounted;
         state.forced = mark;
         loop {
             if let Some(flight) = state.depart(Pick::Until(mark)) {
@@ -150,8 +165,10 @@ impl FileData {
             state = self.alive()?;
         }
         drop(state);
-        let blocks = self.blocks()?;
-        self.tell(growth, blocks)
+        let used = self.used()?;
+        self.tell(growth, used)?;
+        self.accounted(unaccounted);
+        Ok(())
     }
 
     /// Writes a chunk back where others are at work: after them.
@@ -214,7 +231,8 @@ impl FileData {
     }
 
     /// Tells the MDS what it does not know: how far the file reaches at least, when it was written, what its objects use.
-    pub(super) fn tell(&self, growth: Growth, blocks: Option<u64>) -> Result<(), Errno> {
+    pub(super) fn tell(&self, growth: Growth, used: Option<Used>) -> Result<(), Errno> {
+        let blocks = used.map(|used| used.blocks);
         let mut state = self.alive()?;
         let size = state.grown(growth);
         let kill_suid_sgid = std::mem::take(&mut state.kill_suid_sgid);
@@ -224,10 +242,13 @@ impl FileData {
         }
         state.retold();
         let outcome = self.telling(state, |mds| mds.written(self.ino, written));
+        let mut state = self.lock();
         if outcome.is_err() {
-            let mut state = self.lock();
             state.kill_suid_sgid |= kill_suid_sgid;
-            state.blocks_due |= blocks.is_some();
+            state.blocks_due |= used.is_some();
+            state.punched |= used.is_some();
+        } else if let Some(used) = used {
+            state.landed_bytes -= used.landed_bytes.min(state.landed_bytes);
         }
         outcome
     }
@@ -251,12 +272,15 @@ impl FileData {
 
     /// What the objects use, in units of 512 bytes, where it may have changed. The objects of a file that is dense cannot
     /// use more as long as it does not grow.
-    fn blocks(&self) -> Result<Option<u64>, Errno> {
+    pub(super) fn used(&self) -> Result<Option<Used>, Errno> {
         let mut state = self.alive()?;
         let dense = state.size <= state.told.size && state.told.blocks >= state.size.div_ceil(512);
-        if !std::mem::take(&mut state.blocks_due) || dense {
+        let less = std::mem::take(&mut state.punched);
+        if !std::mem::take(&mut state.blocks_due) || (dense && !less) {
+            state.landed_bytes = 0;
             return Ok(None);
         }
+        let landed_bytes = state.landed_bytes;
         let layout = Arc::clone(&state.layout);
         drop(state);
         let asks = by_ost(layout.objects(), |objects| Op::Stat { objects });
@@ -266,9 +290,11 @@ impl FileData {
         });
         let blocks = self.heed(blocks.sum());
         if blocks.is_err() {
-            self.lock().blocks_due = true;
+            let mut state = self.lock();
+            state.blocks_due = true;
+            state.punched |= less;
         }
-        blocks.map(Some)
+        Ok(Some(Used { blocks: blocks?, landed_bytes }))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Attributes and space.
 
+use std::time::Duration;
+
 use super::{Caller, Client, Outcome, Ready};
-use crate::client::cache::Inode;
 use crate::client::fuse::{Reply, Setattr, Statfs};
 use crate::client::meta::{Changes, KEEP, unexpected};
 use crate::client::session::Answered;
@@ -20,7 +21,18 @@ impl Client {
         }
         let before = self.meta.changes_of(ino);
         let Answered { outcome, grants, stamp, .. } = self.ask(caller, Ask::Getattr { ino })?;
+        if outcome == Err(Errno::ESTALE)
+            && let Some(attr) = self.last_attr(ino)
+        {
+            return Ok(Reply::Attr { attr: Attr { nlink: 0, ..attr }, keep: Duration::ZERO }.into());
+        }
         self.attr_reply(grants, stamp, outcome, before)
+    }
+
+    /// Of what another mount has removed while a program here holds on to it, other than by an open file, which the MDS
+    /// would have kept: a directory that is open, or that a program is in.
+    fn last_attr(&self, ino: Ino) -> Option<Attr> {
+        self.meta.inodes.find(ino)?.state().last_attr().cloned()
     }
 
     fn attr_reply(
@@ -47,6 +59,7 @@ impl Client {
             uid: set.uid,
             gid: set.gid,
             project: None,
+            project_inherit: None,
             size: set.size,
             atime: set.atime,
             mtime: set.mtime,
@@ -56,35 +69,34 @@ impl Client {
         let before = self.meta.changes_of(ino);
         match (set.size, file) {
             (Some(size), Some(file)) => {
-                let mut granted = None;
-                file.resize(size, || {
-                    let answered = self.change(caller, Act::Setattr { ino, set: change })?;
-                    let attr = expect_attr(answered.outcome)?;
-                    granted = Some((answered.grants, answered.stamp, attr.clone()));
-                    Ok((attr, None))
-                })?;
-                let (grants, stamp, attr) = granted.ok_or(Errno::EIO)?;
-                self.attr_reply(grants, stamp, Ok(Answer::Attr(attr)), before)
+                self.setattr_with(caller, ino, change, before, |ask| file.resize(size, || Ok((ask()?, None))))
             }
-            (None, Some(file)) if set.mtime.is_some() && file.attr_changes().is_some() => {
-                // What is written back later would bring its own time.
-                file.flush()?;
-                self.plain_setattr(caller, &inode, change, before)
+            (None, Some(file)) if set.mtime.is_some() => {
+                self.setattr_with(caller, ino, change, before, |ask| file.set_times(ask))
             }
-            _ => self.plain_setattr(caller, &inode, change, before),
+            _ => self.setattr_with(caller, ino, change, before, |ask| ask()),
         }
     }
 
-    fn plain_setattr(
+    /// Asks for a change of attributes in the course of `with`, which may have to see to the data before and after.
+    fn setattr_with(
         &self,
         caller: &Caller<'_>,
-        inode: &Inode,
+        ino: Ino,
         set: SetAttr,
         before: Changes,
+        with: impl FnOnce(&mut dyn FnMut() -> Result<Attr, Errno>) -> Result<Attr, Errno>,
     ) -> Outcome<'_> {
-        let Answered { outcome, grants, stamp, .. } =
-            self.change(caller, Act::Setattr { ino: inode.ino, set })?;
-        self.attr_reply(grants, stamp, outcome, before)
+        let mut answer = None;
+        let attr = with(&mut || {
+            let Answered { outcome, grants, stamp, .. } =
+                self.change(caller, Act::Setattr { ino, set: set.clone() })?;
+            let attr = expect_attr(outcome)?;
+            answer = Some((grants, stamp));
+            Ok(attr)
+        })?;
+        let (grants, stamp) = answer.ok_or(Errno::EIO)?;
+        self.attr_reply(grants, stamp, Ok(Answer::Attr(attr)), before)
     }
 
     pub(super) fn statfs(&self, caller: &Caller<'_>) -> Outcome<'_> {

@@ -66,12 +66,14 @@ impl Client {
         let answered = self.ask(caller, ask)?;
         let stamp = answered.stamp;
         let kept = self.meta.absorb(answered.grants, stamp);
-        let Answer::Names { names, end } = answered.outcome.map_err(|errno| {
-            *listed = Listed::default();
-            errno
-        })?
-        else {
-            return Err(Errno::EPROTO);
+        let (names, end) = match answered.outcome {
+            Ok(Answer::Names { names, end }) => (names, end),
+            // It was removed, by another mount, while it was open: there is nothing in it.
+            Err(Errno::ESTALE) => (Vec::new(), true),
+            outcome => {
+                *listed = Listed::default();
+                return Err(outcome.err().unwrap_or(Errno::EPROTO));
+            }
         };
         let granted: HashSet<Ino> =
             kept.grants().iter().filter(|grant| grant.leases.meta).map(|grant| grant.ino).collect();

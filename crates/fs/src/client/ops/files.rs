@@ -1,6 +1,6 @@
 //! Opening, making and closing files.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -75,7 +75,7 @@ impl<'c> Opening<'c> {
     fn handle(mut self, file: Arc<FileData>) -> u64 {
         self.done = true;
         let (inode, writes) = (Arc::clone(&self.inode), self.writes);
-        self.client.handles.add(Handle { inode, file, writes, lock_owners: Mutex::default() })
+        self.client.handles.add(Handle { inode, file, writes })
     }
 }
 
@@ -241,12 +241,13 @@ impl Client {
         Ok((Made { attr, file, opening, grants }, made))
     }
 
-    pub(super) fn release(&self, handle: u64, flock_owner: Option<u64>) -> Outcome<'_> {
-        let Some(handle) = self.handles.remove(handle) else { return Err(Errno::EBADF) };
+    pub(super) fn release(&self, number: u64, flock_owner: Option<u64>) -> Outcome<'_> {
+        let Some(handle) = self.handles.remove(number) else { return Err(Errno::EBADF) };
         if let Some(owner) = flock_owner {
             self.drop_locks(handle.inode.ino, true, owner);
         }
-        for owner in std::mem::take(&mut *handle.lock_owners()) {
+        let owners = handle.inode.state().lockers_through(number);
+        for owner in owners {
             self.drop_locks(handle.inode.ino, false, owner);
         }
         self.count_close(&handle.inode, handle.writes);
@@ -269,7 +270,7 @@ impl Client {
 
     /// A program has closed a descriptor. What it wrote stays here under the lease; only its record locks go.
     pub(super) fn flush(&self, caller: &Caller<'_>, ino: Ino, owner: u64) -> Outcome<'_> {
-        let locked = self.meta.inodes.find(ino).is_some_and(|inode| inode.state().record_locks);
+        let locked = self.meta.inodes.find(ino).is_some_and(|inode| inode.state().flushed_by(owner));
         if locked {
             self.drop_record_locks(caller, ino, owner)?;
         }

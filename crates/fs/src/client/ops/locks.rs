@@ -92,19 +92,16 @@ impl Client {
     pub(super) fn setlk(
         &self,
         caller: &Caller<'_>,
-        handle: u64,
+        number: u64,
         lock: RecordLock,
         flock: bool,
         wait: bool,
     ) -> Outcome<'_> {
-        let handle = self.handles.get(handle)?;
+        let handle = self.handles.get(number)?;
         let ino = handle.inode.ino;
         let wait = wait && lock.kind != LockKind::None;
         if !flock {
-            handle.inode.state().record_locks = true;
-            if !handle.writes && !handle.lock_owners().contains(&lock.owner) {
-                handle.lock_owners().push(lock.owner);
-            }
+            handle.inode.state().locks_through(number, lock.owner);
         }
         let answered = self.meta.session.lock(Lock::Set { ino, flock, lock, wait }, caller.waiter)?;
         answered.outcome?;

@@ -59,7 +59,10 @@ impl Client {
         }
         let answered = self.ask(caller, Ask::ListXattr { ino })?;
         drop(self.meta.absorb(answered.grants, answered.stamp));
-        sized(answered.outcome?, size)
+        match answered.outcome? {
+            Answer::Bytes(names) => sized(Answer::Bytes(shown_to(caller.uid, names)), size),
+            other => Err(unexpected(&other)),
+        }
     }
 
     fn setxattr(
@@ -103,6 +106,20 @@ impl Client {
         drop(self.meta.absorb(answered.grants, answered.stamp));
         answered.outcome.map(drop)
     }
+}
+
+/// The names of attributes, each with a NUL behind it, that a user may know of: `trusted.` ones are root's (xattr(7)).
+fn shown_to(uid: u32, names: Vec<u8>) -> Vec<u8> {
+    const ROOT: u32 = 0;
+    if uid == ROOT {
+        return names;
+    }
+    names
+        .split_inclusive(|byte| *byte == 0)
+        .filter(|name| !name.starts_with(b"trusted."))
+        .flatten()
+        .copied()
+        .collect()
 }
 
 /// Whether an attribute is answered by the mount itself.

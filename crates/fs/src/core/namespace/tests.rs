@@ -4,6 +4,7 @@ mod format;
 mod invariants;
 mod model;
 mod posix;
+mod quota;
 mod storage;
 
 use std::collections::BTreeMap;
