@@ -2,7 +2,8 @@
 //!
 //! A job's id is in the environment of its processes; where there is none, the process's name and user stand for it, as
 //! Lustre has it (`procname.uid`). Reading that takes some 20 microseconds and would be done for each request, so what was
-//! found is kept for each process, in one of a fixed number of slots.
+//! found is kept for each process, in one of a fixed number of slots. A process is looked at again soon when it is new, for it
+//! may be about to become another program (execve(2)) with another environment, and rarely when it has stayed what it was.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,10 +23,10 @@ const VARIABLES: [&str; 3] = ["FLUX_JOB_ID", "KILN_JOB_ID", "SLURM_JOB_ID"];
 const ENVIRON_BYTES_MAX: u64 = 256 << 10;
 /// Processes that are remembered; the number of one is its slot.
 const SLOTS: usize = 1024;
-/// After so long it is looked whether the process is still the same.
-const TRUSTED: Duration = Duration::from_secs(5);
-/// A process that did nothing for so long is forgotten.
-const IDLE: Duration = Duration::from_secs(30);
+/// What was found of a process that was not seen before is relied on for so long,
+const TRUSTED_MIN: Duration = Duration::from_millis(5);
+/// then twice as long each time that nothing has changed, but no longer than this: its number may become another's.
+const TRUSTED_MAX: Duration = Duration::from_secs(5);
 
 /// What a job did since that was last taken. Counted without a lock.
 #[derive(Debug)]
@@ -96,10 +97,16 @@ impl Job {
 /// What was found of a process.
 struct Known {
     pid: u32,
-    /// When the process began, in the kernel's ticks: its number may become another's.
-    began: u64,
-    checked: Instant,
     job: Arc<Job>,
+    found: Instant,
+    /// How long it is relied on since then.
+    trusted: Duration,
+}
+
+impl Known {
+    fn is_trusted(&self, now: Instant) -> bool {
+        now.duration_since(self.found) < self.trusted
+    }
 }
 
 /// The jobs of a mount.
@@ -123,16 +130,26 @@ impl Jobs {
         }
         let now = Instant::now();
         let mut slot = lock(&self.slots[pid as usize % SLOTS]);
-        if let Some(known) = slot.as_mut().filter(|known| known.pid == pid) {
-            if now.duration_since(known.checked) < TRUSTED || began(pid) == Some(known.began) {
-                known.checked = now;
-                return Some(Arc::clone(&known.job));
-            }
-        }
-        let began = began(pid)?;
-        let job = self.named(id_of(pid, uid)?);
-        *slot = Some(Known { pid, began, checked: now, job: Arc::clone(&job) });
+        let before = slot.take().filter(|known| known.pid == pid);
+        let known = match before {
+            Some(known) if known.is_trusted(now) => known,
+            before => self.look_again(before, pid, uid, now)?,
+        };
+        let job = Arc::clone(&known.job);
+        *slot = Some(known);
         Some(job)
+    }
+
+    /// What a process is now. One that has just ended is what it was.
+    fn look_again(&self, before: Option<Known>, pid: u32, uid: u32, now: Instant) -> Option<Known> {
+        let Some(id) = id_of(pid, uid) else { return before };
+        match before {
+            Some(known) if known.job.id == id => {
+                let trusted = (known.trusted * 2).min(TRUSTED_MAX);
+                Some(Known { found: now, trusted, ..known })
+            }
+            _ => Some(Known { pid, job: self.named(id), found: now, trusted: TRUSTED_MIN }),
+        }
     }
 
     fn named(&self, id: String) -> Arc<Job> {
@@ -150,7 +167,7 @@ impl Jobs {
         let now = Instant::now();
         for slot in &self.slots {
             let mut slot = lock(slot);
-            if slot.as_ref().is_some_and(|known| now.duration_since(known.checked) > IDLE) {
+            if slot.as_ref().is_some_and(|known| now.duration_since(known.found) > TRUSTED_MAX) {
                 *slot = None;
             }
         }
@@ -209,14 +226,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When a process began (proc_pid_stat(5), field 22).
-fn began(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may have blanks and parentheses in it; the state behind it is field 3.
-    let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
-}
-
 fn id_of(pid: u32, uid: u32) -> Option<String> {
     let mut environ = Vec::new();
     // That of another user's process may not be readable.
@@ -273,8 +282,30 @@ mod tests {
         let pid = std::process::id();
         let first = jobs.of(pid, 0).unwrap();
         assert!(Arc::ptr_eq(&first, &jobs.of(pid, 0).unwrap()));
+        assert_eq!(lock(&jobs.jobs).len(), 1);
         assert!(jobs.of(0, 0).is_none(), "the kernel is in no job");
         assert!(jobs.of(u32::MAX, 0).is_none(), "there is no such process");
+    }
+
+    #[test]
+    fn a_process_that_stays_what_it_was_is_looked_at_less_and_less() {
+        let jobs = Jobs::new();
+        let (pid, now) = (std::process::id(), Instant::now());
+        let mut known = jobs.look_again(None, pid, 0, now).unwrap();
+        assert_eq!(known.trusted, TRUSTED_MIN);
+        assert!(known.is_trusted(now) && !known.is_trusted(now + TRUSTED_MIN));
+        known = jobs.look_again(Some(known), pid, 0, now).unwrap();
+        assert_eq!(known.trusted, TRUSTED_MIN * 2);
+        known.trusted = TRUSTED_MAX;
+        known = jobs.look_again(Some(known), pid, 0, now).unwrap();
+        assert_eq!(known.trusted, TRUSTED_MAX);
+        // It has become another program.
+        known.job = jobs.named("another".to_owned());
+        known = jobs.look_again(Some(known), pid, 0, now).unwrap();
+        assert_eq!((known.trusted, known.job.id() == "another"), (TRUSTED_MIN, false));
+        // It has ended.
+        known = jobs.look_again(Some(known), u32::MAX, 0, now).unwrap();
+        assert_eq!(known.pid, pid);
     }
 
     #[test]

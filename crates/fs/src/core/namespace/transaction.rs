@@ -110,7 +110,7 @@ impl<'a> Transaction<'a> {
         if !self.changes.is_empty() {
             replies::remember(self, &row, session, change, &answer)?;
             if let Some(pen) = pen {
-                log::changed(self, pen, (session, row.host()), change, &answer)?;
+                log::changed(self, pen, (session, row.host()), change, &answer);
             }
         }
         Ok(Done { answer, repeated: false })
