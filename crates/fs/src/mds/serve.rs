@@ -110,6 +110,7 @@ impl Server {
             Op::Ping => self.ping(asker.session).map(without_bulk),
             Op::Ask(ask) => self.ask(asker, &ask),
             Op::Change(change) => self.change(asker, change, bulk).map(without_bulk),
+            Op::DurableChange(change) => self.change_durably(asker, change, bulk).map(without_bulk),
             Op::Lock(lock) => self.lock_file(asker, &lock).map(without_bulk),
             // It was served before.
             Op::Callbacks => Err(Stop::Refused(Errno::EPROTO)),

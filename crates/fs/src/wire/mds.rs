@@ -47,6 +47,9 @@ pub enum Op {
     Change(Change),
     /// File and record locks.
     Lock(Lock),
+    /// A change that is answered when it, and all that this session changed before, outlives a loss of power: [`Ask::Sync`]
+    /// in the same call.
+    DurableChange(Change),
 }
 
 /// The start of a session, or of going on with it.

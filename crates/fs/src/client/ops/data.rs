@@ -147,11 +147,11 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn fsync(&self, caller: &Caller<'_>, handle: u64) -> Outcome<'_> {
+    pub(super) fn fsync(&self, handle: u64) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         handle.inode.mapped_written();
         handle.file.sync()?;
-        self.sync_mds(caller)
+        Ok(Reply::Done.into())
     }
 
     pub(super) fn fallocate(
