@@ -5,9 +5,10 @@
 //! [`Inode::unused`] waits for what has.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::names::{Known, Names};
+use crate::client::bell::Bell;
 use crate::client::data::{FileData, Mode};
 use crate::core::{Attr, Ino};
 use crate::wire::mds::{DataLease, Leases};
@@ -276,12 +277,12 @@ pub(crate) struct Inode {
     pub(crate) ino: Ino,
     state: Mutex<State>,
     /// Signalled when `giving`, `asking`, `closing`, `reading` or `writing` changes.
-    changed: Condvar,
+    changed: Bell,
 }
 
 impl Inode {
     pub(super) fn new(ino: Ino) -> Inode {
-        Inode { ino, state: Mutex::default(), changed: Condvar::new() }
+        Inode { ino, state: Mutex::default(), changed: Bell::default() }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -289,7 +290,7 @@ impl Inode {
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed.wait(state)
     }
 
     /// Who waits for a lease looks again.

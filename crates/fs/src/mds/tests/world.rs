@@ -108,7 +108,7 @@ impl World {
     pub(super) fn is_synced(&self) -> bool {
         let syncing = self.running.as_ref().unwrap().mds.server.lock().mdt.sync();
         let (done, seen) = std::sync::mpsc::channel();
-        syncing.then(move |outcome| drop(done.send(outcome)));
+        syncing.then(move |outcome| done.send(outcome).expect("it is asked below"));
         // What is durable already is told at once.
         seen.try_recv() == Ok(Ok(()))
     }
