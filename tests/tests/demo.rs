@@ -1,5 +1,6 @@
 //! `kiln demo`: the whole chain in one command.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ fn two_hundred_tasks_complete_once() {
     assert_eq!(summary["completed"], 200, "{summary}");
     assert_eq!(summary["lost"], 0, "{summary}");
     assert_eq!(summary["duplicated"], 0, "{summary}");
+    if kiln_tests::filesystem::can_mount() {
+        assert_eq!(summary["filesystem"]["written"], 200, "{summary}");
+        assert_eq!(summary["filesystem"]["read"], 200, "{summary}");
+    } else {
+        assert!(summary["filesystem"]["skipped"].is_string(), "{summary}");
+    }
     assert!(summary["latency_ms_p50"].as_f64() <= summary["latency_ms_p99"].as_f64(), "{summary}");
     println!("{summary}");
 }
@@ -46,6 +53,19 @@ fn the_table_and_the_counts_are_shown() {
     for expected in ["silicon2", "silicon3", "silicon4", "200 issued"] {
         output.says(expected);
     }
+    if kiln_tests::filesystem::can_mount() {
+        output.says("200 written, 200 read back from another mount");
+        output.says(r#""client":"#);
+    }
+    let left = mounts_below(dir.path());
+    assert!(left.is_empty(), "still mounted: {left:?}");
+}
+
+/// What is mounted below a directory.
+fn mounts_below(dir: &Path) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("the kernel's table of mounts");
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    places.filter(|place| Path::new(place).starts_with(dir)).map(str::to_owned).collect()
 }
 
 #[test]
@@ -65,6 +85,9 @@ fn ctrl_c_leaves_nothing_behind() {
         let all = descendants(demo);
         (all.len() >= 4).then_some(all)
     }));
+    if kiln_tests::filesystem::can_mount() {
+        wait_until("the filesystem is mounted", || (!mounts_below(dir.path()).is_empty()).then_some(()));
+    }
     kill(demo, Signal::SIGINT).expect("a signal to a child");
     wait_for(&mut child);
     wait_until("all of its processes are gone", || processes.0.iter().all(|pid| is_gone(*pid)).then_some(()));

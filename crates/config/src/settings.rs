@@ -224,6 +224,8 @@ sections! {
         session_timeout: Duration = Duration::from_secs(30), from Duration::from_secs(2) => Duration::from_mins(10);
         /// The most that one mount holds back of what programs wrote, before they wait.
         client_dirty_size: ByteSize = bytes(256 * MIB), from bytes(8 * MIB) => bytes(16 * GIB);
+        /// What changes in a filesystem is written to the topic kiln.fs.NAME.changelog of the event log.
+        changelog: bool = true;
         /// Client connections at one time on each node; further ones wait.
         connections_max: u32 = 4096, from 16 => 100_000;
     }

@@ -1,6 +1,7 @@
 //! How many creates, lookups, listings and unlinks an MDT does in a second, in one directory that grows.
 //!
-//! `cargo run --release -p kiln-fs --example mdt_rate -- DIR [ENTRIES..]` (1,000, 100,000 and 1,000,000 if none are said).
+//! `cargo run --release -p kiln-fs --example mdt_rate -- DIR [--changelog] [ENTRIES..]` (1,000, 100,000 and 1,000,000 if none
+//! are said). With `--changelog` changes are recorded, and the records taken away in batches.
 //! Calls go to the MDT directly, one at a time: no sockets, no leases. Checkpoints run on a thread of their own, as in the
 //! server. Times are of the clock; CPU is that of all threads.
 
@@ -22,17 +23,22 @@ use nix::sys::time::TimeValLike;
 const SESSION: SessionId = SessionId(7);
 /// Lookups and unlinks that are measured at each size.
 const SAMPLES: u64 = 50_000;
+/// Records that are taken away at once.
+const BATCH_RECORDS: u64 = 1000;
 const CHECKPOINT_POLL: Duration = Duration::from_millis(20);
 
 struct Bench {
     mdt: Arc<Mutex<Mdt>>,
     xid: u64,
+    /// Changes are recorded.
+    records: bool,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let dir = args.next().ok_or("say a directory to work in")?;
-    let mut sizes: Vec<u64> = args.map(|size| size.parse()).collect::<Result<_, _>>()?;
+    let (flags, sizes): (Vec<String>, Vec<String>) = args.partition(|arg| arg == "--changelog");
+    let mut sizes: Vec<u64> = sizes.iter().map(|size| size.parse()).collect::<Result<_, _>>()?;
     if sizes.is_empty() {
         sizes = vec![1_000, 100_000, 1_000_000];
     }
@@ -45,8 +51,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mdt = Arc::new(Mutex::new(Mdt::open(&volume, Path::new("mdt"), &format, Settings::default())?));
     let checkpointer = Arc::clone(&mdt);
     thread::spawn(move || checkpoints(&checkpointer));
-    let mut bench = Bench { mdt, xid: 0 };
+    let mut bench = Bench { mdt, xid: 0, records: !flags.is_empty() };
     bench.command(What::Begin { session: SESSION, host: "here".into() });
+    bench.command(What::Record { on: bench.records });
     let parent = bench.make(Ino::ROOT, b"d", Make::Directory).ino;
     let mut count = 0;
     for size in sizes {
@@ -122,13 +129,24 @@ impl Bench {
 
     fn act(&mut self, act: Act) -> Answer {
         self.xid += 1;
+        if self.records && self.xid.is_multiple_of(BATCH_RECORDS) {
+            self.take_records();
+        }
         let change = Change {
             xid: Xid(self.xid),
             done_below: Xid(self.xid),
-            cred: Cred { uid: 1000, gid: 1000 },
+            cred: Cred { uid: 1000, gid: 1000, job: String::new() },
             act,
         };
         self.command(What::Change { session: SESSION, change, osts: Vec::new(), victim_open: false })
+    }
+
+    /// As the server does, but for sending them anywhere.
+    fn take_records(&mut self) {
+        let taken = self.mdt.lock().expect("nobody panics").records(BATCH_RECORDS as usize);
+        if let Some(last) = taken.expect("they are there").last() {
+            self.command(What::Recorded { below: last.index + 1 });
+        }
     }
 
     fn command(&mut self, what: What) -> Answer {

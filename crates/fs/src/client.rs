@@ -48,6 +48,7 @@ pub mod data;
 mod fuse;
 mod handles;
 mod house;
+mod jobs;
 mod meta;
 pub mod mount;
 mod notices;
@@ -61,6 +62,7 @@ use data::{DataPath, Osts};
 use fuse::Kernel;
 use handles::Handles;
 use house::House;
+use jobs::Jobs;
 use meta::Meta;
 use notices::Notices;
 use ops::HeldLocks;
@@ -76,6 +78,7 @@ pub(crate) struct Client {
     handles: Handles,
     locks: HeldLocks,
     house: House,
+    jobs: Jobs,
     notices: Notices,
     names: NamesGiver,
     read_only: bool,

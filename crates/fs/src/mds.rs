@@ -4,6 +4,7 @@
 //! a connection's thread   reads a request, waits for its turn, answers        serve.rs, ask.rs, change.rs, lock.rs
 //! a session's stream      sends callbacks                                     sessions.rs
 //! the keeper              evicts who is silent, ends the recovery             keeper.rs
+//! the changelog's         takes records of changes to their readers           changelog.rs
 //! the checkpointer        writes the MDT's rows to its table                  keeper.rs
 //! a thread for each OST   destroys and cuts objects, looks at the space       osts.rs
 //! ```
@@ -15,7 +16,7 @@
 //!
 //! docs/formats/fs-wire.md describes sessions, leases and recovery as a client sees them.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -25,7 +26,8 @@ use kiln_net::blocking::{Call, Replies, Service};
 use kiln_net::{Fault, Status};
 use kiln_world::Clock;
 
-use crate::core::changelog::Record;
+use crate::core::changelog::Entry;
+use crate::core::jobs::JobStats;
 use crate::core::leases::LeaseTable;
 use crate::core::{Errno, SessionId};
 use crate::wire;
@@ -35,6 +37,7 @@ use crate::wire::oss::Space;
 
 mod ask;
 mod change;
+mod changelog;
 mod hello;
 mod keeper;
 mod lock;
@@ -76,13 +79,14 @@ impl Default for Settings {
     }
 }
 
-/// Takes note of what changed.
+/// Where the records of what changed go, for whoever reads them.
 ///
-/// Called once for each change, in their order, when it was applied and before it is answered; also under the MDS's lock,
-/// so it must neither wait nor call the MDS. What was noted may be lost when the process ends at once.
+/// The MDT keeps a record from the change on until it was written here, so none is missing, whatever ends at once. One that
+/// was written is written again when the MDT did not hear of it; its index tells. Called from a thread of its own.
 pub trait Changelog: Send + Sync + 'static {
-    /// Something changed.
-    fn note(&self, record: Record);
+    /// Writes the records of an MDT, which follow the last that were written, in their order. When this returns, no crash
+    /// undoes that. It may block, for a bounded time; if it fails it is tried again.
+    fn write(&self, fs: &str, entries: Vec<Entry>) -> Result<(), String>;
 }
 
 /// What an MDS stands on.
@@ -93,7 +97,7 @@ pub struct Parts {
     pub osts: Vec<Ost>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Who takes note of changes, if anybody does.
+    /// Where records of changes go; they are kept only if they go somewhere.
     pub changelog: Option<Box<dyn Changelog>>,
 }
 
@@ -120,7 +124,7 @@ impl Mds {
         let recovery_ends = now + settings.recovery_limit;
         let orphans_stay = if known { recovery_ends + settings.recovery_limit } else { now };
         let label = mdt.label().clone();
-        let state = State::new(mdt, leases, recovery_ends, orphans_stay)?;
+        let state = State::new(mdt, leases, Arc::clone(&clock), recovery_ends, orphans_stay)?;
         let (checkpoints, to_run) = sync_channel(1);
         let server = Arc::new(Server {
             fs: label.fs.clone(),
@@ -133,19 +137,31 @@ impl Mds {
             stopping: AtomicBool::new(false),
             stop: (Mutex::new(false), Condvar::new()),
             osts: Osts::new(label.fs),
-            changelog,
+            jobs: Mutex::default(),
+            requests: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+            records_changes: changelog.is_some(),
             checkpoints,
         });
         // Before the keeper can evict anybody: the OSTs must be known that are told so.
         let mds = Mds { server: Arc::clone(&server), threads: Mutex::default() };
         mds.set_osts(&osts);
+        server.set_recording();
+        let shipper = Arc::clone(&server);
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         let threads = [
             spawn("mds-keeper").spawn(move || server.keep()),
             spawn("mds-checkpoint").spawn(move || keeper::run_checkpoints(&to_run)),
         ];
         let threads = threads.map(|thread| thread.expect("a server that starts gets its threads"));
-        mds.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(threads);
+        let shipping = changelog.map(|changelog| {
+            let ship = move || shipper.ship_changes(&*changelog);
+            spawn("mds-changelog").spawn(ship).expect("a server that starts gets its threads")
+        });
+        let mut all = mds.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        all.extend(threads);
+        all.extend(shipping);
+        drop(all);
         Ok(mds)
     }
 
@@ -163,6 +179,22 @@ impl Mds {
     /// Sessions that are here, with their hosts.
     pub fn sessions(&self) -> Vec<(SessionId, String)> {
         self.server.lock().sessions.list()
+    }
+
+    /// What jobs did, as far as mounts have told; those that did most first.
+    pub fn jobs(&self) -> Vec<JobStats> {
+        let now = self.server.time();
+        self.server.jobs.lock().unwrap_or_else(PoisonError::into_inner).list(now)
+    }
+
+    /// Requests that came since its start.
+    pub fn requests(&self) -> u64 {
+        self.server.requests.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that were evicted since its start.
+    pub fn evictions(&self) -> u64 {
+        self.server.evictions.load(Ordering::Relaxed)
     }
 
     /// Space and inodes of its MDT.

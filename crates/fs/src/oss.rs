@@ -25,6 +25,7 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kiln_net::Fault;
@@ -43,6 +44,8 @@ use crate::wire::oss::Request;
 #[derive(Debug)]
 struct Place {
     label: Label,
+    /// Requests that came.
+    requests: AtomicU64,
     /// Requests hold it for reading; `None` once the target was taken away.
     ost: RwLock<Option<Ost>>,
 }
@@ -63,7 +66,7 @@ impl Oss {
     pub fn add(&self, ost: Ost) {
         let label = ost.label().clone();
         self.remove(&label.fs, label.index);
-        let place = Arc::new(Place { label, ost: RwLock::new(Some(ost)) });
+        let place = Arc::new(Place { label, requests: AtomicU64::new(0), ost: RwLock::new(Some(ost)) });
         self.places.write().unwrap_or_else(PoisonError::into_inner).push(place);
     }
 
@@ -91,8 +94,14 @@ impl Oss {
     /// As [`Oss::handle`], to be sent when no lock is held any more: a client that does not take its answer holds up nobody.
     pub fn answer(&self, request: &Request, bulk: &[u8]) -> Answer {
         let Some(place) = self.find(&request.fs, request.ost) else { return Answer::refused(Errno::ENODEV) };
+        place.requests.fetch_add(1, Ordering::Relaxed);
         let ost = place.ost.read().unwrap_or_else(PoisonError::into_inner);
         ost.as_ref().map_or_else(|| Answer::refused(Errno::ENODEV), |ost| ost.answer(request, bulk))
+    }
+
+    /// Requests that came for a target since it is served here.
+    pub fn requests(&self, fs: &str, index: OstIndex) -> u64 {
+        self.find(fs, index).map_or(0, |place| place.requests.load(Ordering::Relaxed))
     }
 
     fn find(&self, fs: &str, index: OstIndex) -> Option<Arc<Place>> {

@@ -12,11 +12,13 @@ pub mod node;
 pub mod oss;
 
 /// Version of the messages; a peer with another one is refused when it says hello.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The most file data in one message, in bytes.
 pub const DATA_BYTES_MAX: u32 = 4 << 20;
 /// The longest name of a directory entry, in bytes (NAME_MAX).
 pub const NAME_BYTES_MAX: usize = 255;
+/// The longest id of a job, in bytes.
+pub const JOB_BYTES_MAX: usize = 63;
 /// The longest target of a symbolic link, in bytes (PATH_MAX less its NUL).
 pub const SYMLINK_BYTES_MAX: usize = 4095;
 /// The longest extended attribute's value and list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).
@@ -58,8 +60,9 @@ mod tests {
             grants: vec![Grant { ino: Ino(300), leases }],
             seq: 128,
             dirs: vec![],
+            room: None,
         };
-        assert_eq!(bytes(&reply), [1, 4, 1, 0xac, 2, 1, 0, 3, 0x80, 1, 0]);
+        assert_eq!(bytes(&reply), [1, 4, 1, 0xac, 2, 1, 0, 3, 0x80, 1, 0, 0]);
         let callback = Callback { seq: 5, ino: Ino::ROOT, take: Take::Name(b"n".to_vec()) };
         assert_eq!(bytes(&callback), [5, 1, 1, 1, b'n']);
     }

@@ -17,7 +17,7 @@ use crate::wire::mds::{Acked, Callback, DataLease, Held, HeldLock, Op, Take};
 /// How often it is looked whether a change of names keeps the kernel from forgetting one.
 const LOOK: Duration = Duration::from_millis(1);
 /// How long the kernel has to forget one name before it is told to forget all.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(20);
 
 impl super::session::Holder for Client {
     fn held(&self) -> (Vec<Held>, Vec<HeldLock>) {
@@ -187,28 +187,23 @@ pub(crate) fn give_names(client: &Weak<Client>, queue: &Receiver<Callback>) {
 
 /// Makes the kernel forget one name of a directory, or all.
 ///
-/// To forget one it locks the directory, and the lock may be held by a change of this mount that waits at the MDS, behind
-/// the very change that this callback is for. Then the kernel is told to forget every name of the mount, which needs no
-/// lock: while the directory is locked for a change, no answer with names of it is being read in the kernel, so that none
-/// slips in behind.
+/// To forget one it locks the directory, and the lock may be held by a request of this mount that waits at the MDS, behind
+/// the very change that this callback is for; or by one that waits, still in the kernel, for the lock of a file that such a
+/// request holds. Then the kernel is told to forget every name of the mount, which needs no lock. While the directory is
+/// locked for a change, no listing of it is being read in the kernel. Where it is locked for something else, a name of such
+/// a listing can slip in behind; it goes when the helper gets the lock.
 fn forget_names(client: &Client, helper: &mut Helper, dir: Ino, name: Option<&[u8]>) {
     let began = Instant::now();
-    // Any name serves to wait until names that are being read are in the kernel's cache.
-    helper.begin(dir, name.unwrap_or(b"."));
+    helper.begin(dir, name);
     loop {
         let changing = client.meta.inodes.find(dir).is_some_and(|inode| inode.state().changing > 0);
-        let forgotten = helper.is_done(LOOK);
-        if forgotten && name.is_some() {
+        if helper.is_done(LOOK) {
             return;
         }
-        if forgotten || changing || began.elapsed() > PATIENCE {
+        if changing || began.elapsed() > PATIENCE {
+            tracing::debug!(dir = dir.0, changing, "a directory stays locked: every name is forgotten");
             client.kernel().forget_all_names();
-            if !forgotten && !changing {
-                tracing::debug!(dir = dir.0, "a directory stayed locked: every name is forgotten");
-            }
-            if !forgotten {
-                *helper = Helper::start(client.kernel());
-            }
+            *helper = Helper::start(client.kernel());
             return;
         }
     }
@@ -216,17 +211,24 @@ fn forget_names(client: &Client, helper: &mut Helper, dir: Ino, name: Option<&[u
 
 /// A thread that may get stuck in the kernel; then another takes its place, and it ends when the kernel lets go.
 struct Helper {
-    ask: Sender<(Ino, Vec<u8>)>,
+    ask: Sender<(Ino, Option<Vec<u8>>)>,
     done: Receiver<()>,
 }
 
 impl Helper {
     fn start(kernel: Arc<dyn Kernel>) -> Helper {
-        let (ask, asked) = mpsc::channel::<(Ino, Vec<u8>)>();
+        let (ask, asked) = mpsc::channel::<(Ino, Option<Vec<u8>>)>();
         let (tell, done) = mpsc::channel();
         let run = move || {
             while let Ok((dir, name)) = asked.recv() {
-                kernel.forget_name(dir, &name);
+                match name {
+                    Some(name) => kernel.forget_name(dir, &name),
+                    None => {
+                        // Any name serves to wait until listings that are being read are in the kernel's cache.
+                        kernel.forget_name(dir, b".");
+                        kernel.forget_all_names();
+                    }
+                }
                 if tell.send(()).is_err() {
                     return;
                 }
@@ -238,8 +240,9 @@ impl Helper {
         Helper { ask, done }
     }
 
-    fn begin(&self, dir: Ino, name: &[u8]) {
-        let _ = self.ask.send((dir, name.to_vec()));
+    fn begin(&self, dir: Ino, name: Option<&[u8]>) {
+        // Without a thread nobody takes it, and nobody will be done.
+        let _ = self.ask.send((dir, name.map(<[u8]>::to_vec)));
     }
 
     /// Waits a moment; whether it is done. A helper that has no thread never is.

@@ -7,6 +7,7 @@
 //! - [`DataPath`]: one for a mount; its threads write back what is complete, what is old and what is too much, and read ahead.
 //! - [`FileData`]: one for a file. Small writes become chunks (`write.rs`), chunks become flights (`write_back.rs`), and
 //!   when everything has landed the MDS is told the size: nobody sees a size without the data.
+//! - `quota.rs`: what is refused to owners who have no space left.
 //! - [`Osts`]: calls that wait until they are answered, however often a server dies.
 //!
 //! # What is atomic
@@ -40,11 +41,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, Ino, Layout, Time};
 
 mod file;
 mod mount;
 mod osts;
+mod quota;
 mod read;
 mod space;
 mod sync;
@@ -67,6 +70,8 @@ const SWEEP_LEN_MIN: usize = 64;
 pub trait Mds: Send + Sync {
     /// Gives objects to the component around `offset`, if it has none; answers the layout.
     fn place(&self, ino: Ino, offset: u64) -> Result<Layout, Errno>;
+    /// The layout as it is now: others who write to the file at the same time give objects to components too.
+    fn layout(&self, ino: Ino) -> Result<Layout, Errno>;
     /// Bytes of the inline component; shorter at the end of the file.
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno>;
     /// Writes into the inline component.
@@ -80,6 +85,11 @@ pub trait Mds: Send + Sync {
     /// The attributes as the MDS has them now; asked when a file that others write to too is read at its end.
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
         self.written(ino, Written::default())
+    }
+    /// How much space an owner of files has left, in bytes, as was said with the last attributes of one of them; `None`
+    /// without a limit.
+    fn room(&self, _owner: Owner) -> Option<u64> {
+        None
     }
 }
 
@@ -215,6 +225,11 @@ impl DataPath {
         drop(files);
         file.opened(attr, layout, head);
         file
+    }
+
+    /// The MDS is told all that some owners have used.
+    pub fn account(&self, of: impl Fn(Owner) -> bool) {
+        self.mount.debts.files(of).into_iter().for_each(|file| file.account());
     }
 
     /// Data that is held back for all files, in bytes.

@@ -1,5 +1,5 @@
-//! What a mount does in its spare time: it tells the MDS which files are closed and which leases it does not need, and that
-//! the session lives.
+//! What a mount does in its spare time: it tells the MDS which files are closed and which leases it does not need, what jobs
+//! did, and that the session lives.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,13 @@ use super::cache::{Inode, everything};
 use super::data::{FileData, Mds};
 use super::session::Waiter;
 use crate::core::Ino;
-use crate::wire::mds::{Ask, Leases};
+use crate::wire::mds::{Ask, Leases, Op};
 
 /// How long the MDS is not told of a closed file: programs open the same files again and again.
 const LINGER: Duration = Duration::from_millis(500);
-/// Files and leases in one message.
+/// How often the MDS is told what jobs did.
+const TELL_JOBS: Duration = Duration::from_secs(3);
+/// Files and leases in one message, or jobs.
 const BATCH_MAX: usize = 512;
 
 #[derive(Default)]
@@ -78,6 +80,7 @@ impl House {
 /// Works until the mount ends.
 pub(crate) fn keep_house(client: &Arc<Client>) {
     let mut pinged = Instant::now();
+    let mut told_jobs = Instant::now();
     let mut lapsed = false;
     while client.house.rest() {
         let lapses = client.meta.session.may_be_evicted();
@@ -98,6 +101,10 @@ pub(crate) fn keep_house(client: &Arc<Client>) {
         }
         for dropped in client.house.take(|todo| &mut todo.dropped).chunks(BATCH_MAX) {
             client.give_back(dropped, |inode| client.give_up_dropped(inode));
+        }
+        if told_jobs.elapsed() > TELL_JOBS {
+            told_jobs = Instant::now();
+            client.tell_jobs();
         }
         let Some(lifetime) = client.meta.session.lifetime() else { continue };
         if pinged.elapsed() > lifetime / 3 {
@@ -135,6 +142,15 @@ impl Client {
         for inode in closing {
             inode.closed();
             self.meta.inodes.tidy(&inode);
+        }
+    }
+
+    /// Tells the MDS what jobs did. What is not heard is not told again: it would count twice if it was heard after all.
+    pub(crate) fn tell_jobs(&self) {
+        for deltas in self.jobs.take().chunks(BATCH_MAX) {
+            if let Err(errno) = self.meta.session.tell(Op::Jobs(deltas.to_vec())) {
+                tracing::debug!(%errno, "the MDS was not told what jobs did");
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::cache::{Inodes, State};
 use super::data::{Mds, Written};
 use super::session::{Answered, Session, Stamp, Waiter};
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, Time};
 use crate::wire::mds::{Act, Answer, Ask, Cred, Grant};
 
@@ -238,6 +239,15 @@ impl Mds for Meta {
         }
     }
 
+    fn layout(&self, ino: Ino) -> Result<Layout, Errno> {
+        let answered = self.mount_asks(ino, Ask::Layout { ino })?;
+        drop(self.absorb(answered.grants, answered.stamp));
+        match answered.outcome? {
+            Answer::Layout(layout) => Ok(layout),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno> {
         let answered = self.mount_asks(ino, Ask::ReadInline { ino, offset, len })?;
         match answered.outcome? {
@@ -269,6 +279,10 @@ impl Mds for Meta {
 
     fn sync(&self) -> Result<(), Errno> {
         self.session.ask(Ask::Sync, Waiter::MOUNT)?.outcome.map(drop)
+    }
+
+    fn room(&self, owner: Owner) -> Option<u64> {
+        self.session.room(owner)
     }
 
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {

@@ -16,6 +16,7 @@ use super::fuse::device::{self, Device, How, Workers};
 use super::fuse::{Kernel, Operations};
 use super::handles::Handles;
 use super::house::{House, keep_house};
+use super::jobs::Jobs;
 use super::meta::Meta;
 use super::notices::{Notices, Stale, forget_stale};
 use super::ops::HeldLocks;
@@ -158,6 +159,7 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
         handles: Handles::new(),
         locks: HeldLocks::default(),
         house: House::default(),
+        jobs: Jobs::new(),
         notices,
         names,
         read_only: options.read_only,
@@ -294,6 +296,7 @@ impl Client {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
         }
+        self.tell_jobs();
         self.meta.session.bye();
         self.end();
     }

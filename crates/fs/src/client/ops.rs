@@ -16,6 +16,7 @@ pub(crate) use locks::HeldLocks;
 use super::Client;
 use super::cache::Use;
 use super::fuse::{Answer, Entry, Op, Opened, Operations, Reply, Request};
+use super::jobs::{self, Job};
 use super::meta::{Changes, Kept};
 use super::session::{Answered, Waiter};
 use crate::core::{Attr, Errno, Ino};
@@ -26,12 +27,15 @@ use crate::wire::mds::{Act, Ask, Cred};
 pub(crate) struct Caller<'w> {
     uid: u32,
     gid: u32,
+    /// The job that it is in, unless it is the kernel's own.
+    job: Option<&'w Job>,
     waiter: Waiter<'w>,
 }
 
 impl Caller<'_> {
     fn cred(&self) -> Cred {
-        Cred { uid: self.uid, gid: self.gid }
+        let job = self.job.map_or_else(String::new, |job| job.id().to_owned());
+        Cred { uid: self.uid, gid: self.gid, job }
     }
 }
 
@@ -64,13 +68,15 @@ type Outcome<'c> = Result<Ready<'c>, Errno>;
 impl Operations for Client {
     fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
         let waiter = Waiter::program(answer.interrupt(), request.pid);
-        let caller = Caller { uid: request.uid, gid: request.gid, waiter };
+        let job = self.jobs.of(request.pid, request.uid);
+        let caller = Caller { uid: request.uid, gid: request.gid, job: job.as_deref(), waiter };
         let outcome = self.perform(request, &caller);
-        tracing::trace!(ino = request.ino.0, op = ?request.op, error = ?outcome.as_ref().err(), "served");
-        match outcome {
-            Ok(ready) => answer.send(Ok(&ready.reply)),
-            Err(errno) => answer.send(Err(errno)),
+        let answered = outcome.as_ref().map(|ready| &ready.reply).map_err(|errno| *errno);
+        tracing::trace!(ino = request.ino.0, op = ?request.op, error = ?answered.err(), "served");
+        if let Some(job) = &job {
+            jobs::count(job, request, answered);
         }
+        answer.send(answered);
     }
 }
 

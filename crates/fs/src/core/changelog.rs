@@ -87,12 +87,23 @@ pub struct Record {
     pub place: Option<Place>,
     /// Of a rename, the old name.
     pub source: Option<Place>,
-    /// The inode lost its last name by this.
-    pub last: bool,
+    /// This lost its last name by it: the target, or what was replaced by a rename.
+    pub unlinked: Option<Ino>,
     /// Who did it.
     pub session: SessionId,
     /// On whose behalf; nobody is known when a file is closed.
     pub cred: Option<Cred>,
+}
+
+/// A record in its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place: the records of an MDT are counted from 1, without a gap, for as long as there is the MDT.
+    pub index: u64,
+    /// The host of the client that did it, as far as the MDT knows.
+    pub client: String,
+    /// What happened.
+    pub record: Record,
 }
 
 /// Who did something, and when.
@@ -122,14 +133,14 @@ impl Record {
             _ => None,
         };
         let Doer { time, session, cred } = doer;
-        Some(Record { kind, time, target, place, source, last: unlinked.is_some(), session, cred })
+        Some(Record { kind, time, target, place, source, unlinked, session, cred })
     }
 
     /// The record of a file that a session closed, which could write it.
     pub fn of_close(target: Ino, doer: Doer) -> Record {
         let Doer { time, session, cred } = doer;
         let kind = Kind::Close;
-        Record { kind, time, target, place: None, source: None, last: false, session, cred }
+        Record { kind, time, target, place: None, source: None, unlinked: None, session, cred }
     }
 }
 
@@ -160,9 +171,11 @@ fn subject(act: &Act, answer: &Answer, named: Option<Ino>) -> Option<(Kind, Ino,
         Act::SetLayout { ino, .. } | Act::SetDefault { ino, .. } | Act::SwapLayouts { one: (ino, _), .. } => {
             (Kind::Layout, *ino, None)
         }
-        Act::WriteInline { .. } | Act::ZeroInline { .. } | Act::Written { .. } | Act::Place { .. } => {
-            return None;
-        }
+        Act::WriteInline { .. }
+        | Act::ZeroInline { .. }
+        | Act::Written { .. }
+        | Act::Place { .. }
+        | Act::SetQuota { .. } => return None,
     })
 }
 
@@ -182,7 +195,11 @@ mod tests {
     use crate::wire::mds::Rename;
 
     fn doer() -> Doer {
-        Doer { time: Time::default(), session: SessionId(1), cred: Some(Cred { uid: 5, gid: 6 }) }
+        Doer {
+            time: Time::default(),
+            session: SessionId(1),
+            cred: Some(Cred { uid: 5, gid: 6, job: String::new() }),
+        }
     }
 
     #[test]
@@ -202,7 +219,7 @@ mod tests {
         };
         assert_eq!(name_taken(&act), Some((Ino(1), b"a".as_slice())));
         let record = Record::of(&act, &Answer::Done, Some(Ino(9)), Some(Ino(8)), doer()).expect("recorded");
-        assert_eq!((record.kind, record.target, record.last), (Kind::Rename, Ino(9), true));
+        assert_eq!((record.kind, record.target, record.unlinked), (Kind::Rename, Ino(9), Some(Ino(8))));
         assert_eq!(record.place, Some(Place { parent: Ino(2), name: b"b".to_vec() }));
         assert_eq!(record.source, Some(Place { parent: Ino(1), name: b"a".to_vec() }));
     }

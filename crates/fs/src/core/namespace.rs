@@ -13,8 +13,11 @@
 //! - [`keys`], [`rows`]: where rows are, and how changes lie over them until they are kept.
 //! - [`filesystem`], [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to them.
 //! - [`make`], [`rename`], [`attributes`], [`xattr`], [`acl`], [`data`], [`striping`]: what acts do.
-//! - [`replies`], [`todo`]: what sessions were answered; what is to be done at the OSTs.
+//! - [`accounts`]: what users, groups and projects use, and their limits.
+//! - [`replies`], [`todo`], [`log`]: what sessions were answered; what is to be done at the OSTs; what the changelog's
+//!   readers have not got yet.
 
+mod accounts;
 mod acl;
 mod ask;
 mod attributes;
@@ -25,6 +28,7 @@ mod filesystem;
 mod inode;
 mod keys;
 mod links;
+mod log;
 mod make;
 mod rename;
 mod replies;
@@ -37,11 +41,13 @@ mod touch;
 mod transaction;
 mod xattr;
 
+pub use accounts::{recount, room};
 pub use ask::{Asked, ask};
 pub use command::{Command, Outcome, What};
 pub use data::PAGE_BYTES;
 pub use filesystem::{Usage, format, orphans, usage};
 pub use inode::LINKS_MAX;
+pub use log::{backlog, is_written_once, records};
 pub use replies::{REPLIES_MAX, reply_to, sessions};
 pub use rows::{Changes, Each, Over, Rows};
 pub use todo::{Todo, TodoId, todo};

@@ -2,10 +2,10 @@
 
 use super::serve::{Answered, Asker, Attempt, Server, Stop, without_bulk};
 use super::state::State;
-use crate::core::changelog::{Doer, Record};
 use crate::core::grants::{self, META, Plan};
 use crate::core::leases::{OpenMode, Ticket, Touch};
-use crate::core::{Errno, FileKind, Ino, SessionId};
+use crate::core::namespace::What;
+use crate::core::{Errno, Ino, SessionId};
 use crate::wire::mds::{Answer, Ask, DataLease, Grant, Leases, Name};
 
 impl Server {
@@ -68,12 +68,7 @@ impl Server {
             if state.sessions.is_recovering() {
                 return Ok(Attempt::Wait(Vec::new()));
             }
-            let answer = state.mdt.ask(&Ask::Getattr { ino })?.answer;
-            match &answer {
-                Answer::Attr(attr) if attr.kind == FileKind::Regular => {}
-                Answer::Attr(attr) if attr.kind == FileKind::Directory => return Err(Errno::EISDIR.into()),
-                _ => return Err(Errno::EINVAL.into()),
-            }
+            let answer = state.mdt.ask(&Ask::Lease { ino, want })?.answer;
             let plan = grants::of_lease(&state.leases, asker.session, ino, want);
             let wanted = Leases { data: want, ..Leases::default() };
             let is_clear = state.clear(asker.session, &plan.touches, self.now());
@@ -105,17 +100,18 @@ impl Server {
 
     fn close(&self, asker: &Asker<'_>, inos: &[Ino]) -> Result<Answered, Stop> {
         self.turn(asker, |state, _| {
+            let mut written = Vec::new();
             for ino in inos {
                 if state.orphans.contains(ino) {
                     // Without a name it cannot be opened again.
                     state.leases.release(asker.session, *ino, META);
                 }
-                if state.leases.close(asker.session, *ino) == Some(OpenMode::Write)
-                    && let Some(changelog) = &self.changelog
-                {
-                    let doer = Doer { time: self.time(), session: asker.session, cred: None };
-                    changelog.note(Record::of_close(*ino, doer));
+                if state.leases.close(asker.session, *ino) == Some(OpenMode::Write) {
+                    written.push(*ino);
                 }
+            }
+            if self.records_changes && !written.is_empty() {
+                self.apply_own(state, What::Closed { session: asker.session, inos: written });
             }
             self.bury(state, inos.iter().copied());
             Ok(Attempt::Done(without_bulk(state.reply(Ok(Answer::Done), Vec::new()))))

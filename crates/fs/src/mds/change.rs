@@ -4,7 +4,6 @@ use super::ask::opened;
 use super::osts::Choice;
 use super::serve::{Asker, Attempt, Server, Stop, WAIT_TICK};
 use super::state::State;
-use crate::core::changelog::{Doer, Record, name_taken};
 use crate::core::grants::{self, Plan};
 use crate::core::layout::{Place, Stripes};
 use crate::core::leases::{OpenMode, Ticket};
@@ -75,7 +74,6 @@ impl Server {
             Choice::Unknown => return Ok(Attempt::Wait(needs.plan.touches)),
         };
         let victim_open = needs.victim.is_some_and(|ino| state.leases.in_use(ino));
-        let named = self.changelog.as_ref().and_then(|_| named(state, &request.change.act));
         let what =
             What::Change { session: request.session, change: request.change.clone(), osts, victim_open };
         let command = Command { now: self.time(), what };
@@ -84,7 +82,6 @@ impl Server {
             let answer = outcome.answer?;
             return Ok(Attempt::Done(repeated(state, request, answer)));
         }
-        self.note(&command, &outcome, named);
         let cuts = cuts_of(&outcome);
         let reply = self.made(state, request, &needs, outcome, ticket)?;
         Ok(Attempt::Done((reply, cuts)))
@@ -133,17 +130,6 @@ impl Server {
                 None => Choice::Osts(Vec::new()),
             },
             _ => Choice::Osts(Vec::new()),
-        }
-    }
-
-    fn note(&self, command: &Command, outcome: &Outcome, named: Option<Ino>) {
-        let (Some(changelog), What::Change { session, change, .. }) = (&self.changelog, &command.what) else {
-            return;
-        };
-        let Ok(answer) = &outcome.answer else { return };
-        let doer = Doer { time: command.now, session: *session, cred: Some(change.cred.clone()) };
-        if let Some(record) = Record::of(&change.act, answer, named, outcome.unlinked, doer) {
-            changelog.note(record);
         }
     }
 
@@ -209,12 +195,6 @@ fn find(state: &State, parent: Ino, name: &[u8]) -> Option<(Ino, FileKind)> {
         Answer::Entry(attr) => Some((attr.ino, attr.kind)),
         _ => None,
     }
-}
-
-/// The inode whose name a change takes away or moves.
-fn named(state: &State, act: &Act) -> Option<Ino> {
-    let (parent, name) = name_taken(act)?;
-    find(state, parent, name).map(|(ino, _)| ino)
 }
 
 /// How a component is to be striped that has no objects yet.

@@ -52,7 +52,7 @@ impl Server {
     }
 
     /// Waits; `false` when the server stops.
-    fn pause(&self, time: Duration) -> bool {
+    pub(super) fn pause(&self, time: Duration) -> bool {
         let (stop, stopped) = &self.stop;
         let guard = stop.lock().expect(UNPOISONED);
         let waited = stopped.wait_timeout_while(guard, time, |stop| !*stop).expect(UNPOISONED);

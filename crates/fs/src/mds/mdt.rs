@@ -39,7 +39,9 @@ use self::checkpoint::Saving;
 use self::error::Latch;
 use self::journal::Journal;
 use self::table::{Table, View};
+use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
+use crate::core::quota::Owner;
 use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
 use crate::wire::oss::Space;
@@ -154,6 +156,7 @@ impl Mdt {
             latch,
             space_left: 0,
         };
+        mdt.count_accounts()?;
         mdt.replay()?;
         Ok(mdt)
     }
@@ -199,9 +202,24 @@ impl Mdt {
         self.read(|rows| namespace::todo(rows, from, count_max))
     }
 
+    /// Records of the changelog that are not where its readers are, at most so many.
+    pub fn records(&self, count_max: usize) -> Result<Vec<Entry>, Errno> {
+        self.read(|rows| namespace::records(rows, count_max))
+    }
+
+    /// See [`namespace::backlog`].
+    pub fn backlog(&self) -> Result<(u64, u64), Errno> {
+        self.read(namespace::backlog)
+    }
+
     /// What it holds.
     pub fn usage(&self) -> Result<namespace::Usage, Errno> {
         self.read(namespace::usage)
+    }
+
+    /// How much more space an owner may use, in bytes; `None` without a limit.
+    pub fn room(&self, owner: Owner, now: Time) -> Result<Option<u64>, Errno> {
+        self.read(|rows| namespace::room(rows, owner, now))
     }
 
     /// The space of its disk; objects are inodes here.
@@ -343,6 +361,16 @@ impl Mdt {
         Ok(())
     }
 
+    /// A table of before there were accounts gets them, as they were at its place in the journal.
+    fn count_accounts(&mut self) -> Result<(), OpenError> {
+        let counted = self.read(namespace::recount);
+        let counted = counted.map_err(|errno| OpenError::Rows(errno.to_string()))?;
+        if let Some(accounts) = counted {
+            self.fresh.merge(accounts);
+        }
+        Ok(())
+    }
+
     /// Applies what the journal holds beyond the table.
     fn replay(&mut self) -> Result<(), OpenError> {
         loop {
@@ -381,7 +409,8 @@ fn frees(what: &What) -> bool {
         | Act::Setattr { .. }
         | Act::RemoveXattr { .. }
         | Act::ZeroInline { .. }
-        | Act::Written { .. } => true,
+        | Act::Written { .. }
+        | Act::SetQuota { .. } => true,
         Act::Make { .. }
         | Act::MakeUnnamed { .. }
         | Act::Link { .. }
@@ -402,6 +431,13 @@ impl Fresh {
         for (key, change) in changes {
             let fixed = key.len() + ROW_OVERHEAD_BYTES;
             let bytes = bytes_of(&change);
+            if change.is_none()
+                && namespace::is_written_once(&key)
+                && let Some(old) = self.rows.remove(&key)
+            {
+                self.bytes -= fixed + bytes_of(&old);
+                continue;
+            }
             written += fixed + bytes;
             self.bytes += bytes;
             match self.rows.insert(key, change) {

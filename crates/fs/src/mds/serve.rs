@@ -1,19 +1,20 @@
 //! A request from its arrival to its answer.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_net::blocking::Replies;
 use kiln_net::{Fault, Status};
 use kiln_world::Clock;
 
+use super::Settings;
 use super::mdt::Checkpoint;
 use super::osts::{Osts, Page, Work};
 use super::sessions::{Next, Standing};
 use super::state::State;
-use super::{Changelog, Settings};
+use crate::core::jobs::{JobDelta, JobTable};
 use crate::core::leases::{Ticket, Touch};
 use crate::core::namespace::{Command, Outcome, Todo, TodoId, What};
 use crate::core::{Errno, Ino, OstIndex, SessionId, Time};
@@ -39,7 +40,14 @@ pub(super) struct Server {
     /// The same for who waits without `state`.
     pub(super) stop: (Mutex<bool>, Condvar),
     pub(super) osts: Osts,
-    pub(super) changelog: Option<Box<dyn Changelog>>,
+    /// What jobs did. Never locked together with `state`.
+    pub(super) jobs: Mutex<JobTable>,
+    /// Requests that came.
+    pub(super) requests: AtomicU64,
+    /// Sessions that were evicted.
+    pub(super) evictions: AtomicU64,
+    /// Somebody wants to read what changed.
+    pub(super) records_changes: bool,
     /// Checkpoints that are to be run; `None` is the last.
     pub(super) checkpoints: SyncSender<Option<Checkpoint>>,
 }
@@ -102,6 +110,7 @@ impl Server {
     }
 
     fn answer(&self, asker: &Asker<'_>, op: Op, bulk: &[u8]) -> Result<Answered, Stop> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.lock().sessions.heard(asker.session, self.now());
         match op {
             Op::Hello(hello) => self.hello(asker.session, &hello).map(without_bulk),
@@ -112,6 +121,7 @@ impl Server {
             Op::Change(change) => self.change(asker, change, bulk).map(without_bulk),
             Op::DurableChange(change) => self.change_durably(asker, change, bulk).map(without_bulk),
             Op::Lock(lock) => self.lock_file(asker, &lock).map(without_bulk),
+            Op::Jobs(deltas) => self.count_jobs(asker.session, &deltas).map(without_bulk),
             // It was served before.
             Op::Callbacks => Err(Stop::Refused(Errno::EPROTO)),
         }
@@ -127,6 +137,12 @@ impl Server {
             Standing::Unknown => Err(Errno::ESTALE.into()),
             Standing::Live | Standing::Expected => Ok(state.reply(Ok(Answer::Done), Vec::new())),
         }
+    }
+
+    fn count_jobs(&self, session: SessionId, deltas: &[JobDelta]) -> Result<Reply, Stop> {
+        let reply = self.ping(session)?;
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).add(deltas, self.time());
+        Ok(reply)
     }
 
     fn ack(&self, session: SessionId, acked: &[Acked]) -> Result<Reply, Stop> {
@@ -268,6 +284,7 @@ impl Server {
     pub(super) fn evict(&self, state: &mut State, session: SessionId, why: &str) {
         let host = state.sessions.leave(session).unwrap_or_default();
         tracing::warn!(session = session.0, %host, why, "session evicted");
+        self.evictions.fetch_add(1, Ordering::Relaxed);
         state.sessions.remember_evicted(session);
         let written = self.end(state, session, What::Evict { session, osts: self.osts.indices() });
         // Only now: at each OST the session is kept out before anything is cut.
@@ -315,9 +332,14 @@ impl Server {
 
     /// The calendar time.
     pub(super) fn time(&self) -> Time {
-        let micros = self.clock.now().0;
-        Time { secs: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as u32 }
+        calendar(&*self.clock)
     }
+}
+
+/// The calendar time of a clock.
+pub(super) fn calendar(clock: &dyn Clock) -> Time {
+    let micros = clock.now().0;
+    Time { secs: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as u32 }
 }
 
 /// After a panic under the lock nobody knows who holds what: every later request fails, until the process is started anew.

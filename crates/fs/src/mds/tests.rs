@@ -1,5 +1,6 @@
 //! An MDS on a real MDT behind a real socket, with clients that send what they like.
 
+mod changelog;
 mod coherence;
 mod locking;
 mod sessions;

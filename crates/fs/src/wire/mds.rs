@@ -13,7 +13,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::jobs::JobDelta;
 use crate::core::layout::{Layout, Spread};
+use crate::core::quota::{Account, Grace, QuotaKind, SetQuota};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
 use crate::wire::oss::Space;
 
@@ -47,6 +49,8 @@ pub enum Op {
     Change(Change),
     /// File and record locks.
     Lock(Lock),
+    /// What jobs did on this mount since that was last told.
+    Jobs(Vec<JobDelta>),
     /// A change that is answered when it, and all that this session changed before, outlives a loss of power: [`Ask::Sync`]
     /// in the same call.
     DurableChange(Change),
@@ -139,7 +143,8 @@ pub enum Ask {
         /// Which files.
         inos: Vec<Ino>,
     },
-    /// A data lease: answered by its [`Grant`] with [`Answer::Attr`], as the file is then.
+    /// A data lease: answered by its [`Grant`] with [`Answer::Opened`], as the file is then: others may have
+    /// given it objects since.
     Lease {
         /// On which file.
         ino: Ino,
@@ -209,6 +214,13 @@ pub enum Ask {
         /// At most.
         count_max: u32,
     },
+    /// What a user, a group or a project uses and may use: [`Answer::Quota`].
+    Quota {
+        /// Which of them.
+        kind: QuotaKind,
+        /// Its number.
+        id: u32,
+    },
 }
 
 /// A change. It is answered when no kill -9 of the MDS can undo it; [`Ask::Sync`] makes it outlive a loss of power.
@@ -231,6 +243,9 @@ pub struct Cred {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The job that it belongs to, for statistics and the changelog; empty when that is not known. At most
+    /// [`JOB_BYTES_MAX`](crate::wire::JOB_BYTES_MAX).
+    pub job: String,
 }
 
 /// What changes.
@@ -380,6 +395,13 @@ pub enum Act {
         /// The other.
         other: (Ino, u32),
     },
+    /// Limits and grace; for root alone.
+    SetQuota {
+        /// Of users, groups or projects.
+        kind: QuotaKind,
+        /// What.
+        set: SetQuota,
+    },
 }
 
 /// What is made.
@@ -443,6 +465,9 @@ pub struct Reply {
     pub seq: u64,
     /// The directories whose names a change changed, as they are after it, as far as the session holds their attributes.
     pub dirs: Vec<Attr>,
+    /// With the attributes of a file: how much more space its owner may use, in bytes; `None` without a limit. What a session
+    /// holds back, or has not told of, is to be within; a quarter of it, as others may hold back as well.
+    pub room: Option<u64>,
 }
 
 /// What came of a request.
@@ -498,6 +523,8 @@ pub enum Answer {
     Paths(Vec<Vec<u8>>),
     /// To `Lock::Test`: the lock that is in the way, if any.
     Blocker(Option<RecordLock>),
+    /// What is used and may be, and how long more than the soft limits.
+    Quota(Account, Grace),
 }
 
 /// The terms of a session.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::changelog::Entry;
 use crate::core::{OstIndex, Role};
 
 /// Where a server listens.
@@ -107,6 +108,13 @@ pub enum Request {
     Made(Target),
     /// From a node: a target of a destroyed filesystem is gone from its disk.
     Removed(Target),
+    /// From an MDS: records for the changelog of its filesystem, in their order; done when they are durable there.
+    Changes {
+        /// The filesystem.
+        fs: String,
+        /// The records.
+        entries: Vec<Entry>,
+    },
 }
 
 /// The answer.

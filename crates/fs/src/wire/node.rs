@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::jobs::JobStats;
 use crate::core::{Role, SessionId};
 use crate::wire::mgs::FsId;
 use crate::wire::oss::Space;
@@ -13,6 +14,8 @@ use crate::wire::oss::Space;
 pub enum Request {
     /// Its targets, and how they are: [`Reply::Targets`].
     Targets,
+    /// What jobs did to the filesystem of this name, whose MDT is on the node: [`Reply::Jobs`].
+    Jobs(String),
 }
 
 /// The answer.
@@ -20,6 +23,8 @@ pub enum Request {
 pub enum Reply {
     /// In the order in which the MGS gave them.
     Targets(Vec<TargetStatus>),
+    /// Those that did most first; `None` when the MDT is not served here.
+    Jobs(Option<Vec<JobStats>>),
 }
 
 /// A target on its node.
@@ -39,6 +44,10 @@ pub struct TargetStatus {
     pub space: Option<Space>,
     /// Clients that have a session, when it is an MDT that is served.
     pub clients: Vec<ClientStatus>,
+    /// Requests that it was sent since its start, when it is served.
+    pub requests: u64,
+    /// Sessions that it evicted since its start, when it is an MDT that is served.
+    pub evictions: u64,
 }
 
 /// What a target does.

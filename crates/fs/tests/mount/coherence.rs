@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use crate::cluster::{Mount, with_mounts};
 use crate::posix::Mapping;
@@ -66,6 +66,50 @@ fn open_files_show_each_write() {
             reader.read_exact_at(&mut read, 0).unwrap();
             assert_eq!(std::str::from_utf8(&read), Ok(text.as_str()));
         }
+    });
+}
+
+#[test]
+fn who_has_it_open_finds_what_another_mount_puts_where_nothing_was() {
+    rounds(|round, here, there| {
+        let name = format!("grows{round}");
+        fs::write(here.path(&name), b"").unwrap();
+        let reader = File::open(there.path(&name)).unwrap();
+        assert_eq!(reader.read_at(&mut [0; 10], 0).unwrap(), 0);
+        let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n % 249) as u8 + 1).collect();
+        fs::write(here.path(&name), &bytes).unwrap();
+        let mut seen = vec![0; bytes.len()];
+        reader.read_exact_at(&mut seen, 0).unwrap();
+        assert!(seen == bytes);
+    });
+}
+
+#[test]
+fn a_time_that_is_set_stays_whoever_has_written_before() {
+    rounds(|round, here, there| {
+        let name = format!("timed{round}");
+        fs::write(here.path(&name), b"data").unwrap();
+        let setter = if round % 4 < 2 { here } else { there };
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + u64::from(round));
+        let opened = OpenOptions::new().write(true).open(setter.path(&name)).unwrap();
+        opened.set_modified(time).unwrap();
+        let writer = OpenOptions::new().write(true).open(here.path(&name)).unwrap();
+        writer.sync_all().unwrap();
+        for mount in [here, there] {
+            assert_eq!(fs::metadata(mount.path(&name)).unwrap().modified().unwrap(), time);
+        }
+    });
+}
+
+#[test]
+fn a_directory_that_another_mount_removes_while_it_is_open_is_empty() {
+    with_mounts(|one, other| {
+        fs::create_dir(one.path("open")).unwrap();
+        let listing = fs::read_dir(other.path("open")).unwrap();
+        let open = File::open(other.path("open")).unwrap();
+        fs::remove_dir(one.path("open")).unwrap();
+        assert_eq!(open.metadata().unwrap().nlink(), 0);
+        assert_eq!(listing.map(|entry| entry.map(|_| ())).collect::<Vec<_>>().len(), 0);
     });
 }
 

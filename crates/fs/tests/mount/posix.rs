@@ -389,3 +389,23 @@ impl Drop for Mapping {
         let _ = unsafe { nix::sys::mman::munmap(self.address, self.len) };
     }
 }
+
+#[test]
+fn locks_of_an_open_file_description_go_with_it() {
+    use nix::fcntl::{FcntlArg, fcntl};
+    with_mount(|mount| {
+        let path = mount.path("locked");
+        let (one, other) = (open_rw(&path), open_rw(&path));
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&one, FcntlArg::F_OFD_SETLK(&whole)).unwrap();
+        assert_eq!(nix_errno(fcntl(&other, FcntlArg::F_OFD_SETLK(&whole))), libc::EAGAIN);
+        drop(one);
+        fcntl(&other, FcntlArg::F_OFD_SETLKW(&whole)).unwrap();
+    });
+}

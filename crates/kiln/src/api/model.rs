@@ -269,6 +269,18 @@ pub(crate) struct GroupOffset {
     pub lag: i64,
 }
 
+/// `POST /api/groups/NAME/offsets`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CommitOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The next offset that the group will read.
+    pub offset: i64,
+}
+
 /// A listing whose columns its kind decides: `kiln amqp list`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Listing {

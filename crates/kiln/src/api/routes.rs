@@ -68,7 +68,7 @@ impl Routes {
         }
         match path.as_slice() {
             ["api", "topics", rest @ ..] => self.topics(&ask, rest).await,
-            ["api", "groups", rest @ ..] => self.groups(&ask, rest),
+            ["api", "groups", rest @ ..] => self.groups(&ask, rest).await,
             ["api", "amqp", rest @ ..] => self.broker(&ask, rest).await,
             ["api", "fs", rest @ ..] => self.filesystems(&ask, rest).await,
             ["api", "users" | "vhosts" | "permissions", ..] => self.accounts(&ask, &path[1..]).await,
@@ -217,25 +217,13 @@ impl Routes {
                 metrics.counter("kiln_flow_events", "Events at each hop of a flow", &labels).inc_by(count);
             }
         }
-        for fs in &services.filesystems {
-            filesystem_metrics(&metrics, fs);
-        }
+        self.filesystem_metrics(&metrics).await?;
         let intake = self.flow.intake();
         metrics.counter("kiln_syslog_lines", "Lines received", &[]).inc_by(intake.lines);
         metrics.counter("kiln_syslog_dropped", "Datagrams dropped", &[]).inc_by(intake.dropped);
         metrics.counter("kiln_syslog_truncated", "Lines cut", &[]).inc_by(intake.truncated);
         Ok((Metrics::CONTENT_TYPE, metrics.text().into()))
     }
-}
-
-fn filesystem_metrics(metrics: &Metrics, fs: &FsStatus) {
-    let set = |name, help, value: u64| metrics.gauge(name, help, &[("fs", &fs.name)]).set(value as i64);
-    set("kiln_fs_targets", "Targets of a filesystem", fs.targets as u64);
-    set("kiln_fs_targets_serving", "Targets that are served", fs.serving as u64);
-    set("kiln_fs_clients", "Clients that have the filesystem mounted", fs.clients as u64);
-    set("kiln_fs_files", "Inodes of the filesystem", fs.files);
-    set("kiln_fs_total_bytes", "Space of all OSTs", fs.total);
-    set("kiln_fs_used_bytes", "Space that is used on the OSTs", fs.used);
 }
 
 fn totals(totals: &Totals) -> TaskTotals {

@@ -54,6 +54,20 @@ pub(crate) enum Fs {
         #[arg(long)]
         force: bool,
     },
+    /// Show what jobs did to a filesystem, those that did most first
+    Jobstats {
+        /// The filesystem [default: the only one there is]
+        name: Option<String>,
+        /// How many jobs
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        top: usize,
+        /// Print every job in Lustre's form, which is YAML
+        #[arg(long, conflicts_with = "json")]
+        yaml: bool,
+        /// Print every job as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Mount a filesystem; returns when programs may use it
     Mount(Mount),
     /// Unmount what `kiln fs mount` has mounted

@@ -1,4 +1,6 @@
-//! `kiln demo`: the whole chain on four virtual nodes, from lines of syslog to the recorder's table.
+//! `kiln demo`: the whole chain on four virtual nodes, from lines of syslog to the recorder's table, and the jobs' results on a filesystem.
+
+mod filesystem;
 
 use std::collections::HashSet;
 use std::io::{IsTerminal as _, Write};
@@ -18,6 +20,8 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use filesystem::{Kept, Mounts};
 
 use super::{Usage, exit, flow, say, status, tasks};
 use crate::api::client::get;
@@ -55,23 +59,38 @@ struct Outcome {
     duplicated: u64,
     latency_ms_p50: f64,
     latency_ms_p99: f64,
+    /// The results of the tasks on the demo's filesystem.
+    filesystem: Kept,
+}
+
+impl Outcome {
+    fn is_good(&self) -> bool {
+        self.lost == 0 && self.duplicated == 0 && self.filesystem.is_complete(self.completed)
+    }
 }
 
 pub(super) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
     let lines = lines(arguments)?;
     let interrupts = Interrupts::listen()?;
     let mut cluster = Cluster::start(arguments).await?;
+    let mut mounts = Mounts::default();
     let done = tokio::select! {
-        done = show(arguments, &cluster.data, lines) => done,
+        done = show(arguments, &cluster.data, lines, &mut mounts) => done,
         () = interrupts.next() => Ok(None),
         died = cluster.child.wait() => Err(anyhow::anyhow!("the cluster ended by itself: {}\n{}", died?, cluster.said())),
     };
     match (&done, arguments.keep) {
-        (Ok(Some(_)), true) => cluster.keep(arguments.json)?,
-        _ => cluster.stop().await?,
+        (Ok(Some(outcome)), true) => {
+            cluster.keep(mounts, arguments.json, outcome.filesystem.skipped.is_none())?
+        }
+        _ => {
+            // The directory stays if something is still mounted in it: its removal would go there too.
+            let unmounted = mounts.take_away(&cluster.data).await;
+            cluster.stop(unmounted).await?;
+        }
     }
     Ok(match done? {
-        Some(outcome) if outcome.lost == 0 && outcome.duplicated == 0 => ExitCode::SUCCESS,
+        Some(outcome) if outcome.is_good() => ExitCode::SUCCESS,
         Some(_) => ExitCode::from(exit::FAILED),
         None => ExitCode::from(INTERRUPTED),
     })
@@ -131,11 +150,23 @@ fn lines(arguments: &Demo) -> anyhow::Result<Vec<String>> {
 }
 
 /// Sends the lines, waits for the last task, and prints what came of it.
-async fn show(arguments: &Demo, data: &DataDir, lines: Vec<String>) -> anyhow::Result<Option<Outcome>> {
+async fn show(
+    arguments: &Demo,
+    data: &DataDir,
+    lines: Vec<String>,
+    mounts: &mut Mounts,
+) -> anyhow::Result<Option<Outcome>> {
     let expected = expected_tasks(&lines)?;
     let ready = wait_ready(data).await?;
     if !arguments.json {
         say(&format!("{} nodes are ready: {}", ready.nodes.len(), hosts(&ready)))?;
+    }
+    let prepared = filesystem::prepare(data, mounts).await?;
+    if !arguments.json {
+        say(&match &prepared {
+            Ok(ready) => ready.clone(),
+            Err(why) => format!("note: no filesystem is mounted here, and the jobs only run: {why}"),
+        })?;
         let (count, to) = (lines.len(), &ready.listeners.syslog);
         say(&format!("replaying {count} lines of syslog with {expected} tasks to {to} (RELP)"))?;
     }
@@ -146,6 +177,10 @@ async fn show(arguments: &Demo, data: &DataDir, lines: Vec<String>) -> anyhow::R
     let (sent, totals) = tokio::join!(sent, watched);
     progress.end();
     let (sent, totals) = (sent?, totals?);
+    let filesystem = match prepared {
+        Ok(_) => filesystem::read_back(data, mounts).await?,
+        Err(why) => Kept { skipped: Some(why), ..Kept::default() },
+    };
     let outcome = Outcome {
         issued: expected,
         completed: totals.completed,
@@ -153,6 +188,7 @@ async fn show(arguments: &Demo, data: &DataDir, lines: Vec<String>) -> anyhow::R
         duplicated: totals.duplicated,
         latency_ms_p50: rounded(totals.latency_ms_p50),
         latency_ms_p99: rounded(totals.latency_ms_p99),
+        filesystem,
     };
     if arguments.json {
         say(&serde_json::to_string(&outcome)?)?;
@@ -279,12 +315,13 @@ impl Progress {
 async fn print(data: &DataDir, outcome: &Outcome, sent: u64, took: Duration) -> anyhow::Result<()> {
     let page: Tasks = get(data, "/api/tasks?max=10000").await?;
     let services: Services = get(data, "/api/services").await?;
+    let change = filesystem::last_change(data).await?;
     let mut out = std::io::stdout().lock();
     writeln!(out)?;
     tasks::print(&mut out, &shortened(page))?;
     writeln!(out, "\nat every hop:")?;
     flow::print_flows(&mut out, &services.flows)?;
-    let Outcome { issued, completed, lost, duplicated, latency_ms_p50, latency_ms_p99 } = outcome;
+    let Outcome { issued, completed, lost, duplicated, latency_ms_p50, latency_ms_p99, filesystem } = outcome;
     let seconds = took.as_secs_f64();
     let rows = [
         ("lines acknowledged", sent.to_string()),
@@ -293,10 +330,14 @@ async fn print(data: &DataDir, outcome: &Outcome, sent: u64, took: Duration) -> 
         ("lost", lost.to_string()),
         ("doubled", duplicated.to_string()),
         ("latency p50 / p99", format!("{latency_ms_p50} / {latency_ms_p99} ms")),
+        ("results on the filesystem", filesystem.shown()),
         ("in all", format!("{seconds:.1} s, {:.0} tasks/s", *completed as f64 / seconds.max(0.001))),
     ];
     writeln!(out)?;
     table::write(&mut out, &["RESULT", ""], &rows.map(|(name, value)| vec![name.to_owned(), value]))?;
+    if let Some((count, last)) = change {
+        writeln!(out, "\nthe filesystem's changelog has {count} records, the last of them:\n  {last}")?;
+    }
     Ok(())
 }
 
@@ -323,6 +364,8 @@ impl Cluster {
         let data = DataDir::new(dir.path())?;
         let settings: PathBuf = data.root().join("kiln.toml");
         tokio::fs::write(&settings, SETTINGS).await?;
+        let (name, script) = filesystem::SCRIPT;
+        tokio::fs::write(data.root().join(name), script).await?;
         let log = std::fs::File::create(data.root().join(LOG))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--data").arg(data.root()).arg("up");
@@ -342,18 +385,23 @@ impl Cluster {
         if !arguments.json
             && let Err(error) = say(&format!("starting the cluster in {}", cluster.data.root().display()))
         {
-            cluster.stop().await?;
+            cluster.stop(Ok(())).await?;
             return Err(error.into());
         }
         Ok(cluster)
     }
 
-    async fn stop(mut self) -> anyhow::Result<()> {
+    /// Stops it, and removes its directory if everything that was mounted there was unmounted.
+    async fn stop(mut self, unmounted: anyhow::Result<()>) -> anyhow::Result<()> {
         if let Some(pid) = self.child.id() {
             let pid = nix::unistd::Pid::from_raw(pid as i32);
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM); // it may have just ended
         }
         self.child.wait().await.context("failed to wait for the cluster's end")?;
+        if let Err(error) = unmounted {
+            let dir = self.dir.keep();
+            return Err(error.context(format!("{} stays", dir.display())));
+        }
         self.dir.close().context("failed to remove the demo's directory")
     }
 
@@ -363,16 +411,29 @@ impl Cluster {
         String::from_utf8_lossy(&log).trim_end().to_owned()
     }
 
-    fn keep(self, silent: bool) -> std::io::Result<()> {
+    fn keep(self, mounts: Mounts, silent: bool, is_mounted: bool) -> std::io::Result<()> {
         let data = self.dir.keep();
         // Left running on purpose: without this the handle would end it.
         std::mem::forget(self.child);
+        mounts.keep();
         if silent {
             return Ok(());
         }
         let data = data.display();
+        let (look, unmount) = if is_mounted {
+            let (fs, mount) = (filesystem::NAME, filesystem::MOUNTS[0]);
+            let topic = crate::fs::changelog::topic(fs);
+            let look = format!(
+                "\n  ls {data}/{mount}/results\n  kiln --data {data} fs status {fs}\n  kiln --data {data} topic read {topic}"
+            );
+            let unmount =
+                filesystem::MOUNTS.map(|dir| format!("kiln --data {data} fs umount {data}/{dir}; "));
+            (look, unmount.concat())
+        } else {
+            Default::default()
+        };
         say(&format!(
-            "\nIt goes on running. Where to look next:\n  kiln --data {data} status\n  kiln --data {data} tasks --watch\n  kiln --data {data} topic read task-events\n  kiln --data {data} amqp list queues\n  export FLUX_URI=local://{data}/run/broker-0.sock; kiln flux jobs -a\n  kiln --data {data} down; rm -r {data}"
+            "\nIt goes on running. Where to look next:\n  kiln --data {data} status\n  kiln --data {data} tasks --watch\n  kiln --data {data} topic read task-events\n  kiln --data {data} amqp list queues\n  export FLUX_URI=local://{data}/run/broker-0.sock; kiln flux jobs -a{look}\n  {unmount}kiln --data {data} down; rm -r {data}"
         ))
     }
 }

@@ -1,5 +1,6 @@
 //! `kiln fs`.
 
+mod jobstats;
 mod mount;
 
 use std::io::{BufRead as _, Write};
@@ -31,6 +32,14 @@ pub(super) async fn run(data: &DataDir, verb: Fs) -> anyhow::Result<ExitCode> {
         Fs::AddOst { name, place } => add_ost(data, &name, &place).await?,
         Fs::DrainOst { name, ost, undo } => drain_ost(data, &name, &ost, undo).await?,
         Fs::Destroy { name, yes, force } => return destroy(data, &name, yes, force).await,
+        Fs::Jobstats { name, top, yaml, json } => {
+            let form = match (yaml, json) {
+                (true, _) => jobstats::Form::Yaml,
+                (_, true) => jobstats::Form::Json,
+                _ => jobstats::Form::Table { top },
+            };
+            jobstats::show(data, name, form).await?;
+        }
         Fs::Mount(_) | Fs::Umount { .. } => unreachable!("handled by the caller, without a runtime"),
     }
     Ok(ExitCode::SUCCESS)
@@ -59,11 +68,11 @@ async fn create(data: &DataDir, arguments: Create) -> anyhow::Result<ExitCode> {
     let mdt = mdt.as_deref().map(place).transpose()?;
     let osts = osts.iter().map(|ost| place(ost)).collect::<anyhow::Result<_>>()?;
     let new = NewFilesystem { name: name.clone(), mdt, osts };
-    change(data, Method::POST, "/api/fs", &new).await?;
     if no_wait {
+        change(data, Method::POST, "/api/fs", &new).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    let fs = served(data, &name).await?;
+    let fs = make(data, &new).await?;
     if fs.state != Filesystem::OK {
         write_targets(&mut std::io::stdout().lock(), &fs)?;
         eprintln!(
@@ -74,6 +83,12 @@ async fn create(data: &DataDir, arguments: Create) -> anyhow::Result<ExitCode> {
     let osts = fs.targets.len() - 1;
     say(&format!("{name} is ready: 1 MDT, {osts} OSTs; mount it with: kiln fs mount {name} DIR"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a filesystem, and waits for its targets to be served.
+pub(super) async fn make(data: &DataDir, new: &NewFilesystem) -> anyhow::Result<Filesystem> {
+    change(data, Method::POST, "/api/fs", new).await?;
+    served(data, &new.name).await
 }
 
 /// The filesystem, once every target is served or has failed, or the time is over.

@@ -63,8 +63,8 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
         Command::Up(arguments) => up::up(&data, &arguments, flags),
         Command::Down { timeout } => up::down(&data, std::time::Duration::from_secs(timeout)),
         Command::Node { rank } => crate::node::run(&data, rank),
-        Command::Flux { arguments } => flux(cli.data.as_deref(), arguments),
-        Command::Lfs { arguments } => Ok(crate::lfs::main(arguments)),
+        Command::Flux { arguments } => program("flux", crate::flux::main, cli.data.as_deref(), arguments),
+        Command::Lfs { arguments } => program("lfs", crate::lfs::main, cli.data.as_deref(), arguments),
         Command::Fs(crate::cli::Fs::Mount(arguments)) => fs::mount(&data, &arguments),
         Command::Fs(crate::cli::Fs::Umount { dir, lazy }) => fs::umount(&data, &dir, lazy),
         Command::Config(verb) => config::run(&data, verb),
@@ -87,14 +87,19 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
     }
 }
 
-/// `kiln flux ...`. A `--data` before it goes before `FLUX_URI`, which the flux command reads by itself.
-fn flux(data: Option<&Path>, arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+/// `kiln flux ...` and `kiln lfs ...`. A `--data` before it goes before `FLUX_URI` and `KILN_DATA`, which these read by themselves.
+fn program(
+    name: &str,
+    main: fn(Vec<OsString>) -> ExitCode,
+    data: Option<&Path>,
+    arguments: Vec<OsString>,
+) -> anyhow::Result<ExitCode> {
     match data.filter(|dir| std::env::var_os("KILN_DATA").is_none_or(|inherited| inherited != *dir)) {
-        None => Ok(crate::flux::main(arguments)),
+        None => Ok(main(arguments)),
         Some(dir) => {
-            let mut flux = std::process::Command::new("/proc/self/exe");
-            flux.arg0("flux").args(arguments).env("KILN_DATA", dir).env_remove("FLUX_URI");
-            Err(flux.exec()).context("failed to become flux")
+            let mut command = std::process::Command::new("/proc/self/exe");
+            command.arg0(name).args(arguments).env("KILN_DATA", dir).env_remove("FLUX_URI");
+            Err(command.exec()).with_context(|| format!("failed to become {name}"))
         }
     }
 }

@@ -14,8 +14,9 @@ use kiln_store::{Handle, ReadError, SubmitError};
 use kiln_world::Rng;
 
 use super::view::{self, Told};
-use crate::api::model::fs::{Filesystem, NewFilesystem, Place as Wanted, Target};
+use crate::api::model::fs::{Filesystem, JobStats, NewFilesystem, Place as Wanted, Target};
 use crate::paths::DataDir;
+use crate::wiring::changelogs::Changelogs;
 
 /// A node that takes longer to tell how its targets are does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -41,6 +42,7 @@ pub(crate) enum AdminError {
 /// The filesystems, for their administrator.
 pub(crate) struct Admin {
     store: Handle<MgsMachine>,
+    changelogs: Changelogs,
     /// Host names by rank.
     hosts: Vec<String>,
     data: DataDir,
@@ -50,11 +52,12 @@ pub(crate) struct Admin {
 impl Admin {
     pub(crate) fn new(
         store: Handle<MgsMachine>,
+        changelogs: Changelogs,
         hosts: Vec<String>,
         data: DataDir,
         rng: Arc<dyn Rng>,
     ) -> Admin {
-        Admin { store, hosts, data, rng }
+        Admin { store, changelogs, hosts, data, rng }
     }
 
     /// Every filesystem, as it is.
@@ -82,7 +85,14 @@ impl Admin {
         let mut id = [0; 16];
         self.rng.fill(&mut id);
         let id = FsId(u128::from_le_bytes(id));
-        self.submit(Command::Create { name: new.name, id, mdt, osts }).await.map(drop)
+        let name = new.name;
+        if mgs::filesystem(&self.store.read(), &name)?.is_none() {
+            // Of a filesystem of this name whose data was not gone when its destruction was told.
+            self.changelogs.remove(&name).await;
+        }
+        self.submit(Command::Create { name: name.clone(), id, mdt, osts }).await?;
+        self.changelogs.begin(&name).await;
+        Ok(())
     }
 
     /// Gives a filesystem another OST; returns its label.
@@ -116,8 +126,24 @@ impl Admin {
             Ok::<_, ReadError>(())
         };
         match tokio::time::timeout(REMOVED_WITHIN, gone).await {
-            Ok(done) => Ok(done.map(|()| true)?),
+            Ok(done) => {
+                done?;
+                self.changelogs.remove(name).await;
+                Ok(true)
+            }
             Err(_) => Ok(false),
+        }
+    }
+
+    /// What jobs did to a filesystem, those that did most first.
+    pub(crate) async fn jobs(&self, name: &str) -> Result<Vec<JobStats>, AdminError> {
+        let socket = self.data.fs_socket(self.row(name)?.mdt.rank);
+        let request = Request::Jobs(name.to_owned());
+        match tokio::task::spawn_blocking(move || ask_node(&socket, request)).await {
+            Ok(Some(Reply::Jobs(Some(jobs)))) => Ok(jobs.iter().map(view::job).collect()),
+            _ => Err(AdminError::Failed(format!(
+                "the MDT of {name} does not answer; `kiln fs status {name}` shows its targets"
+            ))),
         }
     }
 
@@ -161,7 +187,7 @@ impl Admin {
             .into_iter()
             .map(|rank| {
                 let socket = self.data.fs_socket(rank);
-                (rank, tokio::task::spawn_blocking(move || ask_node(&socket)))
+                (rank, tokio::task::spawn_blocking(move || targets_of(&socket)))
             })
             .collect();
         let mut told = Told::new();
@@ -192,16 +218,24 @@ fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
 }
 
 /// How a node's targets are; `None` when it does not answer.
-fn ask_node(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
+fn targets_of(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
+    match ask_node(socket, Request::Targets)? {
+        Reply::Targets(targets) => Some(targets),
+        Reply::Jobs(_) => None,
+    }
+}
+
+/// What a node answers; `None` when it does not.
+fn ask_node(socket: &std::path::Path, request: Request) -> Option<Reply> {
     let asked = || -> Result<Reply, Box<dyn std::error::Error>> {
         let mut connection = Connection::connect_unix(socket)?;
         connection.set_timeout(Some(ANSWER_WITHIN))?;
-        Ok(connection.call(&wire::Request::Node(Request::Targets), &[])?.0)
+        Ok(connection.call(&wire::Request::Node(request), &[])?.0)
     };
     match asked() {
-        Ok(Reply::Targets(targets)) => Some(targets),
+        Ok(reply) => Some(reply),
         Err(error) => {
-            tracing::debug!(socket = %socket.display(), %error, "a node does not tell how its targets are");
+            tracing::debug!(socket = %socket.display(), %error, "a node does not answer");
             None
         }
     }

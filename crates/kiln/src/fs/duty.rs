@@ -19,6 +19,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// How a node reaches the MGS.
+#[derive(Clone)]
 pub(super) enum Source {
     /// In this process.
     Here(Arc<Mgs>),

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use kiln_fs::core::changelog::Entry;
 use kiln_fs::mgs::{self, Command, MgsMachine};
 use kiln_fs::wire::mgs::{Address, Reply, Request};
 use kiln_store::{Handle, ReadError, Snapshot};
 use tokio::sync::watch;
 
 use crate::paths::DataDir;
+use crate::wiring::changelogs::Changelogs;
 
 /// The longest that a question for something newer is held; it is then answered with what there is.
 const HELD_MAX: Duration = Duration::from_secs(5);
@@ -16,15 +18,16 @@ const HELD_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Mgs {
     store: Handle<MgsMachine>,
     data: DataDir,
+    changelogs: Changelogs,
     runtime: tokio::runtime::Handle,
     stopping: watch::Sender<bool>,
 }
 
 impl Mgs {
     /// An MGS over the rows of `store`. Must be called within the runtime.
-    pub(crate) fn new(store: Handle<MgsMachine>, data: DataDir) -> Mgs {
+    pub(crate) fn new(store: Handle<MgsMachine>, data: DataDir, changelogs: Changelogs) -> Mgs {
         let runtime = tokio::runtime::Handle::current();
-        Mgs { store, data, runtime, stopping: watch::Sender::new(false) }
+        Mgs { store, data, changelogs, runtime, stopping: watch::Sender::new(false) }
     }
 
     /// Answers one question; blocks for up to [`HELD_MAX`] when it asks for news.
@@ -35,6 +38,7 @@ impl Mgs {
             Request::Duty { rank, newer_than } => self.duty(rank, newer_than),
             Request::Made(target) => return self.told(Command::Made { target }),
             Request::Removed(target) => return self.told(Command::Removed { target }),
+            Request::Changes { fs, entries } => return self.changes(&fs, &entries),
         };
         answered.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
@@ -72,6 +76,13 @@ impl Mgs {
         match self.runtime.block_on(self.store.submit(command)) {
             Ok(_) => Reply::Done,
             Err(error) => Reply::Failed(error.to_string()),
+        }
+    }
+
+    fn changes(&self, fs: &str, entries: &[Entry]) -> Reply {
+        match self.runtime.block_on(self.changelogs.append(fs, entries)) {
+            Ok(()) => Reply::Done,
+            Err(why) => Reply::Failed(why),
         }
     }
 

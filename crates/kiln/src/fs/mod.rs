@@ -6,10 +6,12 @@
 //! - [`ground`]: the directory of a target, and its lock.
 //! - [`servers`]: how a target's server is built.
 //! - [`service`]: takes requests from the listener to the target they are for.
+//! - [`changelog`]: takes records of changes from an MDT to their topic.
 //! - [`admin`]: what `kiln fs` does to filesystems, by way of the API; on the leader.
 //! - [`view`]: a filesystem as the MGS and its nodes tell of it.
 
 pub(crate) mod admin;
+pub(crate) mod changelog;
 mod duty;
 mod ground;
 pub(crate) mod mgs;

@@ -41,13 +41,14 @@ impl FsNode {
         let socket = data.fs_socket(rank);
         let listener = Listener::bind_unix(&socket)
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
-        let setup = Setup { data: data.clone(), config: config.clone(), oss: Arc::default() };
+        let source = mgs.clone().map_or_else(|| Source::At(data.fs_socket(0)), Source::Here);
+        let leader = source.clone();
+        let setup = Setup { data: data.clone(), config: config.clone(), oss: Arc::default(), leader };
         let targets = Arc::new(Targets::new(setup));
         let service = Arc::new(FsService { mgs: mgs.clone(), targets: Arc::clone(&targets) });
         let limits =
             ServeLimits { connections_max: config.fs.connections_max as usize, ..ServeLimits::default() };
         let server = serve(listener, limits, service);
-        let source = mgs.clone().map_or_else(|| Source::At(data.fs_socket(0)), Source::Here);
         let follower = Follower::start(rank, source, Arc::clone(&targets))
             .context("failed to start the thread that follows the MGS")?;
         Ok(FsNode { mgs, targets, follower, server })

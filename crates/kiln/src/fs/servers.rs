@@ -9,7 +9,7 @@ use kiln_fs::core::layout::Stripes;
 use kiln_fs::core::target::label;
 use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
 use kiln_fs::mds::mdt::{self, Mdt};
-use kiln_fs::mds::{self, Mds, Parts};
+use kiln_fs::mds::{self, Changelog, Mds, Parts};
 use kiln_fs::oss::{Label, Oss, Ost, TargetError};
 use kiln_fs::wire::mgs::{Assignment, FsConfig, Target};
 use kiln_fs::wire::node::ClientStatus;
@@ -18,6 +18,8 @@ use kiln_log::Volume;
 use kiln_types::Timestamp;
 use kiln_world::{Clock, RealClock, RealDisk};
 
+use super::changelog::Sink;
+use super::duty::Source;
 use super::ground::{self, GroundError, Lock};
 use crate::paths::DataDir;
 
@@ -38,6 +40,8 @@ pub(super) struct Setup {
     pub config: Config,
     /// The OSTs of this node.
     pub oss: Arc<Oss>,
+    /// Where changelogs are written.
+    pub leader: Source,
 }
 
 /// A target that is served.
@@ -156,7 +160,8 @@ impl Setup {
             return Err(OpenError::OtherFilesystem(dir.to_owned()));
         }
         let osts = config.map(|config| config.osts.clone()).unwrap_or_default();
-        let parts = Parts { mdt, osts, clock, changelog: None };
+        let sink = || Box::new(Sink(self.leader.clone())) as Box<dyn Changelog>;
+        let parts = Parts { mdt, osts, clock, changelog: self.config.fs.changelog.then(sink) };
         let mds = Mds::start(parts, self.mds_settings());
         let mds = mds.map_err(|errno| OpenError::Start { dir: dir.to_owned(), errno })?;
         Ok(ServedMdt { mds: Arc::new(mds), volume, lock })
@@ -211,6 +216,14 @@ impl Server {
                     _ => None,
                 }
             }
+        }
+    }
+
+    /// Requests that it was sent, and sessions that it evicted, since its start.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        match self {
+            Server::Mdt(mdt) => (mdt.mds.requests(), mdt.mds.evictions()),
+            Server::Ost { oss, fs, index } => (oss.requests(fs, *index), 0),
         }
     }
 

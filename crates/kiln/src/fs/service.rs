@@ -35,10 +35,14 @@ impl Service for FsService {
             Request::Node(node::Request::Targets) => {
                 replies.last(&node::Reply::Targets(self.targets.status()), &[])
             }
+            Request::Node(node::Request::Jobs(fs)) => {
+                let jobs = self.targets.mds(&fs).map(|mds| mds.jobs());
+                replies.last(&node::Reply::Jobs(jobs), &[])
+            }
         }
     }
 }
 
 fn no_mdt() -> mds::Reply {
-    mds::Reply { outcome: Err(Errno::ENODEV), grants: Vec::new(), dirs: Vec::new(), seq: 0 }
+    mds::Reply { outcome: Err(Errno::ENODEV), grants: Vec::new(), dirs: Vec::new(), seq: 0, room: None }
 }

@@ -182,12 +182,23 @@ impl Entry {
             Condition::Failed(reason) => TargetState::Failed(reason.clone()),
             Condition::Removing => TargetState::Removing,
         };
-        let (space, clients) = match &self.condition {
-            Condition::Serving(server) => (server.space(), server.clients()),
-            _ => (None, Vec::new()),
-        };
         let Target { fs, id, role, .. } = self.target.clone();
-        TargetStatus { fs, id, role, dir: self.dir.clone(), state, space, clients }
+        let mut status = TargetStatus {
+            fs,
+            id,
+            role,
+            dir: self.dir.clone(),
+            state,
+            space: None,
+            clients: Vec::new(),
+            requests: 0,
+            evictions: 0,
+        };
+        if let Condition::Serving(server) = &self.condition {
+            (status.space, status.clients) = (server.space(), server.clients());
+            (status.requests, status.evictions) = server.counts();
+        }
+        status
     }
 }
 

@@ -1,12 +1,12 @@
 //! A filesystem as it is: what the MGS has of it, and what its nodes say.
 
 use kiln_fs::core::target::label;
-use kiln_fs::core::{OstIndex, Role};
+use kiln_fs::core::{OstIndex, Role, Time, jobs};
 use kiln_fs::mgs::{Filesystem as Row, Place};
 use kiln_fs::wire::node::{TargetState, TargetStatus};
 use kiln_fs::wire::oss;
 
-use crate::api::model::fs::{Client, Filesystem, Space, Target};
+use crate::api::model::fs::{Client, Filesystem, JobCounter, JobStats, Space, Target};
 
 /// What each node that was asked said; `None` of one that did not answer.
 pub(super) type Told = Vec<(u32, Option<Vec<TargetStatus>>)>;
@@ -92,6 +92,8 @@ fn target(name: &str, role: Role, place: &Place, seen: Seen<'_>, hosts: &[String
         reason,
         draining: false,
         space: status.and_then(|status| status.space).map(space),
+        requests: status.map_or(0, |status| status.requests),
+        evictions: status.map_or(0, |status| status.evictions),
     }
 }
 
@@ -112,6 +114,21 @@ fn state(place: &Place, seen: Seen<'_>, hosts: &[String]) -> (&'static str, Opti
             TargetState::Serving => (Target::SERVING, None),
             TargetState::Failed(reason) => (Target::FAILED, Some(reason.clone())),
         },
+    }
+}
+
+/// A job.
+pub(super) fn job(stats: &jobs::JobStats) -> JobStats {
+    let millis = |time: Time| time.secs.saturating_mul(1000) + i64::from(time.nanos / 1_000_000);
+    let counter = |(operation, counter): (&jobs::Operation, &jobs::Counter)| {
+        let jobs::Counter { samples, min, max, sum } = *counter;
+        (operation.name().to_owned(), JobCounter { samples, min, max, sum })
+    };
+    JobStats {
+        job_id: stats.job.clone(),
+        start_time: millis(stats.since),
+        snapshot_time: millis(stats.last),
+        operations: stats.counts.0.iter().map(counter).collect(),
     }
 }
 
@@ -152,7 +169,17 @@ mod tests {
             Role::Mdt(_) => vec![ClientStatus { host: "h".to_owned(), session: SessionId(10) }],
             Role::Ost(_) => Vec::new(),
         };
-        TargetStatus { fs: "a".to_owned(), id: FsId(id), role, dir: "/d".into(), state, space: None, clients }
+        TargetStatus {
+            fs: "a".to_owned(),
+            id: FsId(id),
+            role,
+            dir: "/d".into(),
+            state,
+            space: None,
+            clients,
+            requests: 0,
+            evictions: 0,
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The `lfs` command line: Lustre's user commands, on a mounted filesystem of Kiln.
 //!
 //! - [`mounts`]: which mounts there are; [`attribute`]: how a mount is asked (virtual extended attributes that its client answers).
-//! - [`df`], [`getstripe`], [`setstripe`], [`fid`], [`find`], [`migrate`]: one command each.
+//! - [`df`], [`getstripe`], [`setstripe`], [`fid`], [`find`], [`migrate`], [`quota`], [`setquota`], [`project`], [`changelog`]: one command each.
 //!
 //! What is printed follows Lustre 2.17 to the byte where scripts may rely on it. Where Lustre leaves its users alone with an error, a hint is added.
 
 mod attribute;
+mod changelog;
 mod df;
 mod fid;
 mod find;
@@ -13,6 +14,9 @@ mod getstripe;
 mod migrate;
 pub(crate) mod mounts;
 mod options;
+mod project;
+mod quota;
+mod setquota;
 mod setstripe;
 
 use std::ffi::OsString;
@@ -33,11 +37,27 @@ space and layout
                                        give the data of a file another layout
    osts [PATH], mdts [PATH]            the targets
 
+quotas
+   quota [-hv] [-u|-g|-p WHOSE] MOUNT  what somebody uses and may use; without WHOSE what you do
+   quota -t -u|-g|-p MOUNT             how long more than a soft limit may be used
+   setquota -u|-g|-p WHOSE [-b SOFT] [-B HARD] [-i SOFT] [-I HARD] MOUNT
+                                       limits of space (-b, -B; KiB without a unit) and of inodes; 0 is none
+   setquota -t -u|-g|-p [-b TIME] [-i TIME] MOUNT
+                                       how long more than a soft limit may be used, as 1w2d3h
+   project [-d] [-r] PATH...           which project pays for files
+   project [-p ID] [-s] [-r] PATH...   give files to a project; -s: what is made in a directory too; -C: to none
+
 names
    path2fid PATH...                    the id of a file
    fid2path PATH FID...                the paths of an id
    find PATH... [-type T] [-name PATTERN] [-size N] [-mtime N] [-user U] [-ost N]
                                        files that match
+
+changes
+   changelog [--follow] [--user GROUP] FSNAME-MDT0000 [START [END]]
+                                       what changed; with a group, what it has not read
+   changelog_clear FSNAME-MDT0000 GROUP INDEX
+                                       a group has read the records up to this one; 0 is all
 
 -E begins a component that ends there; options behind it are for that component: lfs setstripe -E 1M -L mdt -E -1 -c 4 DIR
 Sizes take K, M, G, T. `lfs COMMAND --help` prints this too. Mount a filesystem with: kiln fs mount NAME DIR
@@ -58,6 +78,8 @@ impl Display for Fail {
         f.write_str(what)
     }
 }
+
+impl std::error::Error for Fail {}
 
 impl Fail {
     pub(super) fn usage(what: impl Display) -> Fail {
@@ -122,9 +144,15 @@ fn command(name: &str, words: &[String]) -> Done {
         "path2fid" => fid::path2fid(words),
         "fid2path" => fid::fid2path(words),
         "find" => find::find(words),
+        "changelog" => changelog::changelog(words),
+        "changelog_clear" => changelog::clear(words),
         "--version" | "-V" | "version" => say(&format!("lfs {} (kiln)", env!("CARGO_PKG_VERSION"))),
-        "quota" | "setquota" | "changelog" | "hsm_state" | "mirror" | "mkdir" | "setdirstripe"
-        | "getdirstripe" => Err(Fail::failed("is not there yet; docs/filesystem.md says what is")),
+        "quota" => quota::quota(words),
+        "setquota" => setquota::setquota(words),
+        "project" => project::project(words),
+        "hsm_state" | "mirror" | "mkdir" | "setdirstripe" | "getdirstripe" => {
+            Err(Fail::failed("is not there yet; docs/filesystem.md says what is"))
+        }
         _ => Err(Fail::usage("is no command of lfs")),
     }
 }

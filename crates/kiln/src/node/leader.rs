@@ -23,6 +23,7 @@ use crate::api::server::{Caller, serve};
 use crate::fs::admin::Admin;
 use crate::fs::mgs::Mgs;
 use crate::supervisor::{Listeners, Report};
+use crate::wiring::changelogs::Changelogs;
 use crate::wiring::exchanges::{AmqpExchanges, declare_task_queues};
 use crate::wiring::jobs::FluxJobs;
 use crate::wiring::topics::KafkaTopics;
@@ -62,7 +63,12 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     let flow = Arc::new(Service::start(chain, sockets.syslog, syslog_limits, &ports, store.clone()));
 
     let mgs = foundations.store.handle::<MgsMachine>();
-    let fs = fs::start(&node, Some(Arc::new(Mgs::new(mgs.clone(), node.data.clone()))))?;
+    let changelogs = {
+        let (kafka, clock) = (services.kafka.clone(), Arc::clone(&foundations.clock));
+        Changelogs::new(kafka, clock, node.config.fs.changelog)
+    };
+    let fs = Arc::new(Mgs::new(mgs.clone(), node.data.clone(), changelogs.clone()));
+    let fs = fs::start(&node, Some(fs))?;
     let (stop, stopped) = shutdown_pair();
     let kafka = sockets.kafka.map(|listener| services.kafka.serve(listener, stopped.clone()));
     let amqp = sockets.amqp.map(|listener| services.amqp.serve(listener, stopped.clone())).transpose()?;
@@ -74,7 +80,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
         auth: foundations.auth.clone(),
         jobs: kiln_jobs::broker::Jobs::new(node.data.broker_socket(0)),
         flow: Arc::clone(&flow),
-        fs: Admin::new(mgs, hosts(&node), node.data.clone(), Arc::clone(&foundations.rng)),
+        fs: Admin::new(mgs, changelogs, hosts(&node), node.data.clone(), Arc::clone(&foundations.rng)),
         ledger: Ledger::new(store),
         clock: Arc::clone(&foundations.clock),
     });

@@ -2,6 +2,7 @@
 //!
 //! Each module implements a small trait that the user of a thing has defined, over the service that provides it.
 
+pub(crate) mod changelogs;
 pub(crate) mod exchanges;
 pub(crate) mod flows;
 pub(crate) mod jobs;

@@ -14,6 +14,7 @@ use crate::client::bell::Bell;
 use crate::core::clean::{Clean, Keep};
 use crate::core::dirty::Dirty;
 use crate::core::layout::END;
+use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
@@ -53,6 +54,10 @@ pub(super) struct State {
     pub(super) punched: bool,
     /// Bytes that were written to objects since the MDS was told how much space they use.
     pub(super) landed_bytes: u64,
+    /// Space that may have been used and was not told to the MDS, in bytes.
+    pub(super) unaccounted: u64,
+    /// What the mount was told of that, and who was the owner then.
+    owed: (Owner, u64),
     pub(super) dirty: Dirty,
     /// What is being written back. **Invariant:** each has claimed its ranges.
     pub(super) flying: Vec<Arc<Flight>>,
@@ -94,6 +99,7 @@ pub(super) struct Told {
     pub(super) size: u64,
     pub(super) mtime: Time,
     pub(super) blocks: u64,
+    pub(super) owner: Owner,
     pub(super) version: u64,
 }
 
@@ -113,7 +119,13 @@ pub(super) struct Coming {
 
 impl From<&Attr> for Told {
     fn from(attr: &Attr) -> Told {
-        Told { size: attr.size, mtime: attr.mtime, blocks: attr.blocks, version: attr.version }
+        Told {
+            size: attr.size,
+            mtime: attr.mtime,
+            blocks: attr.blocks,
+            owner: attr.into(),
+            version: attr.version,
+        }
     }
 }
 
@@ -131,6 +143,8 @@ impl FileData {
             blocks_due: false,
             punched: false,
             landed_bytes: 0,
+            unaccounted: 0,
+            owed: (attr.into(), 0),
             dirty: Dirty::new(split),
             flying: Vec::new(),
             failed: Dirty::new(split),
@@ -170,7 +184,8 @@ impl FileData {
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();
         let (mtime, blocks) = (state.untold_mtime(), state.blocks());
-        let changed = state.size > state.told.size || mtime.is_some() || blocks != state.told.blocks;
+        let uses = blocks != state.told.blocks || state.unaccounted > 0;
+        let changed = state.size > state.told.size || mtime.is_some() || uses;
         changed.then_some(LocalChanges { size: state.size, mtime, blocks })
     }
 
@@ -224,9 +239,18 @@ impl FileData {
         state.learn_mtime(&attr);
         state.cuts_done += 1;
         state.cut(size);
+        let has_cut = size > 0 && size < state.size && state.layout.objects().next().is_some();
         state.size = attr.size;
         state.learn(&attr);
+        if size == 0 {
+            state.unaccounted = 0;
+        }
         self.settle(&mut state);
+        if has_cut {
+            // The MDS knows the most that they may use now.
+            (state.blocks_due, state.punched) = (true, true);
+            self.age(state);
+        }
         Ok(attr)
     }
 
@@ -264,6 +288,7 @@ impl FileData {
         state.dirty = Dirty::new(split);
         state.failed = Dirty::new(split);
         state.clean = Clean::default();
+        state.unaccounted = 0;
         self.settle(&mut state);
         self.changed.notify_all();
     }
@@ -345,6 +370,17 @@ impl FileData {
         self.mount.charge(std::mem::replace(&mut state.charged, charged), charged);
         let clean = state.clean.bytes();
         self.mount.charge_clean(std::mem::replace(&mut state.charged_clean, clean), clean);
+        let owed = (state.told.owner, state.unaccounted);
+        if owed != state.owed {
+            self.mount.debts.change(self.ino, &self.me, std::mem::replace(&mut state.owed, owed), owed);
+        }
+    }
+
+    /// The MDS knows of so much of what was used.
+    pub(super) fn accounted(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.unaccounted = state.unaccounted.saturating_sub(bytes);
+        self.settle(&mut state);
     }
 
     /// There is something to tell: the mount sees to it after a while.
@@ -368,9 +404,9 @@ impl FileData {
             Err(Errno::ESTALE) => {
                 // Where it was discarded already, whoever did that knows why.
                 if !self.is_gone() {
-                    tracing::error!(
+                    tracing::warn!(
                         ino = self.ino.0,
-                        "this mount was evicted: what was not written back is lost"
+                        "the file was removed, or this mount evicted: what was not written back is lost"
                     );
                 }
                 self.discard();
@@ -386,6 +422,7 @@ impl Drop for FileData {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.mount.charge(state.charged, 0);
         self.mount.charge_clean(state.charged_clean, 0);
+        self.mount.debts.change(self.ino, &self.me, state.owed, (state.owed.0, 0));
     }
 }
 
@@ -398,7 +435,6 @@ impl State {
     /// The space that the file uses, with what is held back as if nothing were there yet: at most that of a file without
     /// holes, unless the MDS knows better.
     fn blocks(&self) -> u64 {
-        const BLOCK_BYTES: u64 = 512;
         let untold = self.dirty.cost() + self.flying_cost + self.failed.cost() + self.landed_bytes;
         let full = self.size.div_ceil(BLOCK_BYTES).max(self.told.blocks);
         (self.told.blocks + untold.div_ceil(BLOCK_BYTES)).min(full)

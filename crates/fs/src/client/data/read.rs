@@ -77,7 +77,7 @@ impl FileData {
     }
 
     /// Asks the MDS how long the file is.
-    fn refresh(&self) -> Result<(), Errno> {
+    pub(super) fn refresh(&self) -> Result<(), Errno> {
         let attr = self.heed(self.mount.mds.attr(self.ino))?;
         let mut state = self.alive()?;
         state.learn(&attr);
@@ -95,7 +95,7 @@ impl FileData {
             let below = (gaps.left() != [extent]).then(|| state.copy(extent, mode));
             (gaps, Arc::clone(&state.layout), below)
         };
-        let layout = if mode == Mode::Direct { self.placed(extent)? } else { layout };
+        let layout = if mode == Mode::Direct { self.layout_now(extent)? } else { layout };
         let mut fetched = Vec::new();
         for gap in gaps.left() {
             fetched.extend(runs(&layout, *gap, DATA_BYTES_MAX.into()));

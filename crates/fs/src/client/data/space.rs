@@ -14,17 +14,17 @@ use crate::wire::oss::{Op, Reply};
 
 use super::file::State;
 use super::osts::{Answer, Ask};
-use super::{FileData, Seek};
+use super::{FileData, Mode, Seek};
 
 /// Holes on the MDT begin and end at multiples of it, in bytes.
 const PAGE_BYTES: u64 = 4096;
 
 impl FileData {
     /// Makes a hole; the size stays.
-    pub fn punch(&self, offset: u64, len: u64) -> Result<(), Errno> {
+    pub fn punch(&self, offset: u64, len: u64, mode: Mode) -> Result<(), Errno> {
         let extent = range(offset, len)?;
         let ticket = self.claim(self.alive()?, extent, Share::Exclusive)?;
-        let outcome = self.punch_servers(extent);
+        let outcome = self.layout_in(extent, mode).and_then(|layout| self.punch_servers(&layout, extent));
         let mut state = self.lock();
         state.ranges.release(ticket);
         state.clean.remove(extent);
@@ -45,8 +45,8 @@ impl FileData {
     }
 
     /// Zeros a range; the file grows to its end unless `keep_size`.
-    pub fn zero(&self, offset: u64, len: u64, keep_size: bool) -> Result<(), Errno> {
-        self.punch(offset, len)?;
+    pub fn zero(&self, offset: u64, len: u64, keep_size: bool, mode: Mode) -> Result<(), Errno> {
+        self.punch(offset, len, mode)?;
         if keep_size { Ok(()) } else { self.grow(range(offset, len)?.end) }
     }
 
@@ -60,33 +60,41 @@ impl FileData {
             Op::Allocate { object: range.object, offset, len }
         });
         self.ask_done(&asks)?;
-        self.lock().blocks_due = true;
+        let mut state = self.lock();
+        state.blocks_due = true;
+        state.owe(extent);
+        self.settle(&mut state);
+        self.age(state);
         if keep_size { Ok(()) } else { self.grow(extent.end) }
     }
 
     /// fallocate(2) by its mode bits; `EOPNOTSUPP` for what cannot be done.
-    pub fn fallocate(&self, mode: i32, offset: u64, len: u64) -> Result<(), Errno> {
-        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
-        match mode & !libc::FALLOC_FL_KEEP_SIZE {
+    pub fn fallocate(&self, bits: i32, offset: u64, len: u64, mode: Mode) -> Result<(), Errno> {
+        let keep_size = bits & libc::FALLOC_FL_KEEP_SIZE != 0;
+        match bits & !libc::FALLOC_FL_KEEP_SIZE {
             0 => self.allocate(offset, len, keep_size),
-            libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.punch(offset, len),
-            libc::FALLOC_FL_ZERO_RANGE => self.zero(offset, len, keep_size),
+            libc::FALLOC_FL_PUNCH_HOLE if keep_size => self.punch(offset, len, mode),
+            libc::FALLOC_FL_ZERO_RANGE => self.zero(offset, len, keep_size, mode),
             _ => Err(Errno::EOPNOTSUPP),
         }
     }
 
     /// The next data or hole at or behind `offset`; `ENXIO` behind the end. Data that is held back counts as data, and of
     /// what is on the MDT each page that is not all zeros.
-    pub fn seek(&self, offset: u64, what: Seek) -> Result<u64, Errno> {
+    pub fn seek(&self, offset: u64, what: Seek, mode: Mode) -> Result<u64, Errno> {
+        if mode == Mode::Direct {
+            self.refresh()?;
+        }
         // First what is in memory, then the servers: what is written back in between is seen twice, not never.
         let state = self.alive()?;
         let size = state.size;
         if offset >= size {
             return Err(Errno::ENXIO);
         }
-        let written = state.written(Extent { start: offset, end: size });
-        let layout = Arc::clone(&state.layout);
+        let rest = Extent { start: offset, end: size };
+        let written = state.written(rest);
         drop(state);
+        let layout = self.layout_in(rest, mode)?;
         match what {
             Seek::Data => {
                 let written = written.first().map(|extent| extent.start);
@@ -94,13 +102,19 @@ impl FileData {
                 let found = self.data_in(&layout, before)?;
                 found.or(written).ok_or(Errno::ENXIO)
             }
-            Seek::Hole => self.hole_in(&layout, Extent { start: offset, end: size }, &written),
+            Seek::Hole => self.hole_in(&layout, rest, &written),
         }
     }
 
-    fn punch_servers(&self, extent: Extent) -> Result<(), Errno> {
-        let layout = Arc::clone(&self.lock().layout);
-        let asks = ask_objects(&layout, extent, |range| {
+    fn layout_in(&self, extent: Extent, mode: Mode) -> Result<Arc<Layout>, Errno> {
+        match mode {
+            Mode::Cached => Ok(Arc::clone(&self.lock().layout)),
+            Mode::Direct => self.layout_now(extent),
+        }
+    }
+
+    fn punch_servers(&self, layout: &Layout, extent: Extent) -> Result<(), Errno> {
+        let asks = ask_objects(layout, extent, |range| {
             let (offset, len) = (range.extent.start, range.extent.end - range.extent.start);
             Op::Punch { object: range.object, offset, len }
         });

@@ -22,7 +22,11 @@ struct Alone {
 impl FileData {
     /// [`FileData::flush`], and durable at the OSTs and at the MDS.
     pub fn sync(&self) -> Result<(), Errno> {
+        let unaccounted = self.alive()?.unaccounted;
         let outcome = self.make_durable();
+        if outcome.is_ok() {
+            self.accounted(unaccounted);
+        }
         self.or_failure(outcome)
     }
 

@@ -11,6 +11,7 @@ use crate::core::layout::STRIPE_BYTES_MIN;
 
 mod fake;
 mod model;
+mod quota;
 
 use fake::{Cluster, Event, SESSION};
 
@@ -264,7 +265,7 @@ fn what_was_read_ahead_gives_way_to_what_is_written() {
         assert!(seen.iter().all(|byte| *byte == written), "{mode:?}");
     }
     file.read(0, 128 << 10, Mode::Cached).unwrap();
-    file.punch(0, 4 << 20).unwrap();
+    file.punch(0, 4 << 20, Mode::Cached).unwrap();
     assert!(file.read(0, 4 << 20, Mode::Cached).unwrap().iter().all(|byte| *byte == 0));
 }
 
@@ -533,8 +534,21 @@ fn data_that_is_held_back_takes_space() {
     let told = cluster.mds.get(INO).0.blocks;
     assert!((196..250).contains(&told), "{told} blocks of 100,000 bytes");
     assert_eq!(file.attr_changes(), None);
-    file.punch(5 * MIB, 100_000).unwrap();
+    file.punch(5 * MIB, 100_000, Mode::Cached).unwrap();
     assert!(cluster.mds.get(INO).0.blocks < told);
+}
+
+#[test]
+fn a_hole_that_one_mount_makes_where_another_has_written_is_one() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    let mount = cluster.mount(patient());
+    let (attr, layout) = cluster.mds.get(INO);
+    let other = mount.file(INO, &attr, layout, None);
+    file.write(0, &pattern(3000, 1), Mode::Direct, false).unwrap();
+    assert_eq!(other.seek(0, Seek::Data, Mode::Direct), Ok(0));
+    other.punch(0, 3000, Mode::Direct).unwrap();
+    assert_eq!(file.read(0, 3000, Mode::Direct).unwrap(), vec![0; 3000]);
 }
 
 #[test]
@@ -544,10 +558,10 @@ fn zeros_on_the_mdt_are_a_hole() {
     file.write(10_000, b"data", Mode::Cached, false).unwrap();
     file.flush().unwrap();
     file.resize(MIB, || Ok(cluster.mds.set_size(INO, MIB))).unwrap();
-    assert_eq!(file.seek(0, Seek::Hole), Ok(0));
-    assert_eq!(file.seek(0, Seek::Data), Ok(8192));
-    assert_eq!(file.seek(8192, Seek::Hole), Ok(12_288));
-    assert_eq!(file.seek(12_288, Seek::Data), Err(Errno::ENXIO));
+    assert_eq!(file.seek(0, Seek::Hole, Mode::Cached), Ok(0));
+    assert_eq!(file.seek(0, Seek::Data, Mode::Cached), Ok(8192));
+    assert_eq!(file.seek(8192, Seek::Hole, Mode::Cached), Ok(12_288));
+    assert_eq!(file.seek(12_288, Seek::Data, Mode::Cached), Err(Errno::ENXIO));
 }
 
 #[test]
@@ -589,7 +603,7 @@ fn requests_are_atomic_among_each_other() {
                         let value = (n * 3 + writer + 1) as u8;
                         let mode = if n % 5 == writer { Mode::Direct } else { Mode::Cached };
                         match n % 11 {
-                            0 => file.punch(at, len as u64).unwrap(),
+                            0 => file.punch(at, len as u64, mode).unwrap(),
                             1 => file.flush().unwrap(),
                             _ => file.write(at, &vec![value; len], mode, false).unwrap(),
                         }

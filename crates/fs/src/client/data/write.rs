@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::core::layout::{COMPONENTS_MAX, Place};
+use crate::core::layout::{COMPONENTS_MAX, Component, Place};
 use crate::core::ranges::Share;
 use crate::core::split::runs;
 use crate::core::{Errno, Extent, Layout};
@@ -44,6 +44,7 @@ impl FileData {
             state.stamp += 1;
             let stamp = state.stamp;
             state.dirty.write(offset, data, stamp);
+            state.owe(Extent { start: offset, end });
             state.touched(end);
         }
         self.settle(&mut state);
@@ -90,6 +91,7 @@ impl FileData {
         if outcome.is_ok() {
             state.dirty.remove(extent);
             state.landed(extent);
+            state.owe(extent);
             match mode {
                 Mode::Cached => state.touched(extent.end),
                 Mode::Direct => state.touched_for_all(extent.end),
@@ -163,16 +165,25 @@ impl FileData {
     pub(super) fn placed(&self, extent: Extent) -> Result<Arc<Layout>, Errno> {
         for _ in 0..=COMPONENTS_MAX {
             let layout = Arc::clone(&self.lock().layout);
-            let missing = layout.components.iter().find(|component| {
-                let meets = component.extent.start < extent.end && extent.start < component.extent.end;
-                meets && component.lacks_objects()
-            });
-            let Some(component) = missing else { return Ok(layout) };
+            let Some(component) = lacking(&layout, extent) else { return Ok(layout) };
             let offset = component.extent.start.max(extent.start);
             let layout = self.mount.mds.place(self.ino, offset)?;
             self.lock().adopt(layout);
         }
         Err(Errno::EIO)
+    }
+
+    /// The layout of a range that others may write to at the same time: as the MDS has it, where a component that was
+    /// without objects may have some now.
+    pub(super) fn layout_now(&self, extent: Extent) -> Result<Arc<Layout>, Errno> {
+        let layout = Arc::clone(&self.lock().layout);
+        if lacking(&layout, extent).is_none() {
+            return Ok(layout);
+        }
+        let layout = self.heed(self.mount.mds.layout(self.ino))?;
+        let mut state = self.lock();
+        state.adopt(layout);
+        Ok(Arc::clone(&state.layout))
     }
 
     /// Grows the file to `end` by a hole, unless it is longer.
@@ -183,4 +194,12 @@ impl FileData {
         self.age(state);
         self.tell(growth, None, false)
     }
+}
+
+/// The first component without objects that a range meets.
+fn lacking(layout: &Layout, extent: Extent) -> Option<&Component> {
+    layout.components.iter().find(|component| {
+        let meets = component.extent.start < extent.end && extent.start < component.extent.end;
+        meets && component.lacks_objects()
+    })
 }

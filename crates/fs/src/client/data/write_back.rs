@@ -123,6 +123,11 @@ impl FileData {
     /// The data has been held back for long enough.
     pub(super) fn flush_in_background(&self) {
         self.aged();
+        self.write_back_noting_errors();
+    }
+
+    /// Writes everything back; the next flush tells a failure.
+    pub(super) fn write_back_noting_errors(&self) {
         if let Err(error) = self.write_back() {
             self.lock().error.get_or_insert(error);
         }
@@ -130,9 +135,12 @@ impl FileData {
 
     /// Writes everything back that is dirty now, and tells the MDS. A failure to write is kept, not answered.
     fn write_back(&self) -> Result<(), Errno> {
+        let unaccounted = self.alive()?.unaccounted;
         let growth = self.land()?;
         let used = self.used()?;
-        self.tell(growth, used, false)
+        self.tell(growth, used, false)?;
+        self.accounted(unaccounted);
+        Ok(())
     }
 
     /// Writes everything back that is dirty now; the size that is to be told then.

@@ -43,6 +43,13 @@ impl Interrupt {
         true
     }
 
+    /// Interrupts whatever is served.
+    #[cfg(test)]
+    pub(crate) fn raise_now(&self) {
+        let unique = self.state().unique;
+        self.raise(unique);
+    }
+
     pub(crate) fn is_raised(&self) -> bool {
         self.state().raised
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::{Caller, Client, Outcome, Ready, program_errno};
 use crate::client::cache::{Begin, Inode, MappedWrite, Need, Pages, Use};
-use crate::client::data::Seek;
+use crate::client::data::{Mode, Seek};
 use crate::client::fuse::Reply;
 use crate::client::handles::Handle;
+use crate::client::meta::unexpected;
 use crate::client::session::Waiter;
 use crate::core::{Errno, SetAttr};
-use crate::wire::mds::{Act, Ask};
+use crate::wire::mds::{Act, Answer, Ask};
 
 /// How often a lease is asked for that is always gone again when it comes.
 const ASKS_MAX: u32 = 1000;
@@ -17,6 +18,9 @@ const ASKS_MAX: u32 = 1000;
 const COPY_BYTES: u32 = 1 << 20;
 /// The most that one copy_file_range(2) copies, in bytes: the kernel asks again, and may be interrupted between.
 const COPY_BYTES_MAX: u64 = 64 << 20;
+
+/// Whom no quota binds.
+const ROOT: u32 = 0;
 
 /// How a write is done.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +44,13 @@ impl Client {
                     let ask = Ask::Lease { ino: inode.ino, want };
                     let answered = self.meta.session.ask(ask, waiter).map_err(program_errno)?;
                     let kept = self.meta.absorb(answered.grants, answered.stamp);
-                    let attr = super::attrs::expect_attr(answered.outcome)?;
+                    let (attr, layout) = match answered.outcome? {
+                        Answer::Opened { attr, layout, .. } => (attr, layout),
+                        other => return Err(unexpected(&other)),
+                    };
                     self.meta.note(&attr, before, answered.stamp);
                     if let Some(file) = inode.state().file.clone() {
-                        file.set_size(&attr, None);
+                        file.set_size(&attr, Some(layout));
                     }
                     drop(kept);
                     drop(asking);
@@ -89,7 +96,7 @@ impl Client {
         let used = self.begin(caller.waiter, &handle.inode, need)?;
         let offset = if append { handle.file.size() } else { offset };
         let sync = how.flags & libc::O_DSYNC != 0;
-        handle.file.write(offset, data, used.mode, sync)?;
+        put(caller, &handle, offset, data, (used.mode, sync))?;
         if sync {
             self.ask(caller, Ask::Sync)?.outcome?;
         }
@@ -116,7 +123,11 @@ impl Client {
     fn write_mapped(&self, handle: &Handle, offset: u64, data: &[u8]) -> Outcome<'_> {
         let written = Reply::Written(data.len() as u32);
         if let Some(used) = handle.inode.begin_mapped() {
-            handle.file.write(offset, data, used.mode, false)?;
+            // Nobody knows whose store it was: it is the owner's.
+            match handle.file.owner().uid {
+                ROOT => handle.file.write(offset, data, used.mode, false)?,
+                _ => handle.file.write_within_quota(offset, data, used.mode, false)?,
+            }
             return Ok(Ready::using(written, used));
         }
         let write = MappedWrite { file: Arc::clone(&handle.file), offset, data: data.to_vec() };
@@ -175,7 +186,10 @@ impl Client {
     ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let used = self.begin(caller.waiter, &handle.inode, Need::Write)?;
-        handle.file.fallocate(mode, offset, len)?;
+        match caller.uid {
+            ROOT => handle.file.fallocate(mode, offset, len, used.mode)?,
+            _ => handle.file.fallocate_within_quota(mode, offset, len, used.mode)?,
+        }
         self.forget_written(&handle.inode, used.pages, offset, len);
         Ok(Ready::using(Reply::Done, used))
     }
@@ -188,7 +202,7 @@ impl Client {
             _ => return Err(Errno::EINVAL),
         };
         let used = self.begin(caller.waiter, &handle.inode, Need::Read)?;
-        let found = handle.file.seek(offset, what)?;
+        let found = handle.file.seek(offset, what, used.mode)?;
         Ok(Ready::using(Reply::Offset(found), used))
     }
 
@@ -227,9 +241,23 @@ impl Client {
         };
         if !bytes.is_empty() {
             let used = self.begin(caller.waiter, &to.inode, Need::Write)?;
-            to.file.write(to_offset, &bytes, used.mode, false)?;
+            put(caller, to, to_offset, &bytes, (used.mode, false))?;
             self.forget_written(&to.inode, used.pages, to_offset, bytes.len() as u64);
         }
         Ok(bytes.len() as u32)
+    }
+}
+
+/// Writes for a program.
+fn put(
+    caller: &Caller<'_>,
+    handle: &Handle,
+    offset: u64,
+    data: &[u8],
+    (mode, sync): (Mode, bool),
+) -> Result<(), Errno> {
+    match caller.uid {
+        ROOT => handle.file.write(offset, data, mode, sync),
+        _ => handle.file.write_within_quota(offset, data, mode, sync),
     }
 }

@@ -63,6 +63,23 @@ pub enum What {
         /// The OSTs.
         osts: Vec<OstIndex>,
     },
+    /// From now on records of changes are kept for the changelog, or no more.
+    Record {
+        /// Whether they are kept.
+        on: bool,
+    },
+    /// A session closed these, which it could write. Changes nothing but the changelog.
+    Closed {
+        /// Which session.
+        session: SessionId,
+        /// Which files.
+        inos: Vec<Ino>,
+    },
+    /// The records of the changelog below this one are where its readers are.
+    Recorded {
+        /// The first that is not.
+        below: u64,
+    },
 }
 
 /// What came of a command.

@@ -2,13 +2,20 @@
 
 use super::inode::Link;
 use super::todo::TodoId;
+use crate::core::quota::QuotaKind;
 use crate::core::{Ino, SessionId};
 
 /// Row of [`super::filesystem::Counters`].
 pub(super) const COUNTERS: &[u8] = b"C";
 /// Row of [`super::filesystem::Filesystem`].
 pub(super) const FILESYSTEM: &[u8] = b"F";
+/// Row of [`super::log::Head`].
+pub(super) const LOG_HEAD: &[u8] = b"G";
 
+/// Row of [`super::accounts::Quotas`].
+pub(super) const QUOTAS: &[u8] = b"Q";
+
+const ACCOUNT: u8 = b'U';
 const INODE: u8 = b'I';
 const NAME: u8 = b'N';
 const ENTRY: u8 = b'E';
@@ -18,6 +25,7 @@ const PAGE: u8 = b'D';
 const XATTR: u8 = b'X';
 const SESSION: u8 = b'S';
 const TODO: u8 = b'T';
+const RECORD: u8 = b'R';
 
 /// From the first key of a stretch to the first behind it.
 pub(super) type Range = (Vec<u8>, Vec<u8>);
@@ -132,6 +140,36 @@ pub(super) fn todo(id: TodoId) -> [u8; 9] {
 /// What is to be done, from one entry on.
 pub(super) fn todos(from: TodoId) -> Range {
     (todo(from).to_vec(), vec![TODO + 1])
+}
+
+/// What a user, a group or a project uses and may use.
+pub(super) fn account(kind: QuotaKind, id: u32) -> [u8; 6] {
+    let mut key = [ACCOUNT; 6];
+    key[1] = match kind {
+        QuotaKind::User => 0,
+        QuotaKind::Group => 1,
+        QuotaKind::Project => 2,
+    };
+    key[2..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+pub(super) fn all_inodes() -> Range {
+    (vec![INODE], vec![INODE + 1])
+}
+
+/// A record of the changelog.
+pub(super) fn record(index: u64) -> [u8; 9] {
+    numbered(RECORD, index)
+}
+
+/// Records of the changelog from one on.
+pub(super) fn records(from: u64) -> Range {
+    (record(from).to_vec(), vec![RECORD + 1])
+}
+
+pub(super) fn is_record(key: &[u8]) -> bool {
+    key.first() == Some(&RECORD)
 }
 
 /// The number behind the letter of a key.

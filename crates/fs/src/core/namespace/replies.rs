@@ -49,7 +49,7 @@ impl Session {
         Ok(Session { row, done_below, replies_at })
     }
 
-    fn host(&self) -> String {
+    pub(super) fn host(&self) -> String {
         String::from_utf8_lossy(&self.row[FIXED_BYTES..self.replies_at]).into_owned()
     }
 
@@ -154,6 +154,12 @@ pub(super) fn end(transaction: &mut Transaction<'_>, id: SessionId) -> Result<()
         transaction.delete(&key);
     }
     Ok(())
+}
+
+/// The host of a session, if it is there.
+pub(super) fn host(rows: &dyn Rows, session: SessionId) -> Result<Option<String>, Errno> {
+    let row = rows.get(&keys::session(session))?;
+    Ok(row.map(Session::parse).transpose()?.map(|session| session.host()))
 }
 
 fn get(rows: &dyn Rows, session: SessionId) -> Result<Session, Errno> {

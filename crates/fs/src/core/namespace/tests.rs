@@ -4,6 +4,7 @@ mod format;
 mod invariants;
 mod model;
 mod posix;
+mod quota;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -67,7 +68,7 @@ impl Fs {
         let mut fs = Fs {
             rows,
             now: Time { secs: 100, nanos: 0 },
-            cred: Cred { uid: 10, gid: 20 },
+            cred: Cred { uid: 10, gid: 20, job: String::new() },
             osts: vec![OstIndex(2), OstIndex(0), OstIndex(1)],
             victim_open: false,
             xid: 0,

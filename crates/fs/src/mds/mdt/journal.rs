@@ -12,8 +12,8 @@ use crate::core::Errno;
 use crate::core::namespace::Command;
 
 const DIR: &str = "journal";
-/// First byte of a command.
-const VERSION: u8 = 1;
+/// First byte of a command. In version 1 no change said to which job it belongs.
+const VERSION: u8 = 2;
 /// The largest record, in bytes: file data of one message, and room for names and values beside it.
 const RECORD_BYTES_MAX: u32 = crate::wire::DATA_BYTES_MAX + (1 << 20);
 /// How much is read at once when commands are applied again, in bytes.

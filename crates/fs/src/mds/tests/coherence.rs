@@ -334,26 +334,3 @@ fn leases_of_the_same_file_are_given_in_turn() {
         thread.join().unwrap();
     }
 }
-
-#[test]
-fn changes_are_noted_in_their_order() {
-    let world = World::new(PATIENT, 0);
-    let mut a = world.client(1);
-    let ino = attr(&a.change(make("f", file(true)))).ino;
-    let rename = Act::Rename {
-        from: Ino::ROOT,
-        from_name: "f".into(),
-        to: Ino::ROOT,
-        to_name: "g".into(),
-        how: Rename::NoReplace,
-    };
-    a.change(rename);
-    assert_eq!(done(&a.change(unlink("missing"))), Err(Errno::ENOENT));
-    a.ask(Ask::Close { inos: vec![ino] });
-    a.change(unlink("g"));
-    let notes = world.notes.0.lock().unwrap();
-    let kinds: Vec<String> = notes.iter().map(|record| record.kind.to_string()).collect();
-    assert_eq!(kinds, ["01CREAT", "08RENME", "11CLOSE", "06UNLNK"]);
-    assert!(notes.iter().all(|record| record.target == ino));
-    assert!(notes[3].last);
-}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Serve
 use kiln_net::{CallError, Fault};
 use kiln_world::{RealClock, RealDisk};
 
-use crate::core::changelog::Record;
+use crate::core::changelog::Entry;
 use crate::core::layout::{STRIPE_BYTES_MIN, Stripes};
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, OstIndex, SessionId, Spread, Time, Xid};
 use crate::mds::mdt::{self, Format, Label, Mdt};
@@ -45,12 +45,44 @@ pub(super) const STRICT: Settings = Settings {
     leases_per_session_max: 1000,
 };
 
+/// Readers of the changelog, who are away at times.
 #[derive(Clone, Default)]
-pub(super) struct Notes(pub(super) Arc<Mutex<Vec<Record>>>);
+pub(super) struct Readers(Arc<(Mutex<Read>, Condvar)>);
 
-impl Changelog for Notes {
-    fn note(&self, record: Record) {
-        self.0.lock().unwrap().push(record);
+#[derive(Default)]
+pub(super) struct Read {
+    pub(super) away: bool,
+    /// They take what comes, and do not say so.
+    pub(super) mute: bool,
+    pub(super) entries: Vec<Entry>,
+    /// How often they were asked.
+    pub(super) asked: u64,
+}
+
+impl Readers {
+    pub(super) fn read(&self) -> MutexGuard<'_, Read> {
+        self.0.0.lock().unwrap()
+    }
+
+    /// Waits until it is so.
+    pub(super) fn wait_until(&self, is_so: impl Fn(&Read) -> bool) -> MutexGuard<'_, Read> {
+        let waited = self.0.1.wait_timeout_while(self.read(), LONG, |read| !is_so(read)).unwrap();
+        assert!(!waited.1.timed_out(), "{:?}", waited.0.entries);
+        waited.0
+    }
+}
+
+impl Changelog for Readers {
+    fn write(&self, fs: &str, entries: Vec<Entry>) -> Result<(), String> {
+        assert_eq!(fs, "scratch");
+        let mut read = self.read();
+        read.asked += 1;
+        self.0.1.notify_all();
+        if read.away {
+            return Err("nobody is there".to_owned());
+        }
+        read.entries.extend(entries);
+        if read.mute { Err("it is not known".to_owned()) } else { Ok(()) }
     }
 }
 
@@ -58,7 +90,7 @@ impl Changelog for Notes {
 pub(super) struct World {
     dir: tempfile::TempDir,
     pub(super) osts: Vec<Ost>,
-    pub(super) notes: Notes,
+    pub(super) readers: Readers,
     running: Option<Running>,
 }
 
@@ -79,7 +111,7 @@ impl World {
             draining: false,
         };
         let osts = (0..osts).map(ost).collect();
-        let mut world = World { dir, osts, notes: Notes::default(), running: None };
+        let mut world = World { dir, osts, readers: Readers::default(), running: None };
         world.start(settings);
         world
     }
@@ -95,7 +127,7 @@ impl World {
             now: Time::default(),
         };
         let mdt = Mdt::open(&volume, Path::new("mdt"), &format, mdt::Settings::default()).unwrap();
-        let changelog = Some(Box::new(self.notes.clone()) as Box<dyn Changelog>);
+        let changelog = Some(Box::new(self.readers.clone()) as Box<dyn Changelog>);
         let parts = Parts { mdt, osts: self.osts.clone(), clock, changelog };
         let mds = Arc::new(Mds::start(parts, settings).unwrap());
         let _ = std::fs::remove_file(self.socket());
@@ -224,7 +256,12 @@ impl Client {
 
     pub(super) fn change_of(&mut self, act: Act) -> Change {
         self.xid += 1;
-        Change { xid: Xid(self.xid), done_below: Xid(self.done_below), cred: Cred { uid: 1, gid: 1 }, act }
+        Change {
+            xid: Xid(self.xid),
+            done_below: Xid(self.done_below),
+            cred: Cred { uid: 1, gid: 1, job: String::new() },
+            act,
+        }
     }
 
     pub(super) fn change(&mut self, act: Act) -> Reply {

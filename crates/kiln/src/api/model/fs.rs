@@ -1,5 +1,7 @@
 //! Filesystems, as the API tells of them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One filesystem.
@@ -47,6 +49,10 @@ pub(crate) struct Target {
     pub draining: bool,
     /// Its space in bytes, while it is served.
     pub space: Option<Space>,
+    /// Requests that it was sent since its start.
+    pub requests: u64,
+    /// Sessions that it evicted since its start, if it is the MDT.
+    pub evictions: u64,
 }
 
 impl Target {
@@ -73,6 +79,32 @@ pub(crate) struct Space {
     pub inodes_used: u64,
     /// How many more could be made.
     pub inodes_free: u64,
+}
+
+/// What a job did to a filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JobStats {
+    /// Its id, or the process's name and user where there is none.
+    pub job_id: String,
+    /// When it was first heard of, in milliseconds since the epoch.
+    pub start_time: i64,
+    /// When it was last heard of.
+    pub snapshot_time: i64,
+    /// What it did, by the name of the operation; what it did not do is not here.
+    pub operations: BTreeMap<String, JobCounter>,
+}
+
+/// How often a job did something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JobCounter {
+    /// How often.
+    pub samples: u64,
+    /// Of reads and writes: the smallest, in bytes.
+    pub min: u64,
+    /// The largest.
+    pub max: u64,
+    /// All bytes.
+    pub sum: u64,
 }
 
 /// A client that has a filesystem mounted.

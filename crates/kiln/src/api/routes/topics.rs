@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper::Method;
-use kiln_kafka::{AdminError, NewTopic, TopicConfig, TopicInfo};
+use kiln_kafka::{AdminError, Commit, NewTopic, OffsetError, TopicConfig, TopicInfo};
 use kiln_log::batch::Record;
 use kiln_types::Offset;
 
@@ -101,7 +101,24 @@ impl Routes {
         done()
     }
 
-    pub(super) fn groups(&self, ask: &Ask, rest: &[&str]) -> Answer {
+    async fn commit_offset(&self, ask: &Ask, group: &str) -> Answer {
+        let model::CommitOffset { topic, partition, offset } = ask.json()?;
+        let count = self.kafka.partition_count(&topic).ok_or_else(|| no_topic(&topic))?;
+        if u32::try_from(partition).map_or(true, |partition| partition >= count) || offset < 0 {
+            return Err(Fault::bad(format!("{topic} has no partition {partition} with an offset {offset}")));
+        }
+        let commit = Commit { topic, partition, offset, leader_epoch: -1, metadata: String::new() };
+        self.kafka.commit(group, vec![commit]).await.map_err(|error| match error {
+            OffsetError::Group(_) | OffsetError::Metadata(_) => Fault::bad(error),
+            OffsetError::Store(_) | OffsetError::Read(_) => Fault::failed(error),
+        })?;
+        done()
+    }
+
+    pub(super) async fn groups(&self, ask: &Ask, rest: &[&str]) -> Answer {
+        if let (&Method::POST, [group, "offsets"]) = (&ask.method, rest) {
+            return self.commit_offset(ask, group).await;
+        }
         ask.question()?;
         let groups = self.kafka.list_groups().map_err(Fault::failed)?;
         match rest {

@@ -11,6 +11,7 @@ use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Serve
 
 use super::super::{DataPath, Mds, Osts, Settings, Written};
 use crate::core::layout::{Layout, Pattern, Spread, Stripes};
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, FileKind, Ino, ObjectId, OstIndex, SessionId, Time};
 use crate::oss::{Label, Oss, Ost};
 use crate::wire;
@@ -232,9 +233,15 @@ pub(super) struct FakeMds {
     oss: Arc<FakeOss>,
     osts: u16,
     socket: PathBuf,
+    /// What all files together may use, in units of 512 bytes.
+    limit: Mutex<Option<u64>>,
 }
 
 impl FakeMds {
+    pub(super) fn limit(&self, blocks: Option<u64>) {
+        *self.limit.lock().unwrap() = blocks;
+    }
+
     fn with<T>(&self, ino: Ino, change: impl FnOnce(&mut File) -> T) -> T {
         let mut files = self.files.lock().unwrap();
         let file = files.get_mut(&ino).expect("the file was made");
@@ -307,6 +314,10 @@ impl Mds for FakeMds {
         }))
     }
 
+    fn layout(&self, ino: Ino) -> Result<Layout, Errno> {
+        Ok(self.get(ino).1)
+    }
+
     fn read_inline(&self, ino: Ino, offset: u64, len: u32) -> Result<Bytes, Errno> {
         Ok(self.with(ino, |file| {
             let start = file.inline.len().min(offset as usize);
@@ -357,6 +368,11 @@ impl Mds for FakeMds {
 
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
         Ok(self.get(ino).0)
+    }
+
+    fn room(&self, _owner: Owner) -> Option<u64> {
+        let used: u64 = self.files.lock().unwrap().values().map(|file| file.attr.blocks).sum();
+        self.limit.lock().unwrap().map(|limit| limit.saturating_sub(used) * 512)
     }
 }
 
@@ -426,7 +442,13 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("oss");
         let oss = Arc::new(FakeOss::default());
-        let mds = FakeMds { files: Mutex::default(), oss: Arc::clone(&oss), osts, socket: socket.clone() };
+        let mds = FakeMds {
+            files: Mutex::default(),
+            oss: Arc::clone(&oss),
+            osts,
+            socket: socket.clone(),
+            limit: Mutex::default(),
+        };
         let address = Address::Unix(socket);
         let ost = |n| mgs::Ost {
             index: OstIndex(n),

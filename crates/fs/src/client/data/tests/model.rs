@@ -82,19 +82,20 @@ fn run(cluster: &Cluster, file: &FileData, model: &mut Vec<u8>, step: &Step, n: 
             model.resize(size as usize, 0);
         }
         Step::Punch(at, len) => {
-            file.fallocate(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, len).unwrap();
+            file.fallocate(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, at, len, Mode::Cached)
+                .unwrap();
             fill(model, at, len);
         }
         Step::Zero(at, len, keep_size) => {
-            file.zero(at, len, keep_size).unwrap();
+            file.zero(at, len, keep_size, Mode::Cached).unwrap();
             fill(model, at, len);
             grow(model, if keep_size { 0 } else { at + len });
         }
         Step::Allocate(at, len) => {
-            file.fallocate(0, at, len).unwrap();
+            file.fallocate(0, at, len, Mode::Cached).unwrap();
             grow(model, at + len);
         }
-        Step::Seek(at, what) => check_seek(model, at, what, file.seek(at, what)),
+        Step::Seek(at, what) => check_seek(model, at, what, file.seek(at, what, Mode::Cached)),
         Step::Flush => file.flush().unwrap(),
         Step::Sync => file.sync().unwrap(),
         Step::Forget => file.forget_clean(),

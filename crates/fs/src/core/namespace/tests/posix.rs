@@ -52,7 +52,14 @@ fn a_directory_with_a_project_passes_it_on_and_takes_nothing_of_another() {
     let mut fs = Fs::new();
     let home = fs.dir(Ino::ROOT, "home");
     let other = fs.file(Ino::ROOT, "other");
-    fs.set(home, SetAttr { project: Some(5), ..SetAttr::default() }).unwrap();
+    let to = |project, inherit| SetAttr {
+        project: Some(project),
+        project_inherit: Some(inherit),
+        ..SetAttr::default()
+    };
+    assert_eq!(fs.set(home, to(5, true)), Err(Errno::EPERM), "for root alone");
+    fs.cred.uid = 0;
+    fs.set(home, to(5, true)).unwrap();
     let dir = fs.dir(home, "dir");
     let file = fs.file(dir, "file");
     assert_eq!(fs.attr(file).unwrap().project, 5);
@@ -60,7 +67,7 @@ fn a_directory_with_a_project_passes_it_on_and_takes_nothing_of_another() {
     assert_eq!(fs.rename((Ino::ROOT, "other"), (home, "other"), Rename::Replace), Err(Errno::EXDEV));
     assert_eq!(fs.rename((dir, "file"), (home, "file"), Rename::Replace), Ok(Answer::Done));
     assert_eq!(fs.rename((home, "file"), (Ino::ROOT, "file"), Rename::Replace), Ok(Answer::Done));
-    fs.set(home, SetAttr { project: Some(0), ..SetAttr::default() }).unwrap();
+    fs.set(home, to(5, false)).unwrap();
     assert!(fs.link(other, home, "link").is_ok());
 }
 
