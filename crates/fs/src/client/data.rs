@@ -50,6 +50,7 @@ mod osts;
 mod quota;
 mod read;
 mod space;
+mod sync;
 mod write;
 mod write_back;
 
@@ -77,6 +78,8 @@ pub trait Mds: Send + Sync {
     fn write_inline(&self, ino: Ino, offset: u64, data: &[u8], mtime: Time) -> Result<Attr, Errno>;
     /// Zeros a range of the inline component.
     fn zero_inline(&self, ino: Ino, offset: u64, len: u64) -> Result<(), Errno>;
+    /// Everything that this mount changed is on the disk of the MDT when this returns.
+    fn sync(&self) -> Result<(), Errno>;
     /// Tells what was written at the OSTs.
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno>;
     /// The attributes as the MDS has them now; asked when a file that others write to too is read at its end.
@@ -101,6 +104,8 @@ pub struct Written {
     pub blocks: Option<u64>,
     /// A writer was not root: set-id bits go.
     pub kill_suid_sgid: bool,
+    /// The answer waits until this, and all that this mount changed before, is on the disk of the MDT.
+    pub durably: bool,
 }
 
 /// Whether a request may be answered from memory.

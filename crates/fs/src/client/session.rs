@@ -181,9 +181,31 @@ impl Session {
         bulk: &[u8],
         waiter: Waiter<'_>,
     ) -> Result<Answered, Errno> {
+        self.change_as(Op::Change, cred, act, bulk, waiter)
+    }
+
+    /// Changes something, once; it and all changes before are on the disk of the MDT when this returns.
+    pub(crate) fn change_durably(
+        &self,
+        cred: Cred,
+        act: Act,
+        bulk: &[u8],
+        waiter: Waiter<'_>,
+    ) -> Result<Answered, Errno> {
+        self.change_as(Op::DurableChange, cred, act, bulk, waiter)
+    }
+
+    fn change_as(
+        &self,
+        op: fn(Change) -> Op,
+        cred: Cred,
+        act: Act,
+        bulk: &[u8],
+        waiter: Waiter<'_>,
+    ) -> Result<Answered, Errno> {
         let xid = self.begin_change();
         let change = Change { xid, done_below: xid, cred, act };
-        let answered = self.exchange(Op::Change(change), bulk, waiter);
+        let answered = self.exchange(op(change), bulk, waiter);
         self.xids().open.remove(&xid.0);
         answered
     }
@@ -247,7 +269,9 @@ impl Session {
 
     /// Puts into a request what is different when it is sent again.
     fn freshen(&self, request: &mut wire::Request) {
-        if let wire::Request::Mds(wire::mds::Request { op: Op::Change(change), .. }) = request {
+        if let wire::Request::Mds(wire::mds::Request { op, .. }) = request
+            && let Op::Change(change) | Op::DurableChange(change) = op
+        {
             change.done_below = self.done_below();
         }
     }

@@ -119,6 +119,7 @@ impl Server {
             Op::Ping => self.ping(asker.session).map(without_bulk),
             Op::Ask(ask) => self.ask(asker, &ask),
             Op::Change(change) => self.change(asker, change, bulk).map(without_bulk),
+            Op::DurableChange(change) => self.change_durably(asker, change, bulk).map(without_bulk),
             Op::Lock(lock) => self.lock_file(asker, &lock).map(without_bulk),
             Op::Jobs(deltas) => self.count_jobs(asker.session, &deltas).map(without_bulk),
             // It was served before.

@@ -51,6 +51,9 @@ pub enum Op {
     Lock(Lock),
     /// What jobs did on this mount since that was last told.
     Jobs(Vec<JobDelta>),
+    /// A change that is answered when it, and all that this session changed before, outlives a loss of power: [`Ask::Sync`]
+    /// in the same call.
+    DurableChange(Change),
 }
 
 /// The start of a session, or of going on with it.

@@ -301,3 +301,52 @@ fn a_listing_that_begins_anew_shows_what_another_mount_has_made() {
         assert_eq!(list(), 3);
     });
 }
+
+#[test]
+fn pages_show_what_was_written_while_nobody_read_them() {
+    rounds(|_, here, there| {
+        fs::write(here.path("paged"), [0; 8192]).unwrap();
+        assert_eq!(fs::read(here.path("paged")).unwrap(), [0; 8192]);
+        let writer = OpenOptions::new().write(true).open(here.path("paged")).unwrap();
+        for n in 1..=4 {
+            writer.write_all_at(&[n; 8192], 0).unwrap();
+        }
+        let reader = File::open(here.path("paged")).unwrap();
+        let mut seen = [0; 8192];
+        for n in 5..=8 {
+            reader.read_exact_at(&mut seen, 0).unwrap();
+            writer.write_all_at(&[n; 4096], 4096).unwrap();
+            reader.read_exact_at(&mut seen, 0).unwrap();
+            assert_eq!((seen[0], seen[4096]), (4, n));
+        }
+        drop(reader);
+        for n in 9..=12 {
+            writer.write_all_at(&[n; 8192], 0).unwrap();
+        }
+        assert_eq!(fs::read(here.path("paged")).unwrap(), [12; 8192]);
+        assert_eq!(fs::read(there.path("paged")).unwrap(), [12; 8192]);
+    });
+}
+
+#[test]
+fn a_record_lock_of_who_made_the_file_goes_with_its_handle() {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let whole = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    with_mounts(|one, other| {
+        for n in 0..20 {
+            let name = format!("made{n}");
+            let made = OpenOptions::new().write(true).create_new(true).open(one.path(&name)).unwrap();
+            fcntl(&made, FcntlArg::F_SETLK(&whole)).unwrap();
+            let wanted = OpenOptions::new().write(true).open(other.path(&name)).unwrap();
+            assert!(fcntl(&wanted, FcntlArg::F_SETLK(&whole)).is_err());
+            drop(made);
+            fcntl(&wanted, FcntlArg::F_SETLKW(&whole)).unwrap();
+        }
+    });
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::LocalChanges;
 use super::mount::Mount;
 use super::write_back::Flight;
+use crate::client::bell::Bell;
 use crate::core::clean::{Clean, Keep};
 use crate::core::dirty::Dirty;
 use crate::core::layout::END;
@@ -30,7 +31,7 @@ pub struct FileData {
     pub(super) gone: AtomicBool,
     state: Mutex<State>,
     /// Notified when anything that somebody may wait for has changed: claims, flights, what is read ahead.
-    changed: Condvar,
+    changed: Bell,
 }
 
 /// **Order of layers**, the later over the earlier: servers, `clean`, `failed`, `flying`, `dirty`.
@@ -170,7 +171,7 @@ impl FileData {
             me: Weak::clone(me),
             gone: AtomicBool::new(false),
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            changed: Bell::default(),
         })
     }
 
@@ -258,7 +259,7 @@ impl FileData {
         let ticket = self.claim(self.alive()?, Extent { start: size, end: END }, Share::Exclusive)?;
         let mut state = self.lock();
         while state.telling > 0 && !self.is_gone() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state);
         }
         Ok(ticket)
     }
@@ -336,7 +337,7 @@ impl FileData {
 
     /// Waits for a change.
     pub(super) fn wait<'s>(&self, state: MutexGuard<'s, State>) -> Result<MutexGuard<'s, State>, Errno> {
-        let state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait(state);
         if self.is_gone() { Err(Errno::EIO) } else { Ok(state) }
     }
 
@@ -353,7 +354,7 @@ impl FileData {
     ) -> Result<Ticket, Errno> {
         let ticket = state.ranges.claim(extent, share);
         while !state.ranges.may_start(ticket) && !self.is_gone() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state);
         }
         if self.is_gone() {
             state.ranges.release(ticket);

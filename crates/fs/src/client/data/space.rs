@@ -41,7 +41,7 @@ impl FileData {
         self.heed(outcome)?;
         // A program that makes a hole wants to see it.
         let used = self.used()?;
-        self.tell(growth, used)
+        self.tell(growth, used, false)
     }
 
     /// Zeros a range; the file grows to its end unless `keep_size`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Caller, Client, Outcome, Ready, program_errno};
-use crate::client::cache::{Begin, Inode, MappedWrite, Need, Use};
+use crate::client::cache::{Begin, Inode, MappedWrite, Need, Pages, Use};
 use crate::client::data::{Mode, Seek};
 use crate::client::fuse::Reply;
 use crate::client::handles::Handle;
@@ -100,11 +100,22 @@ impl Client {
         if sync {
             self.ask(caller, Ask::Sync)?.outcome?;
         }
-        if used.had_pages {
-            // The kernel has dropped the pages before it sent this; some may have been filled again since.
-            self.notices.forget_pages(handle.inode.ino, offset, data.len() as u64);
-        }
+        self.forget_written(&handle.inode, used.pages, offset, data.len() as u64);
         Ok(Ready::using(Reply::Written(data.len() as u32), used))
+    }
+
+    /// Forgets the pages of a range that was written. The kernel has dropped them before it sent the write; some may have been
+    /// filled again since. Pages that are only left from earlier go all at once, so that further writes need not do this.
+    fn forget_written(&self, inode: &Inode, pages: Pages, offset: u64, len: u64) {
+        match pages {
+            Pages::None => {}
+            Pages::Used => self.notices.forget_pages(inode.ino, offset, len),
+            Pages::Left(fills) => {
+                self.notices.forget_pages(inode.ino, 0, 0);
+                // A page that was being filled meanwhile was waited for, and is forgotten.
+                inode.no_pages_since(fills);
+            }
+        }
     }
 
     /// The kernel writes what a program has stored in a mapping. It must not wait for a lease: without one it is written
@@ -158,11 +169,11 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn fsync(&self, caller: &Caller<'_>, handle: u64) -> Outcome<'_> {
+    pub(super) fn fsync(&self, handle: u64) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         handle.inode.mapped_written();
         handle.file.sync()?;
-        self.sync_mds(caller)
+        Ok(Reply::Done.into())
     }
 
     pub(super) fn fallocate(
@@ -179,9 +190,7 @@ impl Client {
             ROOT => handle.file.fallocate(mode, offset, len, used.mode)?,
             _ => handle.file.fallocate_within_quota(mode, offset, len, used.mode)?,
         }
-        if used.had_pages {
-            self.notices.forget_pages(handle.inode.ino, offset, len);
-        }
+        self.forget_written(&handle.inode, used.pages, offset, len);
         Ok(Ready::using(Reply::Done, used))
     }
 
@@ -233,9 +242,7 @@ impl Client {
         if !bytes.is_empty() {
             let used = self.begin(caller.waiter, &to.inode, Need::Write)?;
             put(caller, to, to_offset, &bytes, (used.mode, false))?;
-            if used.had_pages {
-                self.notices.forget_pages(to.inode.ino, to_offset, bytes.len() as u64);
-            }
+            self.forget_written(&to.inode, used.pages, to_offset, bytes.len() as u64);
         }
         Ok(bytes.len() as u32)
     }

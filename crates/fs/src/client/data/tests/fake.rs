@@ -33,11 +33,22 @@ struct Object {
 /// What went on, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Write { bytes: u64, sync: bool },
-    Read { bytes: u64 },
+    Write {
+        bytes: u64,
+        sync: bool,
+    },
+    Read {
+        bytes: u64,
+    },
     Sync,
-    Inline { bytes: u64 },
-    Told { size: u64 },
+    Inline {
+        bytes: u64,
+    },
+    Told {
+        size: u64,
+    },
+    /// What the MDS was told before is durable.
+    MdsSync,
 }
 
 #[derive(Default)]
@@ -339,12 +350,20 @@ impl Mds for FakeMds {
 
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno> {
         self.oss.store().events.push(Event::Told { size: written.size });
+        if written.durably {
+            self.oss.store().events.push(Event::MdsSync);
+        }
         Ok(self.with(ino, |file| {
             file.attr.size = file.attr.size.max(written.size);
             file.attr.mtime = written.mtime.unwrap_or(file.attr.mtime);
             file.attr.blocks = written.blocks.unwrap_or(file.attr.blocks);
             file.attr.clone()
         }))
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        self.oss.store().events.push(Event::MdsSync);
+        Ok(())
     }
 
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
