@@ -350,3 +350,27 @@ fn a_record_lock_of_who_made_the_file_goes_with_its_handle() {
         }
     });
 }
+
+#[test]
+fn attributes_are_not_what_they_were_because_an_extended_one_was_asked_for() {
+    rounds(|round, here, there| {
+        let name = format!("dir{round}");
+        fs::create_dir(here.path(&name)).unwrap();
+        for mode in [0o700, 0o711, 0o755] {
+            fs::metadata(there.path(&name)).unwrap();
+            fs::set_permissions(here.path(&name), fs::Permissions::from_mode(mode)).unwrap();
+            let path = std::ffi::CString::new(there.path(&name).as_os_str().as_encoded_bytes()).unwrap();
+            no_xattr(&path);
+            let seen = fs::metadata(there.path(&name)).unwrap().permissions().mode();
+            assert_eq!(seen & 0o7777, mode);
+        }
+    });
+}
+
+/// Asks for an extended attribute that is not there.
+#[expect(unsafe_code, reason = "nix has no getxattr")]
+fn no_xattr(path: &std::ffi::CStr) {
+    // SAFETY: both strings end with a NUL, and nothing is written to a buffer of no bytes.
+    let got = unsafe { libc::getxattr(path.as_ptr(), c"user.none".as_ptr(), std::ptr::null_mut(), 0) };
+    assert_eq!(got, -1);
+}

@@ -213,6 +213,13 @@ impl State {
         }
     }
 
+    /// The lease on the attributes is gone. What is known of them stays uncertain, also when an answer that does not tell
+    /// them, of an extended attribute perhaps, brings the lease again.
+    pub(crate) fn lose_meta(&mut self) {
+        self.meta = false;
+        self.forget_attr();
+    }
+
     /// What is known of a name without asking.
     pub(crate) fn find_name(&self, name: &[u8]) -> Known {
         self.known.as_ref().filter(|_| self.names).map_or(Known::Unknown, |known| known.find(name))
