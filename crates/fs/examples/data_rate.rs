@@ -60,6 +60,10 @@ impl Mds for OneFile {
         Ok(self.get().1)
     }
 
+    fn layout(&self, _: Ino) -> Result<Layout, Errno> {
+        Ok(self.get().1)
+    }
+
     fn read_inline(&self, _: Ino, _: u64, _: u32) -> Result<Bytes, Errno> {
         Err(Errno::EIO)
     }
