@@ -1,7 +1,7 @@
 # What is typed every day. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps test-long chaos bench bench-fs lint fmt settings
+.PHONY: help build demo test test-deps test-fs test-long chaos bench bench-fs lint fmt settings
 
 CHAOS_ROUNDS ?= 20
 BENCH ?= log kafka amqp chain
@@ -20,6 +20,9 @@ test-deps: ## what the tests need: stock clients (by apt-get, as root) and Pytho
 
 test: test-deps ## everything: units, stock clients against the built binary, tidy
 	./scripts/run-tests.sh $(ARGS)
+
+test-fs: test-deps ## the mounted filesystem: system calls and stock programs on one to three mounts, killed servers, full targets
+	./scripts/run-tests.sh --ignore-default-filter -E 'binary(fs_programs) | binary(fs_changelog) | binary(fs_jobstats) | (package(kiln-fs) & binary(mount))' $(ARGS)
 
 test-long: test-deps ## the same with long property tests and 20 rounds of kill -9
 	PROPTEST_CASES=4096 KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) ./scripts/run-tests.sh $(ARGS)

@@ -29,7 +29,7 @@ fn no_task_is_lost_or_doubled() {
         "{rounds} rounds; to repeat the choices: KILN_CHAOS_SEED={seed} make chaos CHAOS_ROUNDS={rounds}"
     );
     let mut random = Random::new(seed);
-    let mut cluster = Cluster::start_with(Settings::nodes(NODES as u32).toml(tasks::DEMO_SETTINGS));
+    let mut cluster = Cluster::start_with(Settings::nodes(NODES as u32).toml(&tasks::demo_settings()));
     let mut issued = Vec::new();
     for round in 1..=rounds {
         let ids: Vec<String> = (0..TASKS_PER_ROUND).map(|n| format!("r{round}-{n:04}")).collect();

@@ -1,12 +1,17 @@
 //! What jobs do to a filesystem is counted under their ids.
 
+use std::time::Duration;
+
 use kiln_tests::filesystem::{Filesystem, can_mount};
+use kiln_tests::process::run_within;
 use kiln_tests::{Cluster, wait_until};
 use serde_json::Value;
 
 /// Bytes that the job writes at once, and how often.
 const WRITE_BYTES: u64 = 65536;
 const WRITES: u64 = 4;
+/// Nothing takes so long, unless it hangs.
+const EXECUTED_WITHIN: Duration = Duration::from_secs(30);
 
 fn stats(cluster: &Cluster, job: &str) -> Option<Value> {
     let all: Value = cluster.kiln(&["fs", "jobstats", "scratch", "--json"]).ok().json();
@@ -55,6 +60,25 @@ fn a_flux_job_is_found_by_its_id() {
     let metrics = kiln_tests::run(cluster.command("curl").args(["-sf", &metrics_url(&cluster)])).ok();
     metrics.says(&format!(r#"job="{job}""#));
     metrics.says("kiln_fs_target_requests");
+}
+
+/// The kernel closes files of a program that executes another one, and lets nobody look at it meanwhile: a mount that looked
+/// would wait for the program, and the program for the mount.
+#[test]
+fn a_program_with_an_open_file_executes_others() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::start(1);
+    let fs = Filesystem::create(&cluster, "scratch", &[]).mounted(1);
+    let path = fs.mounts()[0].join("open");
+    std::fs::write(&path, "text").expect("a file");
+    for _ in 0..100 {
+        // Closed by execve(2), in the process that becomes `true`.
+        let open = std::fs::File::open(&path).expect("it is there");
+        let _ = run_within(&mut std::process::Command::new("true"), EXECUTED_WITHIN).ok();
+        drop(open);
+    }
 }
 
 fn metrics_url(cluster: &Cluster) -> String {

@@ -175,7 +175,7 @@ impl Bench {
         loop {
             let ask = Ask::Readdir { ino, after, bytes_max: 128 << 10, plus: true };
             let found = self.mdt.lock().expect("nobody panics").ask(&ask).expect("it is a directory");
-            let Answer::Names { names, end } = found.answer else { panic!("not names") };
+            let Answer::Names { names, end, .. } = found.answer else { panic!("not names") };
             after = names.last().map_or(after, |name| name.cursor);
             if end {
                 return;

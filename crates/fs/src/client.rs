@@ -40,6 +40,7 @@
 //!    sends it; what was filled since is forgotten before the write is answered ([`notices`]).
 //! 9. *A file is closed, the MDS is told later, and it is opened again meanwhile.* Opening waits while the MDS is being told.
 
+mod bell;
 mod cache;
 mod callbacks;
 pub mod control;

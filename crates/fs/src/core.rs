@@ -13,6 +13,7 @@ pub mod leases;
 pub mod locks;
 pub mod namespace;
 pub mod placement;
+pub mod quota;
 pub mod ranges;
 pub mod readahead;
 pub mod split;

@@ -124,7 +124,7 @@ impl Mds {
         let recovery_ends = now + settings.recovery_limit;
         let orphans_stay = if known { recovery_ends + settings.recovery_limit } else { now };
         let label = mdt.label().clone();
-        let state = State::new(mdt, leases, recovery_ends, orphans_stay)?;
+        let state = State::new(mdt, leases, Arc::clone(&clock), recovery_ends, orphans_stay)?;
         let (checkpoints, to_run) = sync_channel(1);
         let server = Arc::new(Server {
             fs: label.fs.clone(),

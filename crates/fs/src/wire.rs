@@ -60,8 +60,9 @@ mod tests {
             grants: vec![Grant { ino: Ino(300), leases }],
             seq: 128,
             dirs: vec![],
+            room: None,
         };
-        assert_eq!(bytes(&reply), [1, 4, 1, 0xac, 2, 1, 0, 3, 0x80, 1, 0]);
+        assert_eq!(bytes(&reply), [1, 4, 1, 0xac, 2, 1, 0, 3, 0x80, 1, 0, 0]);
         let callback = Callback { seq: 5, ino: Ino::ROOT, take: Take::Name(b"n".to_vec()) };
         assert_eq!(bytes(&callback), [5, 1, 1, 1, b'n']);
     }

@@ -10,6 +10,8 @@ mod coherence;
 mod failures;
 #[path = "mount/posix.rs"]
 mod posix;
+#[path = "mount/quota.rs"]
+mod quota;
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fresh::Freshness;
-pub(crate) use inode::{Begin, Inode, MappedWrite, Need, State, Use};
+pub(crate) use inode::{Begin, Inode, MappedWrite, Need, Pages, State, Use};
 pub(crate) use names::{Known, Names};
 
 use super::session::Stamp;

@@ -51,7 +51,7 @@ impl super::session::Holder for Client {
 impl Client {
     fn give_meta(&self, callback: &Callback) {
         if let Some(inode) = self.meta.inodes.find(callback.ino) {
-            inode.state().meta = false;
+            inode.state().lose_meta();
             self.meta.barrier();
             self.kernel().forget_attr(callback.ino);
         } else {
@@ -114,7 +114,8 @@ impl Client {
         let inodes = self.meta.inodes.all();
         for inode in &inodes {
             let mut state = inode.state();
-            (state.meta, state.names, state.known) = (false, false, None);
+            state.lose_meta();
+            (state.names, state.known) = (false, None);
         }
         self.meta.barrier();
         self.kernel().forget_all_names();

@@ -9,6 +9,9 @@
 //! | [`SPREAD`] | a file | | `Option<Spread>`, which must be there: the layout of a file that has no data yet |
 //! | [`SPACE`] | anything | [`FsSpace`]: the filesystem and the space of its targets | |
 //! | [`PATHS`] and a FID | anything | the paths from the root that lead to the FID, each with a NUL behind it | |
+//! | [`QUOTA`] and whose, `user.1000` | anything | [`Quota`]: what is used and may be; of others for root alone | |
+//! | [`QUOTA`] | anything | | `(QuotaKind, SetQuota)`: limits and grace, for root alone |
+//! | [`PROJECT`] | anything | [`Project`]: whose project it is | [`SetProject`], for root alone |
 //! | [`SWAP`] | a file | | [`Swap`]: exchanges data with another file (`lfs migrate`) |
 //!
 //! Values that are no text are postcard. The attributes are in no list (listxattr), so that nobody copies them with a file.
@@ -19,6 +22,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::core::quota::{Account, Grace, QuotaKind};
 use crate::core::{Fid, Ino, OstIndex, Spread};
 use crate::wire::oss::Space;
 
@@ -34,6 +38,10 @@ pub const SPREAD: &str = "kiln.spread";
 pub const SPACE: &str = "kiln.space";
 /// Followed by a FID without brackets: the paths that lead there.
 pub const PATHS: &str = "kiln.paths.";
+/// Limits and grace; with `.` and whose behind it, what is used.
+pub const QUOTA: &str = "kiln.quota";
+/// The project that pays for an inode.
+pub const PROJECT: &str = "kiln.project";
 /// Exchanges the data of two files.
 pub const SWAP: &str = "kiln.swap";
 
@@ -82,6 +90,35 @@ pub struct Swap {
     pub other_generation: u32,
 }
 
+/// The value of [`QUOTA`] of somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// The filesystem's name.
+    pub fs: String,
+    /// What is used and may be.
+    pub account: Account,
+    /// How long more than the soft limits.
+    pub grace: Grace,
+}
+
+/// The value of [`PROJECT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Its number; 0 is none.
+    pub id: u32,
+    /// New entries of the directory take it.
+    pub inherit: bool,
+}
+
+/// What [`PROJECT`] is set to; `None` stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetProject {
+    /// Its number.
+    pub id: Option<u32>,
+    /// Whether new entries of the directory take it.
+    pub inherit: Option<bool>,
+}
+
 /// A virtual attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribute {
@@ -95,6 +132,12 @@ pub enum Attribute {
     Space,
     /// [`PATHS`] to this inode.
     Paths(Ino),
+    /// [`QUOTA`]
+    Quotas,
+    /// [`QUOTA`] of somebody.
+    Quota(QuotaKind, u32),
+    /// [`PROJECT`]
+    Project,
     /// [`SWAP`]
     Swap,
 }
@@ -109,9 +152,28 @@ impl Attribute {
             SPREAD => Some(Attribute::Spread),
             SPACE => Some(Attribute::Space),
             SWAP => Some(Attribute::Swap),
+            QUOTA => Some(Attribute::Quotas),
+            PROJECT => Some(Attribute::Project),
+            _ if name.starts_with(QUOTA) => account_of(name),
             _ => name.strip_prefix(PATHS)?.parse().ok().map(|Fid(ino)| Attribute::Paths(ino)),
         }
     }
+}
+
+const KINDS: [(QuotaKind, &str); 3] =
+    [(QuotaKind::User, "user"), (QuotaKind::Group, "group"), (QuotaKind::Project, "project")];
+
+/// The name of [`QUOTA`] for somebody.
+pub fn quota_of(kind: QuotaKind, id: u32) -> String {
+    let (_, word) = KINDS[kind as usize];
+    format!("{QUOTA}.{word}.{id}")
+}
+
+/// What [`quota_of`] has made.
+fn account_of(name: &str) -> Option<Attribute> {
+    let (word, id) = name.strip_prefix(QUOTA)?.strip_prefix('.')?.split_once('.')?;
+    let (kind, _) = KINDS.into_iter().find(|(_, kind)| *kind == word)?;
+    Some(Attribute::Quota(kind, id.parse().ok()?))
 }
 
 /// The name of [`PATHS`] for an inode.
@@ -155,6 +217,14 @@ mod tests {
             assert_eq!(Attribute::of(paths_of(ino).as_bytes()), Some(Attribute::Paths(ino)));
         }
         assert_eq!(paths_of(Ino(77)), "kiln.paths.0x200000400:0x4d:0x0");
+        for kind in QuotaKind::ALL {
+            let name = quota_of(kind, 1000);
+            assert_eq!(Attribute::of(name.as_bytes()), Some(Attribute::Quota(kind, 1000)), "{name}");
+        }
+        assert_eq!(Attribute::of(b"kiln.quota"), Some(Attribute::Quotas));
+        for other in [&b"kiln.quota.user.x"[..], b"kiln.quota.all.1", b"kiln.quotauser.1"] {
+            assert_eq!(Attribute::of(other), None);
+        }
         for other in [&b"kiln.paths.x"[..], b"kiln.", b"user.kiln.fid", b"kiln.fid2", b"\xff"] {
             assert_eq!(Attribute::of(other), None);
         }

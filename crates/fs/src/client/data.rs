@@ -7,6 +7,7 @@
 //! - [`DataPath`]: one for a mount; its threads write back what is complete, what is old and what is too much, and read ahead.
 //! - [`FileData`]: one for a file. Small writes become chunks (`write.rs`), chunks become flights (`write_back.rs`), and
 //!   when everything has landed the MDS is told the size: nobody sees a size without the data.
+//! - `quota.rs`: what is refused to owners who have no space left.
 //! - [`Osts`]: calls that wait until they are answered, however often a server dies.
 //!
 //! # What is atomic
@@ -40,13 +41,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, Ino, Layout, Time};
 
 mod file;
 mod mount;
 mod osts;
+mod quota;
 mod read;
 mod space;
+mod sync;
 mod write;
 mod write_back;
 
@@ -74,11 +78,18 @@ pub trait Mds: Send + Sync {
     fn write_inline(&self, ino: Ino, offset: u64, data: &[u8], mtime: Time) -> Result<Attr, Errno>;
     /// Zeros a range of the inline component.
     fn zero_inline(&self, ino: Ino, offset: u64, len: u64) -> Result<(), Errno>;
+    /// Everything that this mount changed is on the disk of the MDT when this returns.
+    fn sync(&self) -> Result<(), Errno>;
     /// Tells what was written at the OSTs.
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno>;
     /// The attributes as the MDS has them now; asked when a file that others write to too is read at its end.
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
         self.written(ino, Written::default())
+    }
+    /// How much space an owner of files has left, in bytes, as was said with the last attributes of one of them; `None`
+    /// without a limit.
+    fn room(&self, _owner: Owner) -> Option<u64> {
+        None
     }
 }
 
@@ -93,6 +104,8 @@ pub struct Written {
     pub blocks: Option<u64>,
     /// A writer was not root: set-id bits go.
     pub kill_suid_sgid: bool,
+    /// The answer waits until this, and all that this mount changed before, is on the disk of the MDT.
+    pub durably: bool,
 }
 
 /// Whether a request may be answered from memory.
@@ -212,6 +225,11 @@ impl DataPath {
         drop(files);
         file.opened(attr, layout, head);
         file
+    }
+
+    /// The MDS is told all that some owners have used.
+    pub fn account(&self, of: impl Fn(Owner) -> bool) {
+        self.mount.debts.files(of).into_iter().for_each(|file| file.account());
     }
 
     /// Data that is held back for all files, in bytes.

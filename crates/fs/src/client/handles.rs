@@ -35,6 +35,8 @@ pub(crate) struct Listed {
     pub(crate) end: bool,
     /// The cursor in front of the first of `names`.
     pub(crate) from: u64,
+    /// The directory that it is in, when it was listed.
+    pub(crate) parent: Option<Ino>,
 }
 
 /// An open directory.

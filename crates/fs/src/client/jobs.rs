@@ -1,14 +1,21 @@
 //! Which job a program belongs to, and what each job did on this mount.
 //!
 //! A job's id is in the environment of its processes; where there is none, the process's name and user stand for it, as
-//! Lustre has it (`procname.uid`). Reading that takes some 20 microseconds and would be done for each request, so what was
-//! found is kept for each process, in one of a fixed number of slots.
+//! Lustre has it (`procname.uid`). Reading that would cost some 20 microseconds for each request, so what was found is kept
+//! for each process, in one of a fixed number of slots. A process is looked at again soon when it is new, for it may be about
+//! to become another program (execve(2)) with another environment, and rarely when it has stayed what it was.
+//!
+//! **Must hold:** no thread that serves the kernel reads of a process in /proc. Some of that waits while the process executes
+//! another program; the kernel closes its files in the midst of that, and so waits for this mount: neither would ever go on.
+//! A thread that serves nobody reads ([`find_jobs`]). Requests wait for it for a moment at most, and those that the kernel
+//! makes when it closes files not at all; what is counted before the job is known goes to it later.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::fuse::{Op, Reply, Request};
@@ -22,18 +29,42 @@ const VARIABLES: [&str; 3] = ["FLUX_JOB_ID", "KILN_JOB_ID", "SLURM_JOB_ID"];
 const ENVIRON_BYTES_MAX: u64 = 256 << 10;
 /// Processes that are remembered; the number of one is its slot.
 const SLOTS: usize = 1024;
-/// After so long it is looked whether the process is still the same.
-const TRUSTED: Duration = Duration::from_secs(5);
-/// A process that did nothing for so long is forgotten.
-const IDLE: Duration = Duration::from_secs(30);
+/// Processes that have lost their slot, and whose counts were not told yet; of more nothing is counted.
+const RETIRED_MAX: usize = 16 << 10;
+/// Processes that wait to be looked at; more are not.
+const ASKED_MAX: usize = 256;
+/// What was found of a process that was not seen before is relied on for so long,
+const TRUSTED_MIN: Duration = Duration::from_millis(5);
+/// then twice as long each time that nothing has changed, but no longer than this: its number may become another's.
+const TRUSTED_MAX: Duration = Duration::from_secs(5);
+/// The longest that a request waits for its job. It is there in a hundredth of that, as a rule.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// A process about which nothing is heard is asked for again after so long.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a job did since that was last taken. Counted without a lock.
+/// A process, and what it did since that was last taken. Counted without a lock.
 #[derive(Debug)]
-pub(crate) struct Job {
-    id: String,
+pub(crate) struct Process {
+    pid: u32,
+    uid: u32,
+    /// When it was asked for.
+    asked: Instant,
+    /// What it was found to be before.
+    before: Option<Found>,
+    found: Mutex<Option<Found>>,
+    changed: Condvar,
     samples: [AtomicU64; Operation::ALL.len()],
     read: Bytes,
     write: Bytes,
+}
+
+/// What was found of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    /// The id of its job.
+    job: String,
+    /// How long that is relied on.
+    trusted: Duration,
 }
 
 #[derive(Debug)]
@@ -49,15 +80,48 @@ impl Bytes {
     }
 }
 
-impl Job {
-    fn new(id: String) -> Job {
-        let samples = std::array::from_fn(|_| AtomicU64::new(0));
-        Job { id, samples, read: Bytes::new(), write: Bytes::new() }
+impl Process {
+    fn new(pid: u32, uid: u32, before: Option<Found>) -> Process {
+        Process {
+            pid,
+            uid,
+            asked: Instant::now(),
+            before,
+            found: Mutex::default(),
+            changed: Condvar::new(),
+            samples: std::array::from_fn(|_| AtomicU64::new(0)),
+            read: Bytes::new(),
+            write: Bytes::new(),
+        }
     }
 
-    /// Its id.
-    pub(crate) fn id(&self) -> &str {
-        &self.id
+    /// The id of its job; empty while that is not known.
+    pub(crate) fn job(&self) -> String {
+        lock(&self.found).as_ref().map_or_else(String::new, |found| found.job.clone())
+    }
+
+    fn is_trusted(&self, now: Instant) -> bool {
+        let trusted = lock(&self.found).as_ref().map_or(ASKED_AGAIN, |found| found.trusted);
+        now.duration_since(self.asked) < trusted
+    }
+
+    /// It was looked at; `None` when it has ended, and then it is what it was.
+    fn settle(&self, job: Option<String>) {
+        let found = match (job, &self.before) {
+            (Some(job), Some(before)) if before.job == job => {
+                Found { job, trusted: (before.trusted * 2).min(TRUSTED_MAX) }
+            }
+            (Some(job), _) => Found { job, trusted: TRUSTED_MIN },
+            (None, Some(before)) => before.clone(),
+            (None, None) => Found { job: id_by_name("unknown", self.uid), trusted: TRUSTED_MIN },
+        };
+        *lock(&self.found) = Some(found);
+        self.changed.notify_all();
+    }
+
+    fn wait_settled(&self) {
+        let unknown = |found: &mut Option<Found>| found.is_none();
+        drop(self.changed.wait_timeout_while(lock(&self.found), PATIENCE, unknown));
     }
 
     fn count(&self, operation: Operation) {
@@ -93,84 +157,129 @@ impl Job {
     }
 }
 
-/// What was found of a process.
-struct Known {
-    pid: u32,
-    /// When the process began, in the kernel's ticks: its number may become another's.
-    began: u64,
-    checked: Instant,
-    job: Arc<Job>,
-}
+/// Processes that are to be looked at.
+pub(crate) type Asked = Receiver<Arc<Process>>;
 
-/// The jobs of a mount.
+/// The processes that use a mount.
 pub(crate) struct Jobs {
-    slots: Vec<Mutex<Option<Known>>>,
-    /// By their ids. A job goes when it did nothing, and no slot has it. **Bounded** by the slots, and by what came within one
-    /// interval of telling.
-    jobs: Mutex<HashMap<String, Arc<Job>>>,
+    slots: Vec<Mutex<Option<Arc<Process>>>>,
+    /// Processes that have lost their slot. **Bounded** by [`RETIRED_MAX`].
+    retired: Mutex<Vec<Arc<Process>>>,
+    ask: SyncSender<Arc<Process>>,
 }
 
 impl Jobs {
-    pub(crate) fn new() -> Jobs {
+    /// None yet; and those that [`find_jobs`] is to look at.
+    pub(crate) fn new() -> (Jobs, Asked) {
         let slots = (0..SLOTS).map(|_| Mutex::default()).collect();
-        Jobs { slots, jobs: Mutex::default() }
+        let (ask, asked) = sync_channel(ASKED_MAX);
+        (Jobs { slots, retired: Mutex::default(), ask }, asked)
     }
 
-    /// The job of a process; `None` of the kernel itself.
-    pub(crate) fn of(&self, pid: u32, uid: u32) -> Option<Arc<Job>> {
+    /// The process that made a request; `None` of the kernel itself.
+    pub(crate) fn of(&self, request: &Request<'_>) -> Option<Arc<Process>> {
+        self.process(request.pid, request.uid, !comes_with_exec(&request.op))
+    }
+
+    /// A process; if it `may_wait`, its job is known, as a rule.
+    fn process(&self, pid: u32, uid: u32, may_wait: bool) -> Option<Arc<Process>> {
         if pid == 0 {
             return None;
         }
-        let now = Instant::now();
         let mut slot = lock(&self.slots[pid as usize % SLOTS]);
-        if let Some(known) = slot.as_mut().filter(|known| known.pid == pid) {
-            if now.duration_since(known.checked) < TRUSTED || began(pid) == Some(known.began) {
-                known.checked = now;
-                return Some(Arc::clone(&known.job));
+        let known = match slot.take() {
+            Some(other) if other.pid != pid => {
+                self.retire(other);
+                None
             }
+            known => known,
+        };
+        let process = match known {
+            Some(known) if known.is_trusted(Instant::now()) => known,
+            known => self.ask_for(pid, uid, known),
+        };
+        *slot = Some(Arc::clone(&process));
+        drop(slot);
+        if may_wait {
+            process.wait_settled();
         }
-        let began = began(pid)?;
-        let job = self.named(id_of(pid, uid)?);
-        *slot = Some(Known { pid, began, checked: now, job: Arc::clone(&job) });
-        Some(job)
+        Some(process)
     }
 
-    fn named(&self, id: String) -> Arc<Job> {
-        let mut jobs = lock(&self.jobs);
-        if let Some(job) = jobs.get(&id) {
-            return Arc::clone(job);
+    /// Has a process looked at; `known` is what it was.
+    fn ask_for(&self, pid: u32, uid: u32, known: Option<Arc<Process>>) -> Arc<Process> {
+        let before = known.and_then(|known| {
+            let found = lock(&known.found).clone();
+            self.retire(known);
+            found
+        });
+        let process = Arc::new(Process::new(pid, uid, before));
+        if self.ask.try_send(Arc::clone(&process)).is_err() {
+            process.settle(None);
         }
-        let job = Arc::new(Job::new(id.clone()));
-        jobs.insert(id, Arc::clone(&job));
-        job
+        process
+    }
+
+    /// Keeps the counts of a process that loses its slot until they are told.
+    fn retire(&self, process: Arc<Process>) {
+        let mut retired = lock(&self.retired);
+        if retired.len() < RETIRED_MAX {
+            retired.push(process);
+        }
     }
 
     /// Takes what every job did since this was last called.
     pub(crate) fn take(&self) -> Vec<JobDelta> {
         let now = Instant::now();
+        let mut all = std::mem::take(&mut *lock(&self.retired));
         for slot in &self.slots {
             let mut slot = lock(slot);
-            if slot.as_ref().is_some_and(|known| now.duration_since(known.checked) > IDLE) {
-                *slot = None;
+            let is_old = |process: &Arc<Process>| now.duration_since(process.asked) > TRUSTED_MAX;
+            let old = slot.take_if(|process| is_old(process));
+            all.extend(old.or_else(|| slot.clone()));
+        }
+        let mut jobs: BTreeMap<String, Counts> = BTreeMap::new();
+        for process in all {
+            let Some(Found { job, .. }) = lock(&process.found).clone() else {
+                self.keep_unknown(process, now);
+                continue;
+            };
+            let counts = process.take();
+            if !counts.0.is_empty() {
+                jobs.entry(job).or_default().add(&counts);
             }
         }
-        let mut deltas = Vec::new();
-        lock(&self.jobs).retain(|id, job| {
-            // Before the counts are taken: who finds it afterwards finds it here.
-            let is_used = Arc::strong_count(job) > 1;
-            let counts = job.take();
-            let is_idle = counts.0.is_empty();
-            if !is_idle {
-                deltas.push(JobDelta { job: id.clone(), counts });
-            }
-            is_used || !is_idle
-        });
-        deltas
+        jobs.into_iter().map(|(job, counts)| JobDelta { job, counts }).collect()
+    }
+
+    /// A process whose job is not known yet is told of the next time, unless its slot still has it.
+    fn keep_unknown(&self, process: Arc<Process>, now: Instant) {
+        let slot = lock(&self.slots[process.pid as usize % SLOTS]);
+        let has_slot = slot.as_ref().is_some_and(|known| Arc::ptr_eq(known, &process));
+        drop(slot);
+        if !has_slot && now.duration_since(process.asked) < TRUSTED_MAX * 2 {
+            self.retire(process);
+        }
     }
 }
 
+/// Looks at processes until the mount is gone. On a thread of its own: see the module.
+pub(crate) fn find_jobs(asked: &Asked) {
+    for process in asked {
+        process.settle(id_of(process.pid, process.uid));
+    }
+}
+
+/// Whether the kernel may make such a request while a process executes another program: it closes files then.
+fn comes_with_exec(op: &Op<'_>) -> bool {
+    matches!(
+        op,
+        Op::Flush { .. } | Op::Release { .. } | Op::Releasedir { .. } | Op::Setlk { .. } | Op::Forget { .. }
+    )
+}
+
 /// Counts a request that was served.
-pub(crate) fn count(job: &Job, request: &Request<'_>, outcome: Result<&Reply, Errno>) {
+pub(crate) fn count(job: &Process, request: &Request<'_>, outcome: Result<&Reply, Errno>) {
     match (&request.op, outcome) {
         (Op::Read { .. }, Ok(Reply::Bytes(bytes))) => {
             job.count_bytes(Operation::ReadBytes, bytes.len() as u64);
@@ -207,14 +316,6 @@ fn operations(op: &Op<'_>) -> &'static [Operation] {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// When a process began (proc_pid_stat(5), field 22).
-fn began(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may have blanks and parentheses in it; the state behind it is field 3.
-    let (_, behind) = stat.rsplit_once(')')?;
-    behind.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
 fn id_of(pid: u32, uid: u32) -> Option<String> {
@@ -267,35 +368,81 @@ mod tests {
         assert!(is_job(&id_by_name(&"ü".repeat(60), u32::MAX)));
     }
 
-    #[test]
-    fn this_process_is_found_once() {
-        let jobs = Jobs::new();
-        let pid = std::process::id();
-        let first = jobs.of(pid, 0).unwrap();
-        assert!(Arc::ptr_eq(&first, &jobs.of(pid, 0).unwrap()));
-        assert!(jobs.of(0, 0).is_none(), "the kernel is in no job");
-        assert!(jobs.of(u32::MAX, 0).is_none(), "there is no such process");
+    fn jobs() -> (Arc<Jobs>, std::thread::JoinHandle<()>) {
+        let (jobs, asked) = Jobs::new();
+        (Arc::new(jobs), std::thread::spawn(move || find_jobs(&asked)))
     }
 
     #[test]
-    fn what_was_counted_is_taken_once_and_an_idle_job_is_forgotten() {
-        let jobs = Jobs::new();
-        let job = jobs.named("a".to_owned());
-        job.count(Operation::Mkdir);
-        for bytes in [10, 30, 20] {
-            job.count_bytes(Operation::WriteBytes, bytes);
-        }
-        let taken = jobs.take();
-        assert_eq!(taken.len(), 1);
-        let written = Counter { samples: 3, min: 10, max: 30, sum: 60 };
-        assert_eq!(taken[0].counts.get(Operation::WriteBytes), written);
-        assert_eq!(taken[0].counts.get(Operation::Mkdir).samples, 1);
-        assert!(jobs.take().is_empty());
-        job.count_bytes(Operation::ReadBytes, 0);
-        drop(job);
-        assert_eq!(jobs.take()[0].counts.get(Operation::ReadBytes).samples, 1, "nobody has it any more");
+    fn a_process_has_one_job_and_the_kernel_none() {
+        let (jobs, finder) = jobs();
+        let pid = std::process::id();
+        let process = jobs.process(pid, 7, true).unwrap();
+        let found =
+            process.changed.wait_while(lock(&process.found), |found| found.is_none()).unwrap().clone();
+        assert_eq!(Some(found.unwrap().job), id_of(pid, 7));
+        assert!(jobs.process(0, 0, true).is_none());
+        drop(jobs);
+        finder.join().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_stays_what_it_was_is_looked_at_less_and_less() {
+        let found = |job: &str, trusted| Found { job: job.to_owned(), trusted };
+        let settled = |before: Option<Found>, job: Option<&str>| {
+            let process = Process::new(1, 7, before);
+            process.settle(job.map(str::to_owned));
+            let found = lock(&process.found).clone().unwrap();
+            (process, found)
+        };
+        let (first, known) = settled(None, Some("a"));
+        assert_eq!(known, found("a", TRUSTED_MIN));
+        assert!(first.is_trusted(first.asked) && !first.is_trusted(first.asked + TRUSTED_MIN));
+        assert_eq!(settled(Some(known), Some("a")).1, found("a", TRUSTED_MIN * 2));
+        assert_eq!(settled(Some(found("a", TRUSTED_MAX)), Some("a")).1, found("a", TRUSTED_MAX));
+        // It has become another program; it has ended; it was never seen.
+        assert_eq!(settled(Some(found("a", TRUSTED_MAX)), Some("b")).1, found("b", TRUSTED_MIN));
+        assert_eq!(settled(Some(found("a", TRUSTED_MAX)), None).1, found("a", TRUSTED_MAX));
+        assert_eq!(settled(None, None).1, found("unknown.7", TRUSTED_MIN));
+    }
+
+    /// While a process cannot be looked at, requests go on; what they did is told when it could.
+    #[test]
+    fn nobody_waits_for_a_process_that_cannot_be_looked_at() {
+        let (jobs, asked) = Jobs::new();
+        let closing = jobs.process(5, 7, false).unwrap();
+        closing.count(Operation::Close);
+        // This returns, though nobody looks.
+        let opening = jobs.process(5, 7, true).unwrap();
+        assert!(Arc::ptr_eq(&closing, &opening));
+        assert_eq!(opening.job(), "");
+        opening.count(Operation::Open);
         assert_eq!(jobs.take(), []);
-        assert!(lock(&jobs.jobs).is_empty());
+        asked.recv().unwrap().settle(Some("a".to_owned()));
+        let told = jobs.take();
+        assert_eq!((told.len(), told[0].job.as_str(), told[0].counts.weight()), (1, "a", 2));
+        assert_eq!(jobs.take(), []);
+    }
+
+    #[test]
+    fn counts_of_a_process_that_lost_its_slot_are_told() {
+        let (jobs, asked) = Jobs::new();
+        let pid = 5;
+        jobs.process(pid, 7, false).unwrap().count(Operation::Mkdir);
+        let other = jobs.process(pid + SLOTS as u32, 7, false).unwrap();
+        for bytes in [10, 30, 20] {
+            other.count_bytes(Operation::WriteBytes, bytes);
+        }
+        assert_eq!(jobs.take(), []);
+        for _ in 0..2 {
+            asked.recv().unwrap().settle(Some("a".to_owned()));
+        }
+        let told = jobs.take();
+        assert_eq!(told.len(), 1, "both are in one job");
+        assert_eq!(told[0].counts.get(Operation::Mkdir).samples, 1);
+        let written = Counter { samples: 3, min: 10, max: 30, sum: 60 };
+        assert_eq!(told[0].counts.get(Operation::WriteBytes), written);
+        assert_eq!(jobs.take(), []);
     }
 
     #[test]

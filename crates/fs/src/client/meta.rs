@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::cache::{Inodes, State};
 use super::data::{Mds, Written};
 use super::session::{Answered, Session, Stamp, Waiter};
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, Time};
 use crate::wire::mds::{Act, Answer, Ask, Cred, Grant};
 
@@ -149,6 +150,11 @@ impl Meta {
         answered.inspect(|answered| self.heed(ino, answered))
     }
 
+    /// The same, durable when it is answered.
+    fn mount_changes_durably(&self, ino: Ino, act: Act) -> Result<Answered, Errno> {
+        self.heeded(ino, self.session.change_durably(Cred::default(), act, &[], Waiter::MOUNT)?)
+    }
+
     /// A file that is no more there (another mount has removed it) takes with it what was to be written.
     fn heed(&self, ino: Ino, answered: &Answered) {
         if answered.outcome == Err(Errno::ESTALE) {
@@ -264,10 +270,19 @@ impl Mds for Meta {
 
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno> {
         let before = self.changes();
-        let Written { size, mtime, blocks, kill_suid_sgid } = written;
+        let Written { size, mtime, blocks, kill_suid_sgid, durably } = written;
+        let act = Act::Written { ino, size, mtime, blocks, kill_suid_sgid };
         let answered =
-            self.mount_changes(ino, Act::Written { ino, size, mtime, blocks, kill_suid_sgid }, &[])?;
+            if durably { self.mount_changes_durably(ino, act)? } else { self.mount_changes(ino, act, &[])? };
         self.expect_attr(answered, before)
+    }
+
+    fn sync(&self) -> Result<(), Errno> {
+        self.session.ask(Ask::Sync, Waiter::MOUNT)?.outcome.map(drop)
+    }
+
+    fn room(&self, owner: Owner) -> Option<u64> {
+        self.session.room(owner)
     }
 
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {

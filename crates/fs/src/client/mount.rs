@@ -16,7 +16,7 @@ use super::fuse::device::{self, Device, How, Workers};
 use super::fuse::{Kernel, Operations};
 use super::handles::Handles;
 use super::house::{House, keep_house};
-use super::jobs::Jobs;
+use super::jobs::{Asked, Jobs, find_jobs};
 use super::meta::Meta;
 use super::notices::{Notices, Stale, forget_stale};
 use super::ops::HeldLocks;
@@ -140,6 +140,7 @@ pub fn mount(options: &MountOptions, rng: Arc<dyn Rng>) -> Result<Mounted, Mount
 struct Queues {
     names: Receiver<Callback>,
     stale: Receiver<Stale>,
+    asked: Asked,
 }
 
 fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
@@ -152,6 +153,7 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
         DataPath::new(Arc::clone(&meta) as Arc<dyn data::Mds>, Arc::clone(&osts), options.data.clone());
     let (names, names_queue) = NamesGiver::new();
     let (notices, stale) = Notices::new();
+    let (jobs, asked) = Jobs::new();
     let client = Arc::new_cyclic(|me| Client {
         meta,
         data,
@@ -159,7 +161,7 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
         handles: Handles::new(),
         locks: HeldLocks::default(),
         house: House::default(),
-        jobs: Jobs::new(),
+        jobs,
         notices,
         names,
         read_only: options.read_only,
@@ -167,7 +169,7 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
         kernel: OnceLock::new(),
         me: me.clone(),
     });
-    (client, Queues { names: names_queue, stale })
+    (client, Queues { names: names_queue, stale, asked })
 }
 
 fn mount_kernel(client: &Client, options: &MountOptions) -> Result<Arc<Device>, MountError> {
@@ -201,11 +203,12 @@ fn start(
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(MountError::Thread)
     };
     let kernel = client.kernel();
-    let Queues { names, stale } = queues;
-    // These two end when the client is gone.
+    let Queues { names, stale, asked } = queues;
+    // These end when the client is gone.
     let me = Arc::downgrade(client);
     spawn("fs-give-names", Box::new(move || give_names(&me, &names)))?;
     spawn("fs-stale", Box::new(move || forget_stale(&kernel, &stale)))?;
+    spawn("fs-jobs", Box::new(move || find_jobs(&asked)))?;
     let house = Arc::clone(client);
     let house = spawn("fs-house", Box::new(move || keep_house(&house)))?;
     let operations = Arc::clone(client) as Arc<dyn Operations>;

@@ -16,7 +16,7 @@ pub(crate) use locks::HeldLocks;
 use super::Client;
 use super::cache::Use;
 use super::fuse::{Answer, Entry, Op, Opened, Operations, Reply, Request};
-use super::jobs::{self, Job};
+use super::jobs::{self, Process};
 use super::meta::{Changes, Kept};
 use super::session::{Answered, Waiter};
 use crate::core::{Attr, Errno, Ino};
@@ -28,13 +28,13 @@ pub(crate) struct Caller<'w> {
     uid: u32,
     gid: u32,
     /// The job that it is in, unless it is the kernel's own.
-    job: Option<&'w Job>,
+    job: Option<&'w Process>,
     waiter: Waiter<'w>,
 }
 
 impl Caller<'_> {
     fn cred(&self) -> Cred {
-        let job = self.job.map_or_else(String::new, |job| job.id().to_owned());
+        let job = self.job.map_or_else(String::new, Process::job);
         Cred { uid: self.uid, gid: self.gid, job }
     }
 }
@@ -68,7 +68,7 @@ type Outcome<'c> = Result<Ready<'c>, Errno>;
 impl Operations for Client {
     fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
         let waiter = Waiter::program(answer.interrupt(), request.pid);
-        let job = self.jobs.of(request.pid, request.uid);
+        let job = self.jobs.of(request);
         let caller = Caller { uid: request.uid, gid: request.gid, job: job.as_deref(), waiter };
         let outcome = self.perform(request, &caller);
         let answered = outcome.as_ref().map(|ready| &ready.reply).map_err(|errno| *errno);
@@ -144,7 +144,7 @@ impl Client {
             }
             Op::Flush { owner } => self.flush(caller, request.ino, owner),
             Op::Release { handle, flock_owner } => self.release(handle, flock_owner),
-            Op::Fsync { handle } => self.fsync(caller, handle),
+            Op::Fsync { handle } => self.fsync(handle),
             Op::Fallocate { handle, offset, len, mode } => self.fallocate(caller, handle, offset, len, mode),
             Op::Lseek { handle, offset, whence } => self.lseek(caller, handle, offset, whence),
             Op::CopyFileRange { from, from_offset, to, to_offset, len } => {

@@ -9,6 +9,7 @@
 
 mod keeper;
 mod link;
+mod rooms;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +24,10 @@ use kiln_net::{CallError, Status};
 
 pub(crate) use keeper::{Holder, Keeper, new_id};
 use link::{Link, Lost};
+use rooms::Rooms;
 
 use super::fuse::Interrupt;
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, SessionId, Xid};
 use crate::wire;
 use crate::wire::mds::{Act, Answer, Ask, Change, Cred, Grant, Lock, Op, Reply};
@@ -84,6 +87,13 @@ impl<'w> Waiter<'w> {
         self.interrupt.is_some() && !self.holds_pages
     }
 
+    /// Whether the program is in a group besides its first.
+    pub(crate) fn is_in_group(&self, gid: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+        groups.split_ascii_whitespace().any(|group| group.parse() == Ok(gid))
+    }
+
     /// Whether nobody is left who wants the answer: the program is being killed. Other signals do not end a wait for the
     /// MDS, as nobody could say whether the call was done.
     fn is_gone(&self) -> bool {
@@ -116,12 +126,19 @@ pub(crate) struct Session {
     link: Link,
     xids: Mutex<Xids>,
     tickets: AtomicU64,
+    rooms: Rooms,
 }
 
 impl Session {
     /// A session that is not connected yet; a [`Keeper`] connects it.
     pub(crate) fn new(fs: String, address: Address, id: SessionId) -> Session {
-        Session { fs, link: Link::new(address, id), xids: Mutex::default(), tickets: AtomicU64::new(1) }
+        Session {
+            fs,
+            link: Link::new(address, id),
+            xids: Mutex::default(),
+            tickets: AtomicU64::new(1),
+            rooms: Rooms::default(),
+        }
     }
 
     /// The MDS is served elsewhere now.
@@ -142,6 +159,11 @@ impl Session {
     /// How long the MDS lets a session be silent; `None` before the first hello.
     pub(crate) fn lifetime(&self) -> Option<Duration> {
         self.link.lifetime()
+    }
+
+    /// How much space an owner of files has left, in bytes, as the MDS has said last; `None` without a limit.
+    pub(crate) fn room(&self, owner: Owner) -> Option<u64> {
+        self.rooms.of(owner)
     }
 
     /// Whether the MDS was not heard for so long that it has a right to have evicted the session.
@@ -172,9 +194,31 @@ impl Session {
         bulk: &[u8],
         waiter: Waiter<'_>,
     ) -> Result<Answered, Errno> {
+        self.change_as(Op::Change, cred, act, bulk, waiter)
+    }
+
+    /// Changes something, once; it and all changes before are on the disk of the MDT when this returns.
+    pub(crate) fn change_durably(
+        &self,
+        cred: Cred,
+        act: Act,
+        bulk: &[u8],
+        waiter: Waiter<'_>,
+    ) -> Result<Answered, Errno> {
+        self.change_as(Op::DurableChange, cred, act, bulk, waiter)
+    }
+
+    fn change_as(
+        &self,
+        op: fn(Change) -> Op,
+        cred: Cred,
+        act: Act,
+        bulk: &[u8],
+        waiter: Waiter<'_>,
+    ) -> Result<Answered, Errno> {
         let xid = self.begin_change();
         let change = Change { xid, done_below: xid, cred, act };
-        let answered = self.exchange(Op::Change(change), bulk, waiter);
+        let answered = self.exchange(op(change), bulk, waiter);
         self.xids().open.remove(&xid.0);
         answered
     }
@@ -238,7 +282,9 @@ impl Session {
 
     /// Puts into a request what is different when it is sent again.
     fn freshen(&self, request: &mut wire::Request) {
-        if let wire::Request::Mds(wire::mds::Request { op: Op::Change(change), .. }) = request {
+        if let wire::Request::Mds(wire::mds::Request { op, .. }) = request
+            && let Op::Change(change) | Op::DurableChange(change) = op
+        {
             change.done_below = self.done_below();
         }
     }
@@ -255,6 +301,7 @@ impl Session {
             if let Some((reply, bulk)) = self.called(called, &line)? {
                 let stamp = Stamp { seq: reply.seq, epoch: line.epoch, ticket };
                 self.link.put_back(line);
+                self.rooms.note(&reply);
                 let Reply { outcome, grants, dirs, .. } = reply;
                 return Ok(Answered { outcome, grants, dirs, bulk, stamp });
             }

@@ -94,8 +94,10 @@ pub struct SetAttr {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
-    /// Project.
+    /// Project; for root alone.
     pub project: Option<u32>,
+    /// Whether new entries of a directory take its project; for root alone.
+    pub project_inherit: Option<bool>,
     /// Length: cuts, or extends by a hole.
     pub size: Option<u64>,
     /// Access time.

@@ -171,9 +171,11 @@ fn subject(act: &Act, answer: &Answer, named: Option<Ino>) -> Option<(Kind, Ino,
         Act::SetLayout { ino, .. } | Act::SetDefault { ino, .. } | Act::SwapLayouts { one: (ino, _), .. } => {
             (Kind::Layout, *ino, None)
         }
-        Act::WriteInline { .. } | Act::ZeroInline { .. } | Act::Written { .. } | Act::Place { .. } => {
-            return None;
-        }
+        Act::WriteInline { .. }
+        | Act::ZeroInline { .. }
+        | Act::Written { .. }
+        | Act::Place { .. }
+        | Act::SetQuota { .. } => return None,
     })
 }
 

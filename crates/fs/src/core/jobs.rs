@@ -139,7 +139,8 @@ impl Counts {
         self.0.values().map(|counter| counter.samples).fold(0, u64::saturating_add)
     }
 
-    fn add(&mut self, more: &Counts) {
+    /// Counts what others have counted.
+    pub fn add(&mut self, more: &Counts) {
         for (operation, counter) in &more.0 {
             self.0.entry(*operation).or_default().add(counter);
         }

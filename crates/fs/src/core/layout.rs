@@ -254,6 +254,21 @@ impl Layout {
         }
         kept
     }
+
+    /// The most that the objects of a file of `size` bytes use, in bytes, where a disk gives space by such units.
+    pub fn object_space_max(&self, size: u64, unit: u64) -> u64 {
+        let mut sum = 0_u64;
+        for component in &self.components {
+            let Pattern::Raid0 { stripe_bytes, objects } = &component.pattern else { continue };
+            let (start, end) = (component.extent.start.min(size), component.extent.end.min(size));
+            for (_, nth) in objects.iter().zip(0..) {
+                let len = |size| object_length(size, u64::from(*stripe_bytes), objects.len() as u64, nth);
+                let units = len(end).div_ceil(unit) - (len(start) / unit);
+                sum = sum.saturating_add(units.saturating_mul(unit));
+            }
+        }
+        sum
+    }
 }
 
 /// How much of the `nth` of `count` objects a file of `size` bytes fills.

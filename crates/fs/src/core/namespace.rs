@@ -13,9 +13,11 @@
 //! - [`keys`], [`rows`]: where rows are, and how changes lie over them until they are kept.
 //! - [`filesystem`], [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to them.
 //! - [`make`], [`rename`], [`attributes`], [`xattr`], [`acl`], [`data`], [`striping`]: what acts do.
+//! - [`accounts`]: what users, groups and projects use, and their limits.
 //! - [`replies`], [`todo`], [`log`]: what sessions were answered; what is to be done at the OSTs; what the changelog's
 //!   readers have not got yet.
 
+mod accounts;
 mod acl;
 mod ask;
 mod attributes;
@@ -39,6 +41,7 @@ mod touch;
 mod transaction;
 mod xattr;
 
+pub use accounts::{recount, room};
 pub use ask::{Asked, ask};
 pub use command::{Command, Outcome, What};
 pub use data::PAGE_BYTES;

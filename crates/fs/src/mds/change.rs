@@ -28,6 +28,20 @@ impl Server {
         Ok(reply)
     }
 
+    /// As [`Server::change`], and waits for the disk.
+    pub(super) fn change_durably(
+        &self,
+        asker: &Asker<'_>,
+        change: Change,
+        bulk: &[u8],
+    ) -> Result<Reply, Stop> {
+        let reply = self.change(asker, change, bulk)?;
+        // Without the lock: it takes as long as the disk does.
+        let syncing = self.lock().mdt.sync();
+        syncing.wait()?;
+        Ok(reply)
+    }
+
     fn try_change(
         &self,
         state: &mut State,

@@ -41,6 +41,7 @@ use self::journal::Journal;
 use self::table::{Table, View};
 use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
+use crate::core::quota::Owner;
 use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
 use crate::wire::oss::Space;
@@ -75,6 +76,25 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The same for a disk of this size: on a small one journal and reserve leave room for files.
+    #[must_use]
+    fn on_disk_of(self, total_bytes: u64) -> Settings {
+        let share = |bytes: u64, of_disk: u64| bytes.min(total_bytes / of_disk);
+        Settings {
+            checkpoint_bytes: share(self.checkpoint_bytes as u64, CHECKPOINT_SHARE).max(1) as usize,
+            journal_segment_bytes: share(self.journal_segment_bytes, JOURNAL_SHARE).max(1),
+            reserve_bytes: share(self.reserve_bytes, RESERVE_SHARE),
+            ..self
+        }
+    }
+
+    /// How many commands one checkpoint takes when the disk is nearly full, so that the reserve has room for it.
+    fn short_commands(&self) -> usize {
+        (self.reserve_bytes / COMMAND_DISK_BYTES).max(COMMANDS_MIN) as usize
+    }
+}
+
 /// What a new MDT is, where there is none yet.
 #[derive(Clone, Debug)]
 pub struct Format {
@@ -86,6 +106,21 @@ pub struct Format {
     pub now: Time,
 }
 
+/// One part in so many of the disk is the most that [`Settings::checkpoint_bytes`] may be.
+const CHECKPOINT_SHARE: u64 = 16;
+/// The same of a file of the journal.
+const JOURNAL_SHARE: u64 = 32;
+/// The same of the reserve.
+const RESERVE_SHARE: u64 = 4;
+/// What a checkpoint writes for one command at most, roughly, in bytes: pages of the table that it changes are written
+/// elsewhere, and the old ones are free only afterwards.
+const COMMAND_DISK_BYTES: u64 = 32 << 10;
+/// A checkpoint is worth it for so many commands.
+const COMMANDS_MIN: u64 = 16;
+/// The disk is nearly full when it has less than so many times the reserve.
+const SHORT_SHARE: u64 = 2;
+/// Then a checkpoint is due when the oldest command is of this age.
+const SHORT_AGE: Duration = Duration::from_secs(1);
 /// What a row takes in memory beside key and value, roughly.
 const ROW_OVERHEAD_BYTES: usize = 64;
 /// Rows in memory that no checkpoint has begun with take at most so many times [`Settings::checkpoint_bytes`].
@@ -114,6 +149,9 @@ pub struct Mdt {
     latch: Latch,
     /// Bytes of rows until the disk's space is looked at again.
     space_left: usize,
+    /// The disk was nearly full when it was looked at last: checkpoints are small, and come soon, since they let go of the
+    /// journal and of pages of the table.
+    is_short: bool,
 }
 
 /// Rows that no checkpoint has begun with.
@@ -133,6 +171,7 @@ impl Mdt {
     /// The volume needs its flusher thread ([`Volume::start`]).
     pub fn open(volume: &Volume, dir: &Path, format: &Format, settings: Settings) -> Result<Mdt, OpenError> {
         let disk = Arc::clone(volume.disk());
+        let settings = settings.on_disk_of(disk.space()?.total_bytes);
         let label = label::open(&*disk, dir, &format.label)?;
         // The filesystem is that of whoever serves it, until the root is given to somebody else.
         let owner = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
@@ -154,7 +193,9 @@ impl Mdt {
             applied,
             latch,
             space_left: 0,
+            is_short: false,
         };
+        mdt.count_accounts()?;
         mdt.replay()?;
         Ok(mdt)
     }
@@ -215,6 +256,11 @@ impl Mdt {
         self.read(namespace::usage)
     }
 
+    /// How much more space an owner may use, in bytes; `None` without a limit.
+    pub fn room(&self, owner: Owner, now: Time) -> Result<Option<u64>, Errno> {
+        self.read(|rows| namespace::room(rows, owner, now))
+    }
+
     /// The space of its disk; objects are inodes here.
     pub fn space(&self) -> Result<Space, Errno> {
         let disk = self.disk.space().map_err(|error| Errno::from(&error))?;
@@ -248,9 +294,13 @@ impl Mdt {
             return None;
         }
         let since = *fresh.since.get_or_insert(now);
-        let is_due = fresh.commands >= self.settings.checkpoint_commands
+        let (commands, age) = match self.is_short {
+            true => (self.settings.short_commands() / 2, SHORT_AGE.min(self.settings.checkpoint_age)),
+            false => (self.settings.checkpoint_commands, self.settings.checkpoint_age),
+        };
+        let is_due = fresh.commands >= commands
             || fresh.bytes >= self.settings.checkpoint_bytes
-            || now.saturating_sub(since) >= self.settings.checkpoint_age;
+            || now.saturating_sub(since) >= age;
         if is_due { self.checkpoint() } else { None }
     }
 
@@ -322,7 +372,9 @@ impl Mdt {
 
     /// Waits until the rows in memory are few enough to take more.
     fn make_room(&mut self) -> Result<(), Errno> {
-        while self.fresh.bytes >= self.settings.checkpoint_bytes * FRESH_SHARE_MAX {
+        while self.fresh.bytes >= self.settings.checkpoint_bytes * FRESH_SHARE_MAX
+            || self.is_short && self.fresh.commands >= self.settings.short_commands()
+        {
             match self.checkpoint() {
                 Some(checkpoint) => checkpoint.run(),
                 None => self.wait_saved()?,
@@ -341,15 +393,21 @@ impl Mdt {
 
     /// Refuses what needs space when the reserve begins.
     fn check_space(&mut self, what: &What) -> Result<(), Errno> {
-        if frees(what) {
+        if self.space_left > 0 && !self.is_short {
             return Ok(());
         }
-        if self.space_left == 0 {
-            let space = self.disk.space().map_err(|error| self.latch.fail(&error))?;
-            if space.available_bytes < self.settings.reserve_bytes {
-                return Err(Errno::ENOSPC);
-            }
-            self.space_left = SPACE_CHECK_BYTES;
+        let available = self.disk.space().map_err(|error| self.latch.fail(&error))?.available_bytes;
+        self.space_left = SPACE_CHECK_BYTES;
+        self.is_short = available < self.settings.reserve_bytes * SHORT_SHARE;
+        if available < self.settings.reserve_bytes && !frees(what) { Err(Errno::ENOSPC) } else { Ok(()) }
+    }
+
+    /// A table of before there were accounts gets them, as they were at its place in the journal.
+    fn count_accounts(&mut self) -> Result<(), OpenError> {
+        let counted = self.read(namespace::recount);
+        let counted = counted.map_err(|errno| OpenError::Rows(errno.to_string()))?;
+        if let Some(accounts) = counted {
+            self.fresh.merge(accounts);
         }
         Ok(())
     }
@@ -392,7 +450,8 @@ fn frees(what: &What) -> bool {
         | Act::Setattr { .. }
         | Act::RemoveXattr { .. }
         | Act::ZeroInline { .. }
-        | Act::Written { .. } => true,
+        | Act::Written { .. }
+        | Act::SetQuota { .. } => true,
         Act::Make { .. }
         | Act::MakeUnnamed { .. }
         | Act::Link { .. }

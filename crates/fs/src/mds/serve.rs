@@ -119,6 +119,7 @@ impl Server {
             Op::Ping => self.ping(asker.session).map(without_bulk),
             Op::Ask(ask) => self.ask(asker, &ask),
             Op::Change(change) => self.change(asker, change, bulk).map(without_bulk),
+            Op::DurableChange(change) => self.change_durably(asker, change, bulk).map(without_bulk),
             Op::Lock(lock) => self.lock_file(asker, &lock).map(without_bulk),
             Op::Jobs(deltas) => self.count_jobs(asker.session, &deltas).map(without_bulk),
             // It was served before.
@@ -331,9 +332,14 @@ impl Server {
 
     /// The calendar time.
     pub(super) fn time(&self) -> Time {
-        let micros = self.clock.now().0;
-        Time { secs: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as u32 }
+        calendar(&*self.clock)
     }
+}
+
+/// The calendar time of a clock.
+pub(super) fn calendar(clock: &dyn Clock) -> Time {
+    let micros = clock.now().0;
+    Time { secs: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as u32 }
 }
 
 /// After a panic under the lock nobody knows who holds what: every later request fails, until the process is started anew.

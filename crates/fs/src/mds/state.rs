@@ -1,16 +1,20 @@
 //! What the threads of an MDS share, under one lock: so that "nobody holds what this touches" and "it is done" are one step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
+
+use kiln_world::Clock;
 
 use super::mdt::Mdt;
 use super::osts::Page;
+use super::serve::calendar;
 use super::sessions::Sessions;
 use crate::core::grants::Want;
 use crate::core::leases::{Conflict, LeaseTable, Ticket, Touch};
 use crate::core::locks::LockTable;
 use crate::core::namespace::{Todo, TodoId};
-use crate::core::{Errno, Ino, ObjectId, OstIndex, SessionId};
+use crate::core::{Errno, FileKind, Ino, ObjectId, OstIndex, SessionId};
 use crate::wire::mds::{Answer, Ask, DataLease, Grant, Reply};
 
 /// Entries of the to-do list that are read at once.
@@ -20,6 +24,7 @@ const TODO_READ: usize = if cfg!(test) { 16 } else { 1024 };
 pub(super) struct State {
     pub(super) mdt: Mdt,
     pub(super) leases: LeaseTable,
+    clock: Arc<dyn Clock>,
     pub(super) locks: LockTable,
     pub(super) sessions: Sessions,
     /// Inodes without a name. Each goes when nobody has it open.
@@ -86,6 +91,7 @@ impl State {
     pub(super) fn new(
         mdt: Mdt,
         leases: LeaseTable,
+        clock: Arc<dyn Clock>,
         recovery_ends: Duration,
         orphans_stay_until: Duration,
     ) -> Result<State, Errno> {
@@ -100,7 +106,7 @@ impl State {
             from = TodoId(last.0 + 1);
         }
         let locks = LockTable::default();
-        Ok(State { mdt, leases, locks, sessions, orphans, orphans_stay_until, recovery_ends, pending })
+        Ok(State { mdt, leases, clock, locks, sessions, orphans, orphans_stay_until, recovery_ends, pending })
     }
 
     /// Whether nobody else holds what is touched; if somebody does, he is called back.
@@ -150,7 +156,16 @@ impl State {
 
     /// A reply, as of now.
     pub(super) fn reply(&self, outcome: Result<Answer, Errno>, grants: Vec<Grant>) -> Reply {
-        Reply { outcome, grants, seq: self.leases.seq(), dirs: Vec::new() }
+        let room = self.room(&outcome);
+        Reply { outcome, grants, seq: self.leases.seq(), dirs: Vec::new(), room }
+    }
+
+    /// What the owner of the file may still use that an answer tells of.
+    fn room(&self, outcome: &Result<Answer, Errno>) -> Option<u64> {
+        let Ok(Answer::Attr(attr) | Answer::Opened { attr, .. }) = outcome else { return None };
+        let is_file = attr.kind == FileKind::Regular;
+        // Rows that cannot be read make the next change fail.
+        is_file.then(|| self.mdt.room(attr.into(), calendar(&*self.clock)).ok()?)?
     }
 
     /// Entries of the to-do list for one OST.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::jobs::JobDelta;
 use crate::core::layout::{Layout, Spread};
+use crate::core::quota::{Account, Grace, QuotaKind, SetQuota};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
 use crate::wire::oss::Space;
 
@@ -50,6 +51,9 @@ pub enum Op {
     Lock(Lock),
     /// What jobs did on this mount since that was last told.
     Jobs(Vec<JobDelta>),
+    /// A change that is answered when it, and all that this session changed before, outlives a loss of power: [`Ask::Sync`]
+    /// in the same call.
+    DurableChange(Change),
 }
 
 /// The start of a session, or of going on with it.
@@ -209,6 +213,13 @@ pub enum Ask {
         ino: Ino,
         /// At most.
         count_max: u32,
+    },
+    /// What a user, a group or a project uses and may use: [`Answer::Quota`].
+    Quota {
+        /// Which of them.
+        kind: QuotaKind,
+        /// Its number.
+        id: u32,
     },
 }
 
@@ -384,6 +395,13 @@ pub enum Act {
         /// The other.
         other: (Ino, u32),
     },
+    /// Limits and grace; for root alone.
+    SetQuota {
+        /// Of users, groups or projects.
+        kind: QuotaKind,
+        /// What.
+        set: SetQuota,
+    },
 }
 
 /// What is made.
@@ -447,6 +465,9 @@ pub struct Reply {
     pub seq: u64,
     /// The directories whose names a change changed, as they are after it, as far as the session holds their attributes.
     pub dirs: Vec<Attr>,
+    /// With the attributes of a file: how much more space its owner may use, in bytes; `None` without a limit. What a session
+    /// holds back, or has not told of, is to be within; a quarter of it, as others may hold back as well.
+    pub room: Option<u64>,
 }
 
 /// What came of a request.
@@ -481,6 +502,8 @@ pub enum Answer {
         names: Vec<Name>,
         /// There are no more.
         end: bool,
+        /// The directory that it is in; the root, and one without a name, is said to be in itself.
+        parent: Ino,
     },
     /// Where the bytes of a file are.
     Layout(Layout),
@@ -502,6 +525,8 @@ pub enum Answer {
     Paths(Vec<Vec<u8>>),
     /// To `Lock::Test`: the lock that is in the way, if any.
     Blocker(Option<RecordLock>),
+    /// What is used and may be, and how long more than the soft limits.
+    Quota(Account, Grace),
 }
 
 /// The terms of a session.

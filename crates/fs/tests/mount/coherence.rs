@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 
 use crate::cluster::{Mount, with_mounts};
 use crate::posix::Mapping;
@@ -106,7 +106,9 @@ fn a_directory_that_another_mount_removes_while_it_is_open_is_empty() {
     with_mounts(|one, other| {
         fs::create_dir(one.path("open")).unwrap();
         let listing = fs::read_dir(other.path("open")).unwrap();
+        let open = File::open(other.path("open")).unwrap();
         fs::remove_dir(one.path("open")).unwrap();
+        assert_eq!(open.metadata().unwrap().nlink(), 0);
         assert_eq!(listing.map(|entry| entry.map(|_| ())).collect::<Vec<_>>().len(), 0);
     });
 }
@@ -275,4 +277,100 @@ fn locks_hold_against_the_other_mount() {
         }
         drop(held);
     });
+}
+
+#[test]
+fn a_listing_that_begins_anew_shows_what_another_mount_has_made() {
+    with_mounts(|one, other| {
+        fs::create_dir(one.path("dir")).unwrap();
+        let mut dir = nix::dir::Dir::open(
+            &other.path("dir"),
+            nix::fcntl::OFlag::O_RDONLY,
+            nix::sys::stat::Mode::empty(),
+        )
+        .unwrap();
+        let parent = fs::metadata(one.path("")).unwrap().ino();
+        let mut list = || {
+            let entries: Vec<_> = dir.iter().map(Result::unwrap).collect();
+            let up = entries.iter().find(|entry| entry.file_name() == c"..").unwrap().ino();
+            assert_eq!(up, parent);
+            entries.len()
+        };
+        assert_eq!(list(), 2);
+        fs::write(one.path("dir/new"), b"").unwrap();
+        assert_eq!(list(), 3);
+    });
+}
+
+#[test]
+fn pages_show_what_was_written_while_nobody_read_them() {
+    rounds(|_, here, there| {
+        fs::write(here.path("paged"), [0; 8192]).unwrap();
+        assert_eq!(fs::read(here.path("paged")).unwrap(), [0; 8192]);
+        let writer = OpenOptions::new().write(true).open(here.path("paged")).unwrap();
+        for n in 1..=4 {
+            writer.write_all_at(&[n; 8192], 0).unwrap();
+        }
+        let reader = File::open(here.path("paged")).unwrap();
+        let mut seen = [0; 8192];
+        for n in 5..=8 {
+            reader.read_exact_at(&mut seen, 0).unwrap();
+            writer.write_all_at(&[n; 4096], 4096).unwrap();
+            reader.read_exact_at(&mut seen, 0).unwrap();
+            assert_eq!((seen[0], seen[4096]), (4, n));
+        }
+        drop(reader);
+        for n in 9..=12 {
+            writer.write_all_at(&[n; 8192], 0).unwrap();
+        }
+        assert_eq!(fs::read(here.path("paged")).unwrap(), [12; 8192]);
+        assert_eq!(fs::read(there.path("paged")).unwrap(), [12; 8192]);
+    });
+}
+
+#[test]
+fn a_record_lock_of_who_made_the_file_goes_with_its_handle() {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let whole = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    with_mounts(|one, other| {
+        for n in 0..20 {
+            let name = format!("made{n}");
+            let made = OpenOptions::new().write(true).create_new(true).open(one.path(&name)).unwrap();
+            fcntl(&made, FcntlArg::F_SETLK(&whole)).unwrap();
+            let wanted = OpenOptions::new().write(true).open(other.path(&name)).unwrap();
+            assert!(fcntl(&wanted, FcntlArg::F_SETLK(&whole)).is_err());
+            drop(made);
+            fcntl(&wanted, FcntlArg::F_SETLKW(&whole)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn attributes_are_not_what_they_were_because_an_extended_one_was_asked_for() {
+    rounds(|round, here, there| {
+        let name = format!("dir{round}");
+        fs::create_dir(here.path(&name)).unwrap();
+        for mode in [0o700, 0o711, 0o755] {
+            fs::metadata(there.path(&name)).unwrap();
+            fs::set_permissions(here.path(&name), fs::Permissions::from_mode(mode)).unwrap();
+            let path = std::ffi::CString::new(there.path(&name).as_os_str().as_encoded_bytes()).unwrap();
+            no_xattr(&path);
+            let seen = fs::metadata(there.path(&name)).unwrap().permissions().mode();
+            assert_eq!(seen & 0o7777, mode);
+        }
+    });
+}
+
+/// Asks for an extended attribute that is not there.
+#[expect(unsafe_code, reason = "nix has no getxattr")]
+fn no_xattr(path: &std::ffi::CStr) {
+    // SAFETY: both strings end with a NUL, and nothing is written to a buffer of no bytes.
+    let got = unsafe { libc::getxattr(path.as_ptr(), c"user.none".as_ptr(), std::ptr::null_mut(), 0) };
+    assert_eq!(got, -1);
 }

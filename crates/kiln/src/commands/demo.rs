@@ -79,15 +79,12 @@ pub(super) async fn run(arguments: &Demo) -> anyhow::Result<ExitCode> {
         () = interrupts.next() => Ok(None),
         died = cluster.child.wait() => Err(anyhow::anyhow!("the cluster ended by itself: {}\n{}", died?, cluster.said())),
     };
-    match (&done, arguments.keep) {
-        (Ok(Some(outcome)), true) => {
-            cluster.keep(mounts, arguments.json, outcome.filesystem.skipped.is_none())?
-        }
-        _ => {
-            // The directory stays if something is still mounted in it: its removal would go there too.
-            let unmounted = mounts.take_away(&cluster.data).await;
-            cluster.stop(unmounted).await?;
-        }
+    if let (Ok(Some(outcome)), true) = (&done, arguments.keep) {
+        cluster.keep(mounts, arguments.json, outcome.filesystem.skipped.is_none())?;
+    } else {
+        // The directory stays if something is still mounted in it: its removal would go there too.
+        let unmounted = mounts.take_away(&cluster.data).await;
+        cluster.stop(unmounted).await?;
     }
     Ok(match done? {
         Some(outcome) if outcome.is_good() => ExitCode::SUCCESS,

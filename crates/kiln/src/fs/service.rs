@@ -44,5 +44,5 @@ impl Service for FsService {
 }
 
 fn no_mdt() -> mds::Reply {
-    mds::Reply { outcome: Err(Errno::ENODEV), grants: Vec::new(), dirs: Vec::new(), seq: 0 }
+    mds::Reply { outcome: Err(Errno::ENODEV), grants: Vec::new(), dirs: Vec::new(), seq: 0, room: None }
 }

@@ -1,7 +1,7 @@
 //! The `lfs` command line: Lustre's user commands, on a mounted filesystem of Kiln.
 //!
 //! - [`mounts`]: which mounts there are; [`attribute`]: how a mount is asked (virtual extended attributes that its client answers).
-//! - [`df`], [`getstripe`], [`setstripe`], [`fid`], [`find`], [`migrate`], [`changelog`]: one command each.
+//! - [`df`], [`getstripe`], [`setstripe`], [`fid`], [`find`], [`migrate`], [`quota`], [`setquota`], [`project`], [`changelog`]: one command each.
 //!
 //! What is printed follows Lustre 2.17 to the byte where scripts may rely on it. Where Lustre leaves its users alone with an error, a hint is added.
 
@@ -14,6 +14,9 @@ mod getstripe;
 mod migrate;
 pub(crate) mod mounts;
 mod options;
+mod project;
+mod quota;
+mod setquota;
 mod setstripe;
 
 use std::ffi::OsString;
@@ -33,6 +36,16 @@ space and layout
    migrate [-c COUNT] [-S SIZE] [-i INDEX] [-E END ...]... FILE...
                                        give the data of a file another layout
    osts [PATH], mdts [PATH]            the targets
+
+quotas
+   quota [-hv] [-u|-g|-p WHOSE] MOUNT  what somebody uses and may use; without WHOSE what you do
+   quota -t -u|-g|-p MOUNT             how long more than a soft limit may be used
+   setquota -u|-g|-p WHOSE [-b SOFT] [-B HARD] [-i SOFT] [-I HARD] MOUNT
+                                       limits of space (-b, -B; KiB without a unit) and of inodes; 0 is none
+   setquota -t -u|-g|-p [-b TIME] [-i TIME] MOUNT
+                                       how long more than a soft limit may be used, as 1w2d3h
+   project [-d] [-r] PATH...           which project pays for files
+   project [-p ID] [-s] [-r] PATH...   give files to a project; -s: what is made in a directory too; -C: to none
 
 names
    path2fid PATH...                    the id of a file
@@ -134,7 +147,10 @@ fn command(name: &str, words: &[String]) -> Done {
         "changelog" => changelog::changelog(words),
         "changelog_clear" => changelog::clear(words),
         "--version" | "-V" | "version" => say(&format!("lfs {} (kiln)", env!("CARGO_PKG_VERSION"))),
-        "quota" | "setquota" | "hsm_state" | "mirror" | "mkdir" | "setdirstripe" | "getdirstripe" => {
+        "quota" => quota::quota(words),
+        "setquota" => setquota::setquota(words),
+        "project" => project::project(words),
+        "hsm_state" | "mirror" | "mkdir" | "setdirstripe" | "getdirstripe" => {
             Err(Fail::failed("is not there yet; docs/filesystem.md says what is"))
         }
         _ => Err(Fail::usage("is no command of lfs")),

@@ -139,7 +139,7 @@ fn striped(spread: &Spread) -> (u32, Stripes) {
 }
 
 /// An option and the value that is glued to it; `None` for a word that is no option.
-fn split(word: &str) -> Option<(&str, Option<&str>)> {
+pub(super) fn split(word: &str) -> Option<(&str, Option<&str>)> {
     if let Some(long) = word.strip_prefix("--") {
         return Some(long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value))));
     }

@@ -5,9 +5,10 @@
 //! [`Inode::unused`] waits for what has.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::names::{Known, Names};
+use crate::client::bell::Bell;
 use crate::client::data::{FileData, Mode};
 use crate::core::{Attr, Ino};
 use crate::wire::mds::{DataLease, Leases};
@@ -83,6 +84,9 @@ pub(crate) struct State {
     late: Vec<(u64, u64)>,
     /// The kernel may have pages of it.
     pages: bool,
+    /// Reads that filled pages, and how many there had been at the last write.
+    fills: u64,
+    fills_at_write: u64,
     /// The attributes, as the MDS said last, and as of which count of this mount's changes they are certain, if at all.
     attr: Option<(Attr, Option<u64>)>,
     /// How often this mount has begun or ended to change names of the directory.
@@ -160,6 +164,18 @@ impl State {
         self.lockers.extract_if(.., |_, through| *through == handle).map(|(owner, _)| owner).collect()
     }
 
+    /// The pages there may be for a request that begins.
+    fn pages_for(&mut self, writes: bool) -> Pages {
+        if !self.pages {
+            return Pages::None;
+        }
+        let left = writes && self.opens == self.writers && self.fills == self.fills_at_write;
+        if writes {
+            self.fills_at_write = self.fills;
+        }
+        if left { Pages::Left(self.fills) } else { Pages::Used }
+    }
+
     /// Takes the lease on the data, if nothing is done with it and nothing is kept under it: neither here nor in pages.
     pub(crate) fn give_up_data(&mut self) -> Leases {
         let used = self.opens > 0 || self.giving || self.asking || self.reading > 0 || self.writing > 0;
@@ -195,6 +211,13 @@ impl State {
         if let Some((_, as_of)) = &mut self.attr {
             *as_of = None;
         }
+    }
+
+    /// The lease on the attributes is gone. What is known of them stays uncertain, also when an answer that does not tell
+    /// them, of an extended attribute perhaps, brings the lease again.
+    pub(crate) fn lose_meta(&mut self) {
+        self.meta = false;
+        self.forget_attr();
     }
 
     /// What is known of a name without asking.
@@ -261,12 +284,12 @@ pub(crate) struct Inode {
     pub(crate) ino: Ino,
     state: Mutex<State>,
     /// Signalled when `giving`, `asking`, `closing`, `reading` or `writing` changes.
-    changed: Condvar,
+    changed: Bell,
 }
 
 impl Inode {
     pub(super) fn new(ino: Ino) -> Inode {
-        Inode { ino, state: Mutex::default(), changed: Condvar::new() }
+        Inode { ino, state: Mutex::default(), changed: Bell::default() }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -274,7 +297,7 @@ impl Inode {
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        self.changed.wait(state)
     }
 
     /// Who waits for a lease looks again.
@@ -350,8 +373,11 @@ impl Inode {
     fn enter(self: &Arc<Inode>, state: &mut State, need: Need, mode: Mode) -> Use {
         let writes = need.writes();
         *(if writes { &mut state.writing } else { &mut state.reading }) += 1;
-        state.pages |= matches!(need, Need::Pages { .. });
-        Use { inode: Arc::clone(self), mode, writes, had_pages: state.pages }
+        let fills = matches!(need, Need::Pages { .. });
+        state.pages |= fills;
+        state.fills += u64::from(fills);
+        let pages = state.pages_for(writes);
+        Use { inode: Arc::clone(self), mode, writes, pages }
     }
 
     /// The lease is being given back, down to `keep`: what was held until now. Waits for another that is under way.
@@ -391,6 +417,12 @@ impl Inode {
     /// Pages were forgotten entirely. Those that are filled from now on count again.
     pub(crate) fn no_pages(&self) {
         self.state().pages = false;
+    }
+
+    /// The same, if none were filled since the count was this.
+    pub(crate) fn no_pages_since(&self, fills: u64) {
+        let mut state = self.state();
+        state.pages &= state.fills != fills;
     }
 
     /// Ends what [`Inode::give`] began, or tells which pages have to be forgotten first.
@@ -436,8 +468,20 @@ pub(crate) struct Use {
     inode: Arc<Inode>,
     pub(crate) mode: Mode,
     writes: bool,
-    /// The kernel may have had pages when it began.
-    pub(crate) had_pages: bool,
+    /// What the kernel may have had when it began.
+    pub(crate) pages: Pages,
+}
+
+/// Pages of a file that the kernel may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// None.
+    None,
+    /// Some, and programs use them.
+    Used,
+    /// Some, but nobody has the file open who fills any, and none were filled between this write and the one before. So
+    /// many were filled ever.
+    Left(u64),
 }
 
 impl std::fmt::Debug for Use {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -10,9 +10,11 @@ use bytes::Bytes;
 use super::LocalChanges;
 use super::mount::Mount;
 use super::write_back::Flight;
+use crate::client::bell::Bell;
 use crate::core::clean::{Clean, Keep};
 use crate::core::dirty::Dirty;
 use crate::core::layout::END;
+use crate::core::quota::{BLOCK_BYTES, Owner};
 use crate::core::ranges::{Ranges, Share, Ticket};
 use crate::core::readahead::Readahead;
 use crate::core::{Attr, Errno, Extent, Ino, Layout, ObjectId, OstIndex, Time};
@@ -29,7 +31,7 @@ pub struct FileData {
     pub(super) gone: AtomicBool,
     state: Mutex<State>,
     /// Notified when anything that somebody may wait for has changed: claims, flights, what is read ahead.
-    changed: Condvar,
+    changed: Bell,
 }
 
 /// **Order of layers**, the later over the earlier: servers, `clean`, `failed`, `flying`, `dirty`.
@@ -52,6 +54,10 @@ pub(super) struct State {
     pub(super) punched: bool,
     /// Bytes that were written to objects since the MDS was told how much space they use.
     pub(super) landed_bytes: u64,
+    /// Space that may have been used and was not told to the MDS, in bytes.
+    pub(super) unaccounted: u64,
+    /// What the mount was told of that, and who was the owner then.
+    owed: (Owner, u64),
     pub(super) dirty: Dirty,
     /// What is being written back. **Invariant:** each has claimed its ranges.
     pub(super) flying: Vec<Arc<Flight>>,
@@ -93,6 +99,7 @@ pub(super) struct Told {
     pub(super) size: u64,
     pub(super) mtime: Time,
     pub(super) blocks: u64,
+    pub(super) owner: Owner,
     pub(super) version: u64,
 }
 
@@ -112,7 +119,13 @@ pub(super) struct Coming {
 
 impl From<&Attr> for Told {
     fn from(attr: &Attr) -> Told {
-        Told { size: attr.size, mtime: attr.mtime, blocks: attr.blocks, version: attr.version }
+        Told {
+            size: attr.size,
+            mtime: attr.mtime,
+            blocks: attr.blocks,
+            owner: attr.into(),
+            version: attr.version,
+        }
     }
 }
 
@@ -130,6 +143,8 @@ impl FileData {
             blocks_due: false,
             punched: false,
             landed_bytes: 0,
+            unaccounted: 0,
+            owed: (attr.into(), 0),
             dirty: Dirty::new(split),
             flying: Vec::new(),
             failed: Dirty::new(split),
@@ -156,7 +171,7 @@ impl FileData {
             me: Weak::clone(me),
             gone: AtomicBool::new(false),
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            changed: Bell::default(),
         })
     }
 
@@ -169,7 +184,8 @@ impl FileData {
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();
         let (mtime, blocks) = (state.untold_mtime(), state.blocks());
-        let changed = state.size > state.told.size || mtime.is_some() || blocks != state.told.blocks;
+        let uses = blocks != state.told.blocks || state.unaccounted > 0;
+        let changed = state.size > state.told.size || mtime.is_some() || uses;
         changed.then_some(LocalChanges { size: state.size, mtime, blocks })
     }
 
@@ -223,9 +239,18 @@ impl FileData {
         state.learn_mtime(&attr);
         state.cuts_done += 1;
         state.cut(size);
+        let has_cut = size > 0 && size < state.size && state.layout.objects().next().is_some();
         state.size = attr.size;
         state.learn(&attr);
+        if size == 0 {
+            state.unaccounted = 0;
+        }
         self.settle(&mut state);
+        if has_cut {
+            // The MDS knows the most that they may use now.
+            (state.blocks_due, state.punched) = (true, true);
+            self.age(state);
+        }
         Ok(attr)
     }
 
@@ -234,7 +259,7 @@ impl FileData {
         let ticket = self.claim(self.alive()?, Extent { start: size, end: END }, Share::Exclusive)?;
         let mut state = self.lock();
         while state.telling > 0 && !self.is_gone() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state);
         }
         Ok(ticket)
     }
@@ -263,6 +288,7 @@ impl FileData {
         state.dirty = Dirty::new(split);
         state.failed = Dirty::new(split);
         state.clean = Clean::default();
+        state.unaccounted = 0;
         self.settle(&mut state);
         self.changed.notify_all();
     }
@@ -311,7 +337,7 @@ impl FileData {
 
     /// Waits for a change.
     pub(super) fn wait<'s>(&self, state: MutexGuard<'s, State>) -> Result<MutexGuard<'s, State>, Errno> {
-        let state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let state = self.changed.wait(state);
         if self.is_gone() { Err(Errno::EIO) } else { Ok(state) }
     }
 
@@ -328,7 +354,7 @@ impl FileData {
     ) -> Result<Ticket, Errno> {
         let ticket = state.ranges.claim(extent, share);
         while !state.ranges.may_start(ticket) && !self.is_gone() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state);
         }
         if self.is_gone() {
             state.ranges.release(ticket);
@@ -344,6 +370,17 @@ impl FileData {
         self.mount.charge(std::mem::replace(&mut state.charged, charged), charged);
         let clean = state.clean.bytes();
         self.mount.charge_clean(std::mem::replace(&mut state.charged_clean, clean), clean);
+        let owed = (state.told.owner, state.unaccounted);
+        if owed != state.owed {
+            self.mount.debts.change(self.ino, &self.me, std::mem::replace(&mut state.owed, owed), owed);
+        }
+    }
+
+    /// The MDS knows of so much of what was used.
+    pub(super) fn accounted(&self, bytes: u64) {
+        let mut state = self.lock();
+        state.unaccounted = state.unaccounted.saturating_sub(bytes);
+        self.settle(&mut state);
     }
 
     /// There is something to tell: the mount sees to it after a while.
@@ -385,6 +422,7 @@ impl Drop for FileData {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.mount.charge(state.charged, 0);
         self.mount.charge_clean(state.charged_clean, 0);
+        self.mount.debts.change(self.ino, &self.me, state.owed, (state.owed.0, 0));
     }
 }
 
@@ -397,7 +435,6 @@ impl State {
     /// The space that the file uses, with what is held back as if nothing were there yet: at most that of a file without
     /// holes, unless the MDS knows better.
     fn blocks(&self) -> u64 {
-        const BLOCK_BYTES: u64 = 512;
         let untold = self.dirty.cost() + self.flying_cost + self.failed.cost() + self.landed_bytes;
         let full = self.size.div_ceil(BLOCK_BYTES).max(self.told.blocks);
         (self.told.blocks + untold.div_ceil(BLOCK_BYTES)).min(full)

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use super::quota::Debts;
 use super::{FileData, Mds, Osts, Settings};
 use crate::core::Extent;
 
@@ -18,6 +19,8 @@ pub(super) struct Mount {
     pub(super) mds: Arc<dyn Mds>,
     pub(super) osts: Arc<Osts>,
     pub(super) settings: Settings,
+    /// What was used and not told to the MDS.
+    pub(super) debts: Debts,
     dirty: Mutex<u64>,
     less_dirty: Condvar,
     clean: Mutex<CleanMemory>,
@@ -58,6 +61,7 @@ impl Mount {
             mds,
             osts,
             settings,
+            debts: Debts::default(),
             dirty: Mutex::new(0),
             less_dirty: Condvar::new(),
             clean: Mutex::default(),

@@ -82,11 +82,23 @@ impl Osts {
     /// Asks all of it, several at once, until everything is answered or `gone` is set (`EIO` then). The answers are in the
     /// order of the questions.
     pub(super) fn ask_all(&self, asks: &[Ask<'_>], gone: &AtomicBool) -> Vec<Answer> {
+        self.ask_all_while(asks, gone, || ())
+    }
+
+    /// The same; when the first questions are sent, something is done `meanwhile`, once. It may wait for the MDS, but not for
+    /// another OST.
+    pub(super) fn ask_all_while(
+        &self,
+        asks: &[Ask<'_>],
+        gone: &AtomicBool,
+        meanwhile: impl FnOnce(),
+    ) -> Vec<Answer> {
+        let mut meanwhile = Some(meanwhile);
         let mut calls: Vec<Call<'_>> = asks.iter().map(|ask| Call { ask, tries: 0, answer: None }).collect();
         let mut pause = Duration::ZERO;
         while calls.iter().any(|call| call.answer.is_none()) && !gone.load(Ordering::Relaxed) {
             let open = calls.iter_mut().filter(|call| call.answer.is_none());
-            if self.round(open.take(PIPELINE_MAX).collect()) {
+            if self.round(open.take(PIPELINE_MAX).collect(), &mut meanwhile) {
                 pause = Duration::ZERO;
             } else {
                 thread::sleep(pause);
@@ -97,12 +109,15 @@ impl Osts {
                 pause = longer;
             }
         }
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
         calls.into_iter().map(|call| call.answer.unwrap_or(Err(Errno::EIO))).collect()
     }
 
     /// Sends what can be sent and receives the answers; `false` when a server did not answer. It waits for a free connection
     /// only while it has none: two threads cannot wait for each other's.
-    fn round<'c, 'b>(&self, calls: Vec<&'c mut Call<'b>>) -> bool {
+    fn round<'c, 'b>(&self, calls: Vec<&'c mut Call<'b>>, meanwhile: &mut Option<impl FnOnce()>) -> bool {
         let mut well = true;
         let mut sent: Vec<(Slot, &'c mut Call<'b>)> = Vec::with_capacity(calls.len());
         for call in calls {
@@ -115,6 +130,9 @@ impl Osts {
                 Ok(()) => sent.push((slot, call)),
                 Err(error) => well &= call.failed(error),
             }
+        }
+        if let Some(meanwhile) = meanwhile.take() {
+            meanwhile();
         }
         for (mut slot, call) in sent {
             match slot.receive() {

@@ -41,7 +41,7 @@ impl FileData {
         self.heed(outcome)?;
         // A program that makes a hole wants to see it.
         let used = self.used()?;
-        self.tell(growth, used)
+        self.tell(growth, used, false)
     }
 
     /// Zeros a range; the file grows to its end unless `keep_size`.
@@ -60,7 +60,11 @@ impl FileData {
             Op::Allocate { object: range.object, offset, len }
         });
         self.ask_done(&asks)?;
-        self.lock().blocks_due = true;
+        let mut state = self.lock();
+        state.blocks_due = true;
+        state.owe(extent);
+        self.settle(&mut state);
+        self.age(state);
         if keep_size { Ok(()) } else { self.grow(extent.end) }
     }
 

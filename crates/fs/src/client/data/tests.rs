@@ -11,6 +11,7 @@ use crate::core::layout::STRIPE_BYTES_MIN;
 
 mod fake;
 mod model;
+mod quota;
 
 use fake::{Cluster, Event, SESSION};
 
@@ -71,7 +72,44 @@ fn a_small_file_costs_no_call_until_it_is_flushed_and_then_one() {
     assert_eq!(file.attr_changes(), None);
     assert_eq!(cluster.mds.inline(INO), data);
     file.sync().unwrap();
-    assert_eq!(cluster.oss.events(), [], "there is nothing that an OST could make durable");
+    assert_eq!(cluster.oss.events(), [Event::MdsSync], "there is nothing that an OST could make durable");
+}
+
+#[test]
+fn an_fsync_of_a_piece_within_the_file_costs_one_call_of_the_ost_and_one_of_the_mds() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &pattern(1 << 20, 1), Mode::Cached, false).unwrap();
+    file.sync().unwrap();
+    cluster.oss.events();
+    for at in [5000, 700_000] {
+        file.write(at, &pattern(4096, 2), Mode::Cached, false).unwrap();
+        file.sync().unwrap();
+        let mut events = cluster.oss.events();
+        events.sort_by_key(|event| matches!(event, Event::Write { .. }));
+        let told = [Event::Told { size: MIB }, Event::MdsSync];
+        assert_eq!(events[..2], told, "the MDS is told while the OST writes");
+        assert_eq!(events[2..], [Event::Write { bytes: 4096, sync: true }]);
+        assert_eq!(file.attr_changes(), None);
+    }
+    assert_eq!(seen_elsewhere(&cluster)[700_000..704_096], pattern(4096, 2));
+}
+
+#[test]
+fn an_fsync_tells_a_size_only_when_the_data_is_durable() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &pattern(4096, 1), Mode::Cached, false).unwrap();
+    file.sync().unwrap();
+    let write = Event::Write { bytes: 4096, sync: true };
+    assert_eq!(cluster.oss.events(), [write, Event::Told { size: 4096 }, Event::MdsSync]);
+    // Several pieces are written first, and synced together.
+    file.write(10_000, &pattern(100, 2), Mode::Cached, false).unwrap();
+    file.write(20_000, &pattern(100, 3), Mode::Cached, false).unwrap();
+    file.sync().unwrap();
+    let events = cluster.oss.events();
+    assert_eq!(writes(&events), [100, 100]);
+    assert_eq!(events[2..], [Event::Sync, Event::Told { size: 20_100 }, Event::MdsSync]);
 }
 
 #[test]
@@ -119,7 +157,7 @@ fn writing_the_same_place_again_costs_the_ost_nothing() {
     file.sync().unwrap();
     let events = cluster.oss.events();
     assert_eq!(writes(&events), [4096]);
-    assert!(events.contains(&Event::Sync));
+    assert!(events.contains(&Event::Write { bytes: 4096, sync: true }));
     assert_eq!(seen_elsewhere(&cluster)[8192..], pattern(4096, 99));
 }
 
@@ -389,7 +427,8 @@ fn a_discard_ends_calls_that_wait_for_a_dead_ost() {
     cluster.kill();
     thread::scope(|scope| {
         let flusher = scope.spawn(|| {
-            file.write(0, b"never", Mode::Cached, false).unwrap();
+            // The discard may come before this returns: then it says so already.
+            file.write(0, b"never", Mode::Cached, false)?;
             file.flush()
         });
         while file.size() == 0 {

@@ -44,6 +44,7 @@ impl FileData {
             state.stamp += 1;
             let stamp = state.stamp;
             state.dirty.write(offset, data, stamp);
+            state.owe(Extent { start: offset, end });
             state.touched(end);
         }
         self.settle(&mut state);
@@ -90,6 +91,7 @@ impl FileData {
         if outcome.is_ok() {
             state.dirty.remove(extent);
             state.landed(extent);
+            state.owe(extent);
             match mode {
                 Mode::Cached => state.touched(extent.end),
                 Mode::Direct => state.touched_for_all(extent.end),
@@ -102,7 +104,7 @@ impl FileData {
         let growth = state.growth(extent.end);
         self.age(state);
         self.heed(outcome)?;
-        if tells { self.tell(growth, None) } else { Ok(()) }
+        if tells { self.tell(growth, None, false) } else { Ok(()) }
     }
 
     /// Writes a range at the servers; all of it has a place.
@@ -132,8 +134,18 @@ impl FileData {
     }
 
     /// Sends writes to the OSTs and notes what is not durable yet. The first failure is answered.
-    pub(super) fn send_writes(&self, asks: &[Ask<'_>], durable: bool) -> Result<(), Errno> {
-        let answers = self.mount.osts.ask_all(asks, &self.gone);
+    fn send_writes(&self, asks: &[Ask<'_>], durable: bool) -> Result<(), Errno> {
+        self.send_writes_while(asks, durable, || ())
+    }
+
+    /// The same, and does something else before it waits for the answers.
+    pub(super) fn send_writes_while(
+        &self,
+        asks: &[Ask<'_>],
+        durable: bool,
+        meanwhile: impl FnOnce(),
+    ) -> Result<(), Errno> {
+        let answers = self.mount.osts.ask_all_while(asks, &self.gone, meanwhile);
         let mut state = self.lock();
         state.blocks_due = true;
         state.landed_bytes +=
@@ -180,7 +192,7 @@ impl FileData {
         let growth = state.growth(end);
         state.touched(end);
         self.age(state);
-        self.tell(growth, None)
+        self.tell(growth, None, false)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
 
 use crate::core::dirty::{CHUNK_BYTES, Chunk};
-use crate::core::layout::Place;
+use crate::core::layout::{END, Place};
 use crate::core::ranges::{Share, Ticket};
 use crate::core::split::runs;
 use crate::core::{Attr, Errno, Extent, Layout, ObjectId, OstIndex};
@@ -78,28 +78,17 @@ impl FileData {
     /// write-back once; what could not be written is dropped then.
     pub fn flush(&self) -> Result<(), Errno> {
         let outcome = self.write_back();
+        self.or_failure(outcome)
+    }
+
+    /// An outcome, or the failure of an earlier write-back if there is one to tell.
+    pub(super) fn or_failure(&self, outcome: Result<(), Errno>) -> Result<(), Errno> {
         let mut state = self.alive()?;
         let Some(error) = state.error.take() else { return outcome };
         state.failed.remove(Extent { start: 0, end: u64::MAX });
         self.settle(&mut state);
         self.notify();
         Err(error)
-    }
-
-    /// [`FileData::flush`], and durable at the OSTs; the caller then asks the MDS to sync.
-    pub fn sync(&self) -> Result<(), Errno> {
-        self.flush()?;
-        let unsynced = self.alive()?.unsynced.clone();
-        if unsynced.is_empty() {
-            return Ok(());
-        }
-        let asks = by_ost(unsynced.keys().copied(), |objects| Op::Sync { objects });
-        for answer in self.mount.osts.ask_all(&asks, &self.gone) {
-            self.heed(answer)?;
-        }
-        // What was written meanwhile has another stamp, and stays.
-        self.lock().unsynced.retain(|object, stamp| unsynced.get(object) != Some(stamp));
-        Ok(())
     }
 
     /// A thread of the mount helps to write back.
@@ -134,6 +123,11 @@ impl FileData {
     /// The data has been held back for long enough.
     pub(super) fn flush_in_background(&self) {
         self.aged();
+        self.write_back_noting_errors();
+    }
+
+    /// Writes everything back; the next flush tells a failure.
+    pub(super) fn write_back_noting_errors(&self) {
         if let Err(error) = self.write_back() {
             self.lock().error.get_or_insert(error);
         }
@@ -141,6 +135,16 @@ impl FileData {
 
     /// Writes everything back that is dirty now, and tells the MDS. A failure to write is kept, not answered.
     fn write_back(&self) -> Result<(), Errno> {
+        let unaccounted = self.alive()?.unaccounted;
+        let growth = self.land()?;
+        let used = self.used()?;
+        self.tell(growth, used, false)?;
+        self.accounted(unaccounted);
+        Ok(())
+    }
+
+    /// Writes everything back that is dirty now; the size that is to be told then.
+    pub(super) fn land(&self) -> Result<Growth, Errno> {
         let mut state = self.alive()?;
         state.stamp += 1;
         let (mark, growth) = (state.stamp, state.growth(state.size));
@@ -158,9 +162,7 @@ impl FileData {
             }
             state = self.alive()?;
         }
-        drop(state);
-        let used = self.used()?;
-        self.tell(growth, used)
+        Ok(growth)
     }
 
     /// Writes a chunk back where others are at work: after them.
@@ -179,7 +181,13 @@ impl FileData {
 
     /// Brings a flight to the servers.
     pub(super) fn fly(&self, flight: &Arc<Flight>) {
-        let outcome = if flight.inline { self.carry_inline(flight) } else { self.carry(flight) };
+        let outcome =
+            if flight.inline { self.carry_inline(flight) } else { self.carry(flight, false, || ()) };
+        self.arrived(flight, outcome);
+    }
+
+    /// A flight is over.
+    pub(super) fn arrived(&self, flight: &Arc<Flight>, outcome: Result<(), Errno>) {
         let outcome = self.heed(outcome);
         let mut state = self.lock();
         state.flying.retain(|flying| !Arc::ptr_eq(flying, flight));
@@ -202,12 +210,21 @@ impl FileData {
         self.notify();
     }
 
-    fn carry(&self, flight: &Flight) -> Result<(), Errno> {
+    /// Writes a flight at the OSTs, and does something `meanwhile`. With `sync`, what is one request is on the disk of the
+    /// OST when it is answered; the rest is noted as not durable.
+    pub(super) fn carry(&self, flight: &Flight, sync: bool, meanwhile: impl FnOnce()) -> Result<(), Errno> {
         let stretches = flight.stretches();
         let (Some(first), Some(last)) = (stretches.first(), stretches.last()) else { return Ok(()) };
         let layout = self.placed(Extent { start: first.start, end: last.end })?;
         let asks = stretches.iter().flat_map(|stretch| writes(flight, &layout, *stretch));
-        self.send_writes(&asks.collect::<Vec<_>>(), false)
+        let mut asks: Vec<Ask<'_>> = asks.collect();
+        let at_once = sync && asks.len() == 1;
+        for ask in &mut asks {
+            if let Op::Write { sync, .. } = &mut ask.op {
+                *sync = at_once;
+            }
+        }
+        self.send_writes_while(&asks, at_once, meanwhile)
     }
 
     fn carry_inline(&self, flight: &Flight) -> Result<(), Errno> {
@@ -223,14 +240,16 @@ impl FileData {
     }
 
     /// Tells the MDS what it does not know: how far the file reaches at least, when it was written, what its objects use.
-    pub(super) fn tell(&self, growth: Growth, used: Option<Used>) -> Result<(), Errno> {
+    /// With `durably`, that and all that this mount changed before is on the disk of the MDT then.
+    pub(super) fn tell(&self, growth: Growth, used: Option<Used>, durably: bool) -> Result<(), Errno> {
         let blocks = used.map(|used| used.blocks);
         let mut state = self.alive()?;
         let size = state.grown(growth);
         let kill_suid_sgid = std::mem::take(&mut state.kill_suid_sgid);
-        let written = Written { size, mtime: state.untold_mtime(), blocks, kill_suid_sgid };
+        let written = Written { size, mtime: state.untold_mtime(), blocks, kill_suid_sgid, durably };
         if size <= state.told.size && written.mtime.is_none() && blocks.is_none() && !kill_suid_sgid {
-            return Ok(());
+            drop(state);
+            return if durably { self.heed(self.mount.mds.sync()) } else { Ok(()) };
         }
         state.retold();
         let outcome = self.telling(state, |mds| mds.written(self.ino, written));
@@ -266,7 +285,7 @@ impl FileData {
     /// use more as long as it does not grow.
     pub(super) fn used(&self) -> Result<Option<Used>, Errno> {
         let mut state = self.alive()?;
-        let dense = state.size <= state.told.size && state.told.blocks >= state.size.div_ceil(512);
+        let dense = state.is_dense();
         let less = std::mem::take(&mut state.punched);
         if !std::mem::take(&mut state.blocks_due) || (dense && !less) {
             state.landed_bytes = 0;
@@ -341,6 +360,19 @@ impl State {
         complete.chain(self.dirty.due(self.forced, self.cut_limit()))
     }
 
+    /// Whether the MDS knows the file as it is, without holes: writing in it cannot make it use more.
+    pub(super) fn is_dense(&self) -> bool {
+        self.size <= self.told.size && self.told.blocks >= self.size.div_ceil(512)
+    }
+
+    /// Whether one chunk for the OSTs is all that they, and the MDS, lack.
+    pub(super) fn is_calm(&self) -> bool {
+        let mut due = self.dirty.due(u64::MAX, END);
+        let one = due.next().is_some_and(|key| key >= self.layout.inline_bytes()) && due.next().is_none();
+        let over = self.error.is_none() && self.failed.is_empty() && self.unsynced.is_empty();
+        one && over && self.flying.is_empty() && self.cut_limit() == END && !self.punched
+    }
+
     /// A chunk that has been dirty since `mark` or longer.
     fn due(&self, mark: u64) -> Option<u64> {
         self.dirty.due(mark, self.cut_limit()).next()
@@ -360,7 +392,7 @@ fn writes<'f>(flight: &'f Flight, layout: &Layout, stretch: Extent) -> Vec<Ask<'
 }
 
 /// Questions to the OSTs about their objects.
-fn by_ost(
+pub(super) fn by_ost(
     objects: impl Iterator<Item = (OstIndex, ObjectId)>,
     question: impl Fn(Vec<ObjectId>) -> Op,
 ) -> Vec<Ask<'static>> {

@@ -19,6 +19,8 @@ use super::{Answer, Carrier, Interrupt, Op, Operations, Request};
 
 /// Threads at once; beyond that requests wait in the kernel. Each costs a stack and a buffer that are mostly not touched.
 const THREADS_MAX: usize = 1024;
+/// Threads that go on waiting for requests beyond those that usually do: to start one takes longer than to serve a request.
+const SPARE_THREADS: usize = 5;
 /// The stack of a thread, in bytes.
 const STACK_BYTES: usize = 512 << 10;
 /// The largest write of one request, in bytes; the kernel's own limit is the same unless root has raised it.
@@ -222,7 +224,7 @@ impl Pool {
             }
             self.serve(file, &buffer[..len], interrupt);
             // Threads that many waiting requests have called for end when these do.
-            if self.idle.fetch_add(1, Ordering::Relaxed) >= self.usual {
+            if self.idle.fetch_add(1, Ordering::Relaxed) >= self.usual + SPARE_THREADS {
                 break;
             }
         }

@@ -1,5 +1,7 @@
 //! Attributes and space.
 
+use std::time::Duration;
+
 use super::{Caller, Client, Outcome, Ready};
 use crate::client::fuse::{Reply, Setattr, Statfs};
 use crate::client::meta::{Changes, KEEP, unexpected};
@@ -19,7 +21,18 @@ impl Client {
         }
         let before = self.meta.changes_of(ino);
         let Answered { outcome, grants, stamp, .. } = self.ask(caller, Ask::Getattr { ino })?;
+        if outcome == Err(Errno::ESTALE)
+            && let Some(attr) = self.last_attr(ino)
+        {
+            return Ok(Reply::Attr { attr: Attr { nlink: 0, ..attr }, keep: Duration::ZERO }.into());
+        }
         self.attr_reply(grants, stamp, outcome, before)
+    }
+
+    /// Of what another mount has removed while a program here holds on to it, other than by an open file, which the MDS
+    /// would have kept: a directory that is open, or that a program is in.
+    fn last_attr(&self, ino: Ino) -> Option<Attr> {
+        self.meta.inodes.find(ino)?.state().last_attr().cloned()
     }
 
     fn attr_reply(
@@ -46,6 +59,7 @@ impl Client {
             uid: set.uid,
             gid: set.gid,
             project: None,
+            project_inherit: None,
             size: set.size,
             atime: set.atime,
             mtime: set.mtime,

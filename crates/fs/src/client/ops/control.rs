@@ -2,10 +2,13 @@
 
 use super::xattrs::sized;
 use super::{Caller, Client, Outcome};
-use crate::client::control::{self, Attribute, DefaultSpread, FsSpace, OstSpace, Swap};
+use crate::client::control::{
+    self, Attribute, DefaultSpread, FsSpace, OstSpace, Project, Quota, SetProject, Swap,
+};
 use crate::client::fuse::Reply;
 use crate::client::meta::unexpected;
-use crate::core::{Errno, Fid, FileKind, Ino, Layout, Spread};
+use crate::core::quota::{QuotaKind, SetQuota};
+use crate::core::{Attr, Errno, Fid, FileKind, Ino, Layout, SetAttr, Spread};
 use crate::wire::mds::{Act, Answer, Ask};
 
 impl Client {
@@ -20,7 +23,13 @@ impl Client {
             },
             Attribute::Space => self.space_value(caller)?,
             Attribute::Paths(of) => self.paths_value(caller, of)?,
-            Attribute::Swap => return Err(Errno::ENODATA),
+            Attribute::Quota(kind, id) => self.quota_value(caller, kind, id)?,
+            Attribute::Project => {
+                let attr = self.attr(caller, ino)?;
+                let inherit = attr.flags & Attr::PROJECT_INHERIT != 0;
+                control::encode(&Project { id: attr.project, inherit })
+            }
+            Attribute::Quotas | Attribute::Swap => return Err(Errno::ENODATA),
         };
         sized(Answer::Bytes(value), size)
     }
@@ -37,6 +46,15 @@ impl Client {
             Attribute::Spread => {
                 let spread: Option<Spread> = control::decode(value).ok_or(Errno::EINVAL)?;
                 self.set_spread(caller, ino, spread)?;
+            }
+            Attribute::Quotas => {
+                let (kind, set): (QuotaKind, SetQuota) = control::decode(value).ok_or(Errno::EINVAL)?;
+                self.change_xattr(caller, ino, Act::SetQuota { kind, set })?;
+            }
+            Attribute::Project => {
+                let SetProject { id, inherit } = control::decode(value).ok_or(Errno::EINVAL)?;
+                let set = SetAttr { project: id, project_inherit: inherit, ..SetAttr::default() };
+                self.change_xattr(caller, ino, Act::Setattr { ino, set })?;
             }
             Attribute::Swap => self.swap(caller, ino, control::decode(value).ok_or(Errno::EINVAL)?)?,
             _ => return Err(Errno::EPERM),
@@ -101,11 +119,29 @@ impl Client {
         }
     }
 
+    /// What somebody uses, with what this mount has not told the MDS yet.
+    fn quota_value(&self, caller: &Caller<'_>, kind: QuotaKind, id: u32) -> Result<Vec<u8>, Errno> {
+        if !may_see(caller, kind, id) {
+            return Err(Errno::EPERM);
+        }
+        self.data.account(|owner| owner.id(kind) == id);
+        match self.answer(caller, Ask::Quota { kind, id })? {
+            Answer::Quota(account, grace) => {
+                Ok(control::encode(&Quota { fs: self.config().name.clone(), account, grace }))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn attr(&self, caller: &Caller<'_>, ino: Ino) -> Result<Attr, Errno> {
+        match self.answer(caller, Ask::Getattr { ino })? {
+            Answer::Attr(attr) => Ok(attr),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn set_spread(&self, caller: &Caller<'_>, ino: Ino, spread: Option<Spread>) -> Result<(), Errno> {
-        let kind = match self.answer(caller, Ask::Getattr { ino })? {
-            Answer::Attr(attr) => attr.kind,
-            other => return Err(unexpected(&other)),
-        };
+        let kind = self.attr(caller, ino)?.kind;
         let act = match (kind, spread) {
             (FileKind::Directory, spread) => Act::SetDefault { ino, spread },
             (FileKind::Regular, Some(spread)) => Act::SetLayout { ino, spread },
@@ -135,5 +171,15 @@ impl Client {
         }
         self.learn_layout(caller, ino)?;
         self.learn_layout(caller, other)
+    }
+}
+
+/// Each sees what he uses himself, his groups, and projects; root sees everybody's.
+fn may_see(caller: &Caller<'_>, kind: QuotaKind, id: u32) -> bool {
+    match kind {
+        _ if caller.uid == 0 => true,
+        QuotaKind::User => caller.uid == id,
+        QuotaKind::Group => caller.gid == id || caller.waiter.is_in_group(id),
+        QuotaKind::Project => true,
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Caller, Client, Outcome, Ready, program_errno};
-use crate::client::cache::{Begin, Inode, MappedWrite, Need, Use};
-use crate::client::data::Seek;
+use crate::client::cache::{Begin, Inode, MappedWrite, Need, Pages, Use};
+use crate::client::data::{Mode, Seek};
 use crate::client::fuse::Reply;
 use crate::client::handles::Handle;
 use crate::client::meta::unexpected;
@@ -18,6 +18,9 @@ const ASKS_MAX: u32 = 1000;
 const COPY_BYTES: u32 = 1 << 20;
 /// The most that one `copy_file_range(2)` copies, in bytes: the kernel asks again, and may be interrupted between.
 const COPY_BYTES_MAX: u64 = 64 << 20;
+
+/// Whom no quota binds.
+const ROOT: u32 = 0;
 
 /// How a write is done.
 #[derive(Clone, Copy, Debug)]
@@ -94,15 +97,26 @@ impl Client {
         let used = self.begin(caller.waiter, &handle.inode, need)?;
         let offset = if append { handle.file.size() } else { offset };
         let sync = how.flags & libc::O_DSYNC != 0;
-        handle.file.write(offset, data, used.mode, sync)?;
+        put(caller, &handle, offset, data, (used.mode, sync))?;
         if sync {
             self.ask(caller, Ask::Sync)?.outcome?;
         }
-        if used.had_pages {
-            // The kernel has dropped the pages before it sent this; some may have been filled again since.
-            self.notices.forget_pages(handle.inode.ino, offset, data.len() as u64);
-        }
+        self.forget_written(&handle.inode, used.pages, offset, data.len() as u64);
         Ok(Ready::using(Reply::Written(data.len() as u32), used))
+    }
+
+    /// Forgets the pages of a range that was written. The kernel has dropped them before it sent the write; some may have been
+    /// filled again since. Pages that are only left from earlier go all at once, so that further writes need not do this.
+    fn forget_written(&self, inode: &Inode, pages: Pages, offset: u64, len: u64) {
+        match pages {
+            Pages::None => {}
+            Pages::Used => self.notices.forget_pages(inode.ino, offset, len),
+            Pages::Left(fills) => {
+                self.notices.forget_pages(inode.ino, 0, 0);
+                // A page that was being filled meanwhile was waited for, and is forgotten.
+                inode.no_pages_since(fills);
+            }
+        }
     }
 
     /// The kernel writes what a program has stored in a mapping. It must not wait for a lease: without one it is written
@@ -110,7 +124,11 @@ impl Client {
     fn write_mapped(&self, handle: &Handle, offset: u64, data: &[u8]) -> Outcome<'_> {
         let written = Reply::Written(data.len() as u32);
         if let Some(used) = handle.inode.begin_mapped() {
-            handle.file.write(offset, data, used.mode, false)?;
+            // Nobody knows whose store it was: it is the owner's.
+            match handle.file.owner().uid {
+                ROOT => handle.file.write(offset, data, used.mode, false)?,
+                _ => handle.file.write_within_quota(offset, data, used.mode, false)?,
+            }
             return Ok(Ready::using(written, used));
         }
         let write = MappedWrite { file: Arc::clone(&handle.file), offset, data: data.to_vec() };
@@ -152,11 +170,11 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn fsync(&self, caller: &Caller<'_>, handle: u64) -> Outcome<'_> {
+    pub(super) fn fsync(&self, handle: u64) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         handle.inode.mapped_written();
         handle.file.sync()?;
-        self.sync_mds(caller)
+        Ok(Reply::Done.into())
     }
 
     pub(super) fn fallocate(
@@ -169,10 +187,11 @@ impl Client {
     ) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         let used = self.begin(caller.waiter, &handle.inode, Need::Write)?;
-        handle.file.fallocate(mode, offset, len, used.mode)?;
-        if used.had_pages {
-            self.notices.forget_pages(handle.inode.ino, offset, len);
+        match caller.uid {
+            ROOT => handle.file.fallocate(mode, offset, len, used.mode)?,
+            _ => handle.file.fallocate_within_quota(mode, offset, len, used.mode)?,
         }
+        self.forget_written(&handle.inode, used.pages, offset, len);
         Ok(Ready::using(Reply::Done, used))
     }
 
@@ -223,11 +242,23 @@ impl Client {
         };
         if !bytes.is_empty() {
             let used = self.begin(caller.waiter, &to.inode, Need::Write)?;
-            to.file.write(to_offset, &bytes, used.mode, false)?;
-            if used.had_pages {
-                self.notices.forget_pages(to.inode.ino, to_offset, bytes.len() as u64);
-            }
+            put(caller, to, to_offset, &bytes, (used.mode, false))?;
+            self.forget_written(&to.inode, used.pages, to_offset, bytes.len() as u64);
         }
         Ok(bytes.len() as u32)
+    }
+}
+
+/// Writes for a program.
+fn put(
+    caller: &Caller<'_>,
+    handle: &Handle,
+    offset: u64,
+    data: &[u8],
+    (mode, sync): (Mode, bool),
+) -> Result<(), Errno> {
+    match caller.uid {
+        ROOT => handle.file.write(offset, data, mode, sync),
+        _ => handle.file.write_within_quota(offset, data, mode, sync),
     }
 }

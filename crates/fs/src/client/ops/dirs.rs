@@ -35,13 +35,15 @@ impl Client {
     ) -> Outcome<'_> {
         let dir = self.handles.dir(handle)?;
         let mut entries = Entries::new(size);
-        if !dots(&mut entries, dir.ino, offset, plus) {
-            return Ok(Reply::Bytes(Bytes::copy_from_slice(entries.bytes())).into());
-        }
         let after = offset.saturating_sub(AFTER_DOTS);
         let mut listed = dir.listed();
-        if listed.from != after || listed.plus != plus || (listed.names.is_empty() && !listed.end) {
+        let goes_on = listed.from == after && listed.plus == plus && (!listed.names.is_empty() || listed.end);
+        // Who begins, perhaps anew, wants to see what is there now.
+        if !goes_on || offset == 0 {
             self.list(caller, dir.ino, after, plus, &mut listed)?;
+        }
+        if !dots(&mut entries, [dir.ino, listed.parent.unwrap_or(dir.ino)], offset, plus) {
+            return Ok(Reply::Bytes(Bytes::copy_from_slice(entries.bytes())).into());
         }
         let kept = self.fill(&mut entries, dir.ino, &mut listed);
         // Names that came without room for one of them would look like the end.
@@ -66,10 +68,10 @@ impl Client {
         let answered = self.ask(caller, ask)?;
         let stamp = answered.stamp;
         let kept = self.meta.absorb(answered.grants, stamp);
-        let (names, end) = match answered.outcome {
-            Ok(Answer::Names { names, end }) => (names, end),
+        let (names, end, parent) = match answered.outcome {
+            Ok(Answer::Names { names, end, parent }) => (names, end, parent),
             // It was removed, by another mount, while it was open: there is nothing in it.
-            Err(Errno::ESTALE) => (Vec::new(), true),
+            Err(Errno::ESTALE) => (Vec::new(), true, ino),
             outcome => {
                 *listed = Listed::default();
                 return Err(outcome.err().unwrap_or(Errno::EPROTO));
@@ -78,8 +80,17 @@ impl Client {
         let granted: HashSet<Ino> =
             kept.grants().iter().filter(|grant| grant.leases.meta).map(|grant| grant.ino).collect();
         let names_granted = kept.grants().iter().any(|grant| grant.ino == ino && grant.leases.names);
-        *listed =
-            Listed { names: names.into(), plus, stamp, before, granted, names_granted, end, from: after };
+        *listed = Listed {
+            names: names.into(),
+            plus,
+            stamp,
+            before,
+            granted,
+            names_granted,
+            end,
+            from: after,
+            parent: Some(parent),
+        };
         Ok(())
     }
 
@@ -134,10 +145,9 @@ impl Client {
 }
 
 /// Adds "." and ".." as far as `offset` is in front of them; `false` when there was no room.
-fn dots(entries: &mut Entries, dir: Ino, offset: u64, plus: bool) -> bool {
-    // The kernel knows the parent; programs take its number from elsewhere.
-    let dots: [(&[u8], u64); 2] = [(b".", AFTER_DOT), (b"..", AFTER_DOTS)];
-    dots.into_iter().filter(|(_, next)| offset < *next).all(|(name, next)| {
+fn dots(entries: &mut Entries, [dir, parent]: [Ino; 2], offset: u64, plus: bool) -> bool {
+    let dots: [(&[u8], u64, Ino); 2] = [(b".", AFTER_DOT, dir), (b"..", AFTER_DOTS, parent)];
+    dots.into_iter().filter(|(_, next, _)| offset < *next).all(|(name, next, dir)| {
         if plus {
             entries.push_plus(dir, FileKind::Directory, name, next, None)
         } else {

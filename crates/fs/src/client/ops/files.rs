@@ -102,8 +102,12 @@ impl Client {
         } else {
             flags::FOPEN_KEEP_CACHE
         };
-        // A close of what only reads has nothing to tell, unless it drops record locks.
-        let quiet = if writes(open) || state.record_locks { 0 } else { flags::FOPEN_NOFLUSH };
+        // A close has nothing to tell, unless it drops record locks; of what was opened for writing nobody knows yet whether
+        // it will have some. Who makes a file that must be new, and cannot read it, does not lock it: if he does, the locks
+        // go with the handle.
+        let made = open & libc::O_EXCL != 0 && open & libc::O_ACCMODE == libc::O_WRONLY;
+        let quiet = (made || !writes(open)) && !state.record_locks;
+        let quiet = if quiet { flags::FOPEN_NOFLUSH } else { 0 };
         cached | quiet
     }
 

@@ -66,7 +66,7 @@ impl Service for FakeMds {
             },
             _ => Ok(Answer::Done),
         };
-        replies.last(&Reply { outcome, grants: Vec::new(), seq: 1, dirs: Vec::new() }, &[])
+        replies.last(&Reply { outcome, grants: Vec::new(), seq: 1, dirs: Vec::new(), room: None }, &[])
     }
 }
 

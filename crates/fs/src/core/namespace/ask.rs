@@ -3,7 +3,7 @@
 use super::filesystem::Filesystem;
 use super::inode::{self, Body};
 use super::rows::{Rows, load};
-use super::{data, directory, keys, links, xattr};
+use super::{accounts, data, directory, keys, links, xattr};
 use crate::core::{Errno, Ino, Spread};
 use crate::wire::NAME_BYTES_MAX;
 use crate::wire::mds::{Answer, Ask};
@@ -34,7 +34,7 @@ pub fn ask(rows: &dyn Rows, ask: &Ask) -> Result<Asked, Errno> {
         Ask::Readlink { ino } => readlink(rows, *ino)?.into(),
         Ask::Readdir { ino, after, bytes_max, plus } => {
             let (names, end) = directory::read(rows, *ino, *after, *bytes_max, *plus)?;
-            Answer::Names { names, end }.into()
+            Answer::Names { names, end, parent: inode::get(rows, *ino)?.parent() }.into()
         }
         Ask::GetXattr { ino, name } => Answer::Bytes(xattr::get(rows, *ino, name)?).into(),
         Ask::ListXattr { ino } => Answer::Bytes(xattr::list(rows, *ino)?).into(),
@@ -45,6 +45,7 @@ pub fn ask(rows: &dyn Rows, ask: &Ask) -> Result<Asked, Errno> {
             Asked { answer: Answer::Data { crc: crc32c::crc32c(&bulk) }, bulk }
         }
         Ask::Paths { ino, count_max } => Answer::Paths(links::paths(rows, *ino, *count_max)?).into(),
+        Ask::Quota { kind, id } => accounts::ask(rows, *kind, *id)?.into(),
         Ask::Close { .. } | Ask::Release { .. } | Ask::Sync | Ask::Statfs => return Err(Errno::ENOSYS),
     })
 }

@@ -1,15 +1,24 @@
 //! setattr: permissions, owner, times, length.
 
 use super::inode::Inode;
-use super::transaction::Transaction;
+use super::transaction::{ROOT, Transaction};
 use super::{data, xattr};
 use crate::core::{Attr, Errno, FileKind, Ino, SetAttr, SetTime, Time};
-use crate::wire::mds::Answer;
+use crate::wire::mds::{Answer, Cred};
 
 const MODE_BITS: u16 = 0o7777;
 
 /// Changes attributes.
-pub(super) fn set(transaction: &mut Transaction<'_>, ino: Ino, set: &SetAttr) -> Result<Answer, Errno> {
+pub(super) fn set(
+    transaction: &mut Transaction<'_>,
+    ino: Ino,
+    set: &SetAttr,
+    cred: &Cred,
+) -> Result<Answer, Errno> {
+    let sets_project = set.project.is_some() || set.project_inherit.is_some();
+    if sets_project && cred.uid != ROOT {
+        return Err(Errno::EPERM);
+    }
     let mut inode = transaction.inode(ino)?;
     if set.kill_suid_sgid {
         inode.kill_set_id();
@@ -32,12 +41,10 @@ fn set_owner(inode: &mut Inode, set: &SetAttr) {
     let attr = &mut inode.attr;
     attr.uid = set.uid.unwrap_or(attr.uid);
     attr.gid = set.gid.unwrap_or(attr.gid);
-    let Some(project) = set.project else { return };
-    attr.project = project;
-    if is_directory {
-        // What a directory belongs to, its new entries do too; project 0 is none.
+    attr.project = set.project.unwrap_or(attr.project);
+    if let Some(inherit) = set.project_inherit.filter(|_| is_directory) {
         attr.flags &= !Attr::PROJECT_INHERIT;
-        attr.flags |= if project == 0 { 0 } else { Attr::PROJECT_INHERIT };
+        attr.flags |= if inherit { Attr::PROJECT_INHERIT } else { 0 };
     }
 }
 

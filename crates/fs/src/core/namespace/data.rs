@@ -9,7 +9,7 @@ use super::inode::{self, Inode};
 use super::keys;
 use super::rows::Rows;
 use super::todo::Todo;
-use super::transaction::Transaction;
+use super::transaction::{ROOT, Transaction};
 use crate::core::{Errno, Ino, Time};
 use crate::wire::DATA_BYTES_MAX;
 use crate::wire::mds::{Answer, Cred};
@@ -72,7 +72,6 @@ pub(super) fn write(
     mtime: Time,
     cred: &Cred,
 ) -> Result<Answer, Errno> {
-    const ROOT: u32 = 0;
     let bulk = transaction.bulk;
     if crc32c::crc32c(bulk) != crc {
         return Err(Errno::EIO);
@@ -190,9 +189,7 @@ pub(super) fn resize(transaction: &mut Transaction<'_>, inode: &mut Inode, size:
         cut_objects(transaction, inode, size)?;
         let inline = inode.file()?.layout.inline_bytes();
         clear(transaction, inode, size, inline)?;
-    }
-    if size == 0 {
-        inode.set_object_blocks(0)?;
+        inode.limit_object_blocks(size)?;
     }
     inode.attr.size = size;
     inode.attr.mtime = transaction.now;

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::inode::{Body, Directory, Home, Inode, new_attr};
-use super::keys;
 use super::rows::{Changes, Row, Rows, load};
+use super::{accounts, keys};
 use crate::core::{Attr, Errno, FileKind, Ino, Spread, Time};
 
 /// Mode of the root of a new filesystem.
@@ -48,17 +48,18 @@ pub fn format(mdt: u16, spread: &Spread, owner: (u32, u32), now: Time) -> Change
     let mut changes = Changes::new();
     let mut put = |key: &[u8], value: Vec<u8>| changes.insert(key.to_vec(), Some(value));
     let has_root = mdt == 0;
+    let (uid, gid) = owner;
+    let attr = Attr { uid, gid, ..new_attr(Ino::ROOT, FileKind::Directory, ROOT_MODE, now) };
     if has_root {
-        let (uid, gid) = owner;
-        let attr = Attr { uid, gid, ..new_attr(Ino::ROOT, FileKind::Directory, ROOT_MODE, now) };
         let root = Directory { cursor_next: 1, entries: 0, default: None };
-        let root = Inode { attr, home: Home::Root, body: Body::Directory(root) };
+        let root = Inode { attr: attr.clone(), home: Home::Root, body: Body::Directory(root) };
         put(&keys::inode(Ino::ROOT), root.encode());
     }
     let ino_next = Ino::ROOT.counter() + u64::from(has_root);
     let counters = Counters { mdt, ino_next, object_next: 1, todo_next: 1, inodes: has_root.into() };
     put(keys::COUNTERS, counters.encode());
     put(keys::FILESYSTEM, Filesystem { spread: spread.clone() }.encode());
+    changes.extend(accounts::first(has_root.then_some(&attr)));
     changes
 }
 

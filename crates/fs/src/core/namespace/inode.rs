@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::data::PAGE_BLOCKS;
+use super::data::{PAGE_BLOCKS, PAGE_BYTES};
 use super::keys;
 use super::rows::{Row, Rows, load};
+use crate::core::quota::BLOCK_BYTES;
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, Spread, Time};
 
 /// The most names of an inode, and one more than the most directories in a directory.
@@ -98,6 +99,14 @@ impl Inode {
         }
     }
 
+    /// The directory that a directory is in.
+    pub(super) fn parent(&self) -> Ino {
+        match self.home {
+            Home::Name(link) => link.parent,
+            Home::Root | Home::Unnamed | Home::Gone => self.attr.ino,
+        }
+    }
+
     pub(super) fn is_directory(&self) -> bool {
         self.attr.kind == FileKind::Directory
     }
@@ -128,6 +137,15 @@ impl Inode {
     pub(super) fn set_object_blocks(&mut self, blocks: u64) -> Result<(), Errno> {
         let pages = u64::from(self.file()?.pages);
         self.attr.blocks = blocks.saturating_add(pages * PAGE_BLOCKS);
+        Ok(())
+    }
+
+    /// The objects were cut to what a file of `size` bytes fills: they use no more than that.
+    pub(super) fn limit_object_blocks(&mut self, size: u64) -> Result<(), Errno> {
+        let file = self.file()?;
+        let pages = u64::from(file.pages) * PAGE_BLOCKS;
+        let most = pages + file.layout.object_space_max(size, PAGE_BYTES as u64) / BLOCK_BYTES;
+        self.attr.blocks = self.attr.blocks.min(most);
         Ok(())
     }
 

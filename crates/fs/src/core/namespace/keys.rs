@@ -2,6 +2,7 @@
 
 use super::inode::Link;
 use super::todo::TodoId;
+use crate::core::quota::QuotaKind;
 use crate::core::{Ino, SessionId};
 
 /// Row of [`super::filesystem::Counters`].
@@ -11,6 +12,10 @@ pub(super) const FILESYSTEM: &[u8] = b"F";
 /// Row of [`super::log::Head`].
 pub(super) const LOG_HEAD: &[u8] = b"G";
 
+/// Row of [`super::accounts::Quotas`].
+pub(super) const QUOTAS: &[u8] = b"Q";
+
+const ACCOUNT: u8 = b'U';
 const INODE: u8 = b'I';
 const NAME: u8 = b'N';
 const ENTRY: u8 = b'E';
@@ -135,6 +140,22 @@ pub(super) fn todo(id: TodoId) -> [u8; 9] {
 /// What is to be done, from one entry on.
 pub(super) fn todos(from: TodoId) -> Range {
     (todo(from).to_vec(), vec![TODO + 1])
+}
+
+/// What a user, a group or a project uses and may use.
+pub(super) fn account(kind: QuotaKind, id: u32) -> [u8; 6] {
+    let mut key = [ACCOUNT; 6];
+    key[1] = match kind {
+        QuotaKind::User => 0,
+        QuotaKind::Group => 1,
+        QuotaKind::Project => 2,
+    };
+    key[2..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+pub(super) fn all_inodes() -> Range {
+    (vec![INODE], vec![INODE + 1])
 }
 
 /// A record of the changelog.

@@ -66,7 +66,7 @@ pub(super) fn changed(
     (session, client): (SessionId, String),
     change: &Change,
     answer: &Answer,
-) -> Result<(), Errno> {
+) {
     let Pen { mut head, named } = pen;
     let mut cred = change.cred.clone();
     if cred.job.len() > JOB_BYTES_MAX {
@@ -74,10 +74,9 @@ pub(super) fn changed(
     }
     let doer = Doer { time: transaction.now, session, cred: Some(cred) };
     if let Some(record) = Record::of(&change.act, answer, named, transaction.unlinked(), doer) {
-        note(transaction, &mut head, Noted { client, record });
+        note(transaction, &mut head, &Noted { client, record });
         transaction.put(keys::LOG_HEAD, head.encode());
     }
-    Ok(())
 }
 
 /// Records that a session closed files that it could write.
@@ -91,7 +90,7 @@ pub(super) fn closed(
     for ino in inos {
         let doer = Doer { time: transaction.now, session, cred: None };
         let record = Record::of_close(*ino, doer);
-        note(transaction, &mut head, Noted { client: client.clone(), record });
+        note(transaction, &mut head, &Noted { client: client.clone(), record });
     }
     transaction.put(keys::LOG_HEAD, head.encode());
     Ok(())
@@ -148,7 +147,7 @@ pub fn is_written_once(key: &[u8]) -> bool {
     keys::is_record(key)
 }
 
-fn note(transaction: &mut Transaction<'_>, head: &mut Head, noted: Noted) {
+fn note(transaction: &mut Transaction<'_>, head: &mut Head, noted: &Noted) {
     transaction.put(&keys::record(head.next), noted.encode());
     head.next += 1;
 }

@@ -4,6 +4,7 @@ mod format;
 mod invariants;
 mod model;
 mod posix;
+mod quota;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -177,7 +178,7 @@ impl Fs {
         let mut all: Vec<Name> = Vec::new();
         loop {
             let after = all.last().map_or(0, |name| name.cursor);
-            let Answer::Names { names, end } =
+            let Answer::Names { names, end, .. } =
                 self.ask(&Ask::Readdir { ino, after, bytes_max, plus: true })?
             else {
                 panic!("not names")

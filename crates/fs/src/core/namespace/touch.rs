@@ -35,7 +35,7 @@ pub fn touches(rows: &dyn Rows, act: &Act) -> Result<Vec<Touch>, Errno> {
             }
             vec![Touch::Name(*parent, name.clone()), Touch::Meta(*parent)]
         }
-        Act::MakeUnnamed { .. } => Vec::new(),
+        Act::MakeUnnamed { .. } | Act::SetQuota { .. } => Vec::new(),
         Act::Link { ino, parent, name } => {
             vec![Touch::Name(*parent, name.clone()), Touch::Meta(*parent), Touch::Meta(*ino)]
         }

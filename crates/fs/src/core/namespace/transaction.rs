@@ -1,5 +1,8 @@
 //! A command from its beginning to its outcome.
 
+use std::ops::Bound;
+
+use super::accounts::{self, Enforced};
 use super::command::{Command, Outcome, What};
 use super::filesystem::{Counters, Filesystem};
 use super::inode::Inode;
@@ -25,6 +28,9 @@ struct Done {
     answer: Answer,
     repeated: bool,
 }
+
+/// Who may do everything.
+pub(super) const ROOT: u32 = 0;
 
 /// A command under way.
 pub(super) struct Transaction<'a> {
@@ -88,6 +94,7 @@ impl<'a> Transaction<'a> {
             What::Closed { session, inos } => log::closed(self, *session, inos)?,
             What::Recorded { below } => log::recorded(self, *below)?,
         }
+        accounts::settle(self, Enforced::NOTHING)?;
         Ok(Done { answer: Answer::Done, repeated: false })
     }
 
@@ -99,10 +106,11 @@ impl<'a> Transaction<'a> {
         }
         let pen = log::pen(self, &change.act)?;
         let answer = self.act(&change.act, &change.cred, osts)?;
+        accounts::settle(self, Enforced::of(&change.act, &change.cred))?;
         if !self.changes.is_empty() {
             replies::remember(self, &row, session, change, &answer)?;
             if let Some(pen) = pen {
-                log::changed(self, pen, (session, row.host()), change, &answer)?;
+                log::changed(self, pen, (session, row.host()), change, &answer);
             }
         }
         Ok(Done { answer, repeated: false })
@@ -124,7 +132,7 @@ impl<'a> Transaction<'a> {
             Act::Rename { from, from_name, to, to_name, how } => {
                 rename::rename(self, (*from, from_name), (*to, to_name), *how)
             }
-            Act::Setattr { ino, set } => attributes::set(self, *ino, set),
+            Act::Setattr { ino, set } => attributes::set(self, *ino, set, cred),
             Act::SetXattr { ino, name, value, how } => xattr::set(self, *ino, name, value, *how),
             Act::RemoveXattr { ino, name } => xattr::remove(self, *ino, name),
             Act::WriteInline { ino, offset, crc, mtime } => {
@@ -139,6 +147,7 @@ impl<'a> Transaction<'a> {
             Act::SetLayout { ino, spread } => striping::set_layout(self, *ino, spread),
             Act::SetDefault { ino, spread } => striping::set_default(self, *ino, spread.as_ref()),
             Act::SwapLayouts { one, other } => striping::swap(self, *one, *other),
+            Act::SetQuota { kind, set } => accounts::set(self, *kind, set, cred),
         }
     }
 
@@ -167,6 +176,16 @@ impl<'a> Transaction<'a> {
         })?;
         self.changes.extend(found.into_iter().map(|key| (key, None)));
         Ok(())
+    }
+
+    /// Rows of a range that are changed: what they will be, and what they were.
+    pub(super) fn changed_rows(
+        &self,
+        (from, to): &keys::Range,
+    ) -> impl Iterator<Item = (Option<&[u8]>, Result<Option<Vec<u8>>, Errno>)> {
+        let range = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
+        let changed = self.changes.range::<[u8], _>(range);
+        changed.map(|(key, after)| (after.as_deref(), self.base.get(key)))
     }
 
     pub(super) fn inode(&self, ino: Ino) -> Result<Inode, Errno> {

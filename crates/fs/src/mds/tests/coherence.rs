@@ -26,7 +26,7 @@ fn a_client_does_the_common_things_end_to_end() {
     let chmod = Act::Setattr { ino, set: SetAttr { mode: Some(0o600), ..SetAttr::default() } };
     assert_eq!(attr(&client.change(chmod)).mode, 0o600);
     let listed = client.ask(Ask::Readdir { ino: Ino::ROOT, after: 0, bytes_max: 4096, plus: true });
-    let Ok(Answer::Names { names, end: true }) = &listed.outcome else { panic!("{listed:?}") };
+    let Ok(Answer::Names { names, end: true, .. }) = &listed.outcome else { panic!("{listed:?}") };
     assert_eq!((names.len(), names[0].name.as_slice()), (1, b"a".as_slice()));
     assert_eq!(names[0].attr.as_ref().map(|attr| attr.mode), Some(0o600));
     assert!(granted(&listed, ino).meta && granted(&listed, Ino::ROOT).names);

@@ -97,6 +97,18 @@ fn a_change_that_comes_again_is_done_once() {
 }
 
 #[test]
+fn a_durable_change_is_on_the_disk_when_it_is_answered() {
+    let world = World::new(PATIENT, 0);
+    let mut a = world.client(1);
+    for n in 0..20 {
+        let change = a.change_of(make(&format!("f{n}"), file(true)));
+        let first = a.call(Op::DurableChange(change.clone()));
+        assert!(world.is_synced(), "{n}");
+        assert_eq!(attr(&a.call(Op::DurableChange(change))).ino, attr(&first).ino, "it is done once");
+    }
+}
+
+#[test]
 fn sessions_go_on_after_a_kill_with_what_they_held() {
     let mut world = World::new(PATIENT, 0);
     let (mut a, mut b) = (world.client(1), world.client(2));

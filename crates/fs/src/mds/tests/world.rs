@@ -136,6 +136,15 @@ impl World {
         self.running = Some(Running { mds, server, volume });
     }
 
+    /// Whether everything that was changed is on the disk.
+    pub(super) fn is_synced(&self) -> bool {
+        let syncing = self.running.as_ref().unwrap().mds.server.lock().mdt.sync();
+        let (done, seen) = std::sync::mpsc::channel();
+        syncing.then(move |outcome| done.send(outcome).expect("it is asked below"));
+        // What is durable already is told at once.
+        seen.try_recv() == Ok(Ok(()))
+    }
+
     /// Ends the server without letting it put anything in order.
     pub(super) fn kill(&mut self) {
         let Some(Running { mds, server, volume }) = self.running.take() else { return };

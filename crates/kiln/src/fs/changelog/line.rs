@@ -100,29 +100,26 @@ impl Line {
         let nothing = "[0x0:0x0:0x0]".to_owned();
         // Lustre's target of a rename is what was replaced; what was moved is its source.
         let target = if is_rename { self.replaced.as_ref().unwrap_or(&nothing) } else { &self.target };
-        let mut line = format!("{} {} {time} {:#x} t={target}", self.index, self.kind, self.flags);
-        if let Some(job) = &self.jobid {
-            line += &format!(" j={job}");
-        }
-        match (self.uid, self.gid) {
-            (Some(uid), Some(gid)) => {
-                line += &format!(" ef={:#x} u={uid}:{gid} nid={}", EXTRA_UIDGID | EXTRA_NID, self.client);
-            }
-            _ => line += &format!(" ef={EXTRA_NID:#x} nid={}", self.client),
-        }
+        let mut words = vec![format!("{} {} {time} {:#x} t={target}", self.index, self.kind, self.flags)];
+        words.extend(self.jobid.as_ref().map(|job| format!("j={job}")));
+        words.push(match (self.uid, self.gid) {
+            (Some(uid), Some(gid)) => format!("ef={:#x} u={uid}:{gid}", EXTRA_UIDGID | EXTRA_NID),
+            _ => format!("ef={EXTRA_NID:#x}"),
+        });
+        words.push(format!("nid={}", self.client));
         if let (Some(parent), Some(name)) = (&self.parent, &self.name) {
-            line += &format!(" p={parent} {name}");
+            words.push(format!("p={parent} {name}"));
         }
         if let (Some(parent), Some(name)) = (&self.source_parent, &self.source_name) {
-            line += &format!(" s={} sp={parent} {name}", self.target);
+            words.push(format!("s={} sp={parent} {name}", self.target));
         }
-        line
+        words.join(" ")
     }
 }
 
 fn named(place: Option<&Place>) -> Named {
     let Some(Place { parent, name }) = place else { return (None, None, None) };
-    let hex = || name.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = || name.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let name_hex = std::str::from_utf8(name).is_err().then(hex);
     (Some(Fid(*parent).to_string()), Some(String::from_utf8_lossy(name).into_owned()), name_hex)
 }
@@ -146,13 +143,13 @@ mod tests {
         Entry { index: 7, client: "silicon2".to_owned(), record }
     }
 
-    fn place(name: &[u8]) -> Option<Place> {
-        Some(Place { parent: Ino::ROOT, name: name.to_vec() })
+    fn place(name: &[u8]) -> Place {
+        Place { parent: Ino::ROOT, name: name.to_vec() }
     }
 
     #[test]
     fn a_record_in_the_topic() {
-        let line = Line::of(&entry(Kind::Create, place(b"test1")));
+        let line = Line::of(&entry(Kind::Create, Some(place(b"test1"))));
         let json = serde_json::to_string(&line).unwrap();
         let expected = r#"{"index":7,"type":"01CREAT","time":"2022-11-22T11:03:54.129724Z","flags":0,"target":"[0x200000400:0x11f:0x0]","parent":"[0x200000007:0x1:0x0]","name":"test1","uid":1000,"gid":100,"client":"silicon2","jobid":"dd.1000"}"#;
         assert_eq!(json, expected);
@@ -161,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_record_as_lfs_prints_it() {
-        let line = Line::of(&entry(Kind::Create, place(b"test1")));
+        let line = Line::of(&entry(Kind::Create, Some(place(b"test1"))));
         let expected = "7 01CREAT 11:03:54.129724000 2022.11.22 0x0 t=[0x200000400:0x11f:0x0] j=dd.1000 ef=0x3 u=1000:100 nid=silicon2 p=[0x200000007:0x1:0x0] test1";
         assert_eq!(line.as_lfs(), expected);
         let mut close = entry(Kind::Close, None);
@@ -173,8 +170,8 @@ mod tests {
 
     #[test]
     fn a_rename_tells_what_was_moved_and_what_was_replaced() {
-        let mut rename = entry(Kind::Rename, place(b"new"));
-        rename.record.source = place(b"old");
+        let mut rename = entry(Kind::Rename, Some(place(b"new")));
+        rename.record.source = Some(place(b"old"));
         rename.record.unlinked = Some(Ino(0x120));
         let line = Line::of(&rename);
         assert_eq!((line.flags, line.replaced.as_deref()), (1, Some("[0x200000400:0x120:0x0]")));
@@ -185,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_text_is_not_lost() {
-        let line = Line::of(&entry(Kind::Create, place(b"a\xff")));
+        let line = Line::of(&entry(Kind::Create, Some(place(b"a\xff"))));
         assert_eq!((line.name.as_deref(), line.name_hex.as_deref()), (Some("a\u{fffd}"), Some("61ff")));
     }
 }

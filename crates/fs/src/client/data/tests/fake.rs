@@ -11,6 +11,7 @@ use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Serve
 
 use super::super::{DataPath, Mds, Osts, Settings, Written};
 use crate::core::layout::{Layout, Pattern, Spread, Stripes};
+use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, FileKind, Ino, ObjectId, OstIndex, SessionId, Time};
 use crate::oss::{Label, Oss, Ost};
 use crate::wire;
@@ -32,11 +33,22 @@ struct Object {
 /// What went on, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Write { bytes: u64, sync: bool },
-    Read { bytes: u64 },
+    Write {
+        bytes: u64,
+        sync: bool,
+    },
+    Read {
+        bytes: u64,
+    },
     Sync,
-    Inline { bytes: u64 },
-    Told { size: u64 },
+    Inline {
+        bytes: u64,
+    },
+    Told {
+        size: u64,
+    },
+    /// What the MDS was told before is durable.
+    MdsSync,
 }
 
 #[derive(Default)]
@@ -221,9 +233,15 @@ pub(super) struct FakeMds {
     oss: Arc<FakeOss>,
     osts: u16,
     socket: PathBuf,
+    /// What all files together may use, in units of 512 bytes.
+    limit: Mutex<Option<u64>>,
 }
 
 impl FakeMds {
+    pub(super) fn limit(&self, blocks: Option<u64>) {
+        *self.limit.lock().unwrap() = blocks;
+    }
+
     fn with<T>(&self, ino: Ino, change: impl FnOnce(&mut File) -> T) -> T {
         let mut files = self.files.lock().unwrap();
         let file = files.get_mut(&ino).expect("the file was made");
@@ -332,6 +350,9 @@ impl Mds for FakeMds {
 
     fn written(&self, ino: Ino, written: Written) -> Result<Attr, Errno> {
         self.oss.store().events.push(Event::Told { size: written.size });
+        if written.durably {
+            self.oss.store().events.push(Event::MdsSync);
+        }
         Ok(self.with(ino, |file| {
             file.attr.size = file.attr.size.max(written.size);
             file.attr.mtime = written.mtime.unwrap_or(file.attr.mtime);
@@ -340,8 +361,18 @@ impl Mds for FakeMds {
         }))
     }
 
+    fn sync(&self) -> Result<(), Errno> {
+        self.oss.store().events.push(Event::MdsSync);
+        Ok(())
+    }
+
     fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
         Ok(self.get(ino).0)
+    }
+
+    fn room(&self, _owner: Owner) -> Option<u64> {
+        let used: u64 = self.files.lock().unwrap().values().map(|file| file.attr.blocks).sum();
+        self.limit.lock().unwrap().map(|limit| limit.saturating_sub(used) * 512)
     }
 }
 
@@ -411,7 +442,13 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("oss");
         let oss = Arc::new(FakeOss::default());
-        let mds = FakeMds { files: Mutex::default(), oss: Arc::clone(&oss), osts, socket: socket.clone() };
+        let mds = FakeMds {
+            files: Mutex::default(),
+            oss: Arc::clone(&oss),
+            osts,
+            socket: socket.clone(),
+            limit: Mutex::default(),
+        };
         let address = Address::Unix(socket);
         let ost = |n| mgs::Ost {
             index: OstIndex(n),

@@ -1,5 +1,6 @@
 //! Golden bytes: rows as they lie on disks. docs/formats/fs-mdt.md describes them.
 
+use super::super::accounts::Quotas;
 use super::super::directory::{Entry, Named};
 use super::super::filesystem::{Counters, Filesystem};
 use super::super::inode::{Body, Directory, File, Home, Inode, Link};
@@ -8,6 +9,7 @@ use super::super::rows::Row;
 use super::*;
 use crate::core::FileKind;
 use crate::core::changelog::{Kind, Place, Record};
+use crate::core::quota::{Account, Limits, QuotaKind, Tally};
 
 /// Bytes as the page of the format writes them.
 fn hex(bytes: &[u8]) -> String {
@@ -73,6 +75,10 @@ fn entries_and_the_rest() {
     golden(&Counters { mdt: 0, ino_next: 2, object_next: 3, todo_next: 4, inodes: 5 }, "01 00 02 03 04 05");
     golden(&Head { recording: true, first: 5, next: 300 }, "01 01 05 ac 02");
     let spread = Spread::plain(0, 65536, Stripes { count: None, first: Some(OstIndex(2)) });
+    let tally = |used, grace_ends| Tally { used, limits: Limits { soft: 1, hard: 300 }, grace_ends };
+    let account = Account { space: tally(8, Some(9)), inodes: tally(1, None) };
+    golden(&account, "01 08 01 ac 02 01 12 01 01 ac 02 00");
+    assert_eq!(hex(&Quotas::default().encode()), format!("01 {}00", "80 f5 24 ".repeat(6)));
     golden(&Filesystem { spread }, "01 01 ff ff ff ff ff ff ff ff ff 01 01 80 80 04 00 01 02");
 }
 
@@ -109,9 +115,11 @@ fn keys_in_their_order() {
     assert_eq!(hex(&keys::xattr(Ino(0x0102), b"user.a")), format!("58 {ino} 75 73 65 72 2e 61"));
     assert_eq!(hex(&keys::session(SessionId(5))), format!("53 {}05", "00 ".repeat(15)));
     assert_eq!(hex(&keys::todo(TodoId(0x0102))), format!("54 {ino}"));
+    assert_eq!(hex(&keys::account(QuotaKind::Group, 258)), "55 01 00 00 01 02");
+    let single = (keys::COUNTERS, keys::FILESYSTEM, keys::QUOTAS);
+    assert_eq!(single, (&b"C"[..], &b"F"[..], &b"Q"[..]));
     assert_eq!(hex(&keys::record(0x0102)), format!("52 {ino}"));
     assert_eq!(keys::LOG_HEAD, b"G");
-    assert_eq!((keys::COUNTERS, keys::FILESYSTEM), (&b"C"[..], &b"F"[..]));
 }
 
 #[test]

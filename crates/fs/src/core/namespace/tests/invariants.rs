@@ -8,6 +8,7 @@ use super::super::inode::{Body, Home, Inode, Link};
 use super::super::rows::Row;
 use super::super::{PAGE_BYTES, keys};
 use super::Memory;
+use crate::core::quota::Account;
 use crate::core::{Attr, FileKind, Ino};
 
 /// All rows, sorted by what they are.
@@ -23,6 +24,7 @@ struct All {
     orphans: BTreeSet<Ino>,
     pages: BTreeMap<Ino, Vec<(u32, usize)>>,
     xattrs: BTreeSet<Ino>,
+    accounts: BTreeMap<Vec<u8>, Account>,
 }
 
 pub(in super::super) fn check(rows: &Memory) {
@@ -47,6 +49,29 @@ pub(in super::super) fn check(rows: &Memory) {
         assert!(all.inodes.contains_key(owner), "a row of {owner:?} is left, which is gone");
     }
     check_objects(&all, counters.object_next);
+    check_accounts(&all);
+}
+
+/// What an account says is used is the sum over all inodes of its owner.
+fn check_accounts(all: &All) {
+    let mut sums = BTreeMap::<Vec<u8>, (u64, u64)>::new();
+    for inode in all.inodes.values() {
+        let attr = &inode.attr;
+        for (kind, id) in [(0, attr.uid), (1, attr.gid), (2, attr.project)] {
+            let key = [&[b'U', kind][..], &id.to_be_bytes()].concat();
+            let sum = sums.entry(key).or_default();
+            *sum = (sum.0 + attr.blocks, sum.1 + 1);
+        }
+    }
+    let counted = |account: &Account| (account.space.used, account.inodes.used);
+    let is_used = |account: &&Account| counted(account) != (0, 0);
+    let used = all.accounts.iter().filter(|(_, account)| is_used(account));
+    let used: BTreeMap<_, _> = used.map(|(key, account)| (key.clone(), counted(account))).collect();
+    assert_eq!(used, sums, "accounts are the sums over inodes");
+    assert!(
+        all.accounts.values().all(|account| *account != Account::default()),
+        "an empty account is no row"
+    );
 }
 
 fn sort(rows: &Memory) -> All {
@@ -67,7 +92,8 @@ fn sort(rows: &Memory) -> All {
             b'O' => drop(all.orphans.insert(ino())),
             b'D' => all.pages.entry(ino()).or_default().push((keys::page_of(key).unwrap(), value.len())),
             b'X' => drop(all.xattrs.insert(ino())),
-            b'C' | b'F' | b'S' | b'T' => {}
+            b'U' => drop(all.accounts.insert(key.clone(), Account::decode(value).unwrap())),
+            b'C' | b'F' | b'Q' | b'S' | b'T' => {}
             other => panic!("a row of kind {other}"),
         }
     }

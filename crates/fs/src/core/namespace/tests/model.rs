@@ -65,6 +65,8 @@ impl Pair {
             | Step::Zero { ino, .. }
             | Step::SetXattr { ino, .. }
             | Step::RemoveXattr { ino, .. }
+            | Step::Project { ino, .. }
+            | Step::Written { ino, .. }
             | Step::Forget { ino } => pick(ino),
         }
         step
@@ -119,12 +121,28 @@ impl Pair {
                 Act::SetXattr { ino: ino(of), name: (*name).into(), value: vec![*byte], how: *how }
             }
             Step::RemoveXattr { ino: of, name } => Act::RemoveXattr { ino: ino(of), name: (*name).into() },
+            Step::Project { ino: of, project, inherit } => {
+                let (project, project_inherit) = (Some(*project), Some(*inherit));
+                let set = SetAttr { project, project_inherit, ..SetAttr::default() };
+                return self.by_root(Act::Setattr { ino: self.inos[*of], set });
+            }
+            Step::Written { ino: of, size, blocks } => {
+                let (size, blocks) = (*size, Some(*blocks));
+                Act::Written { ino: ino(of), size, mtime: None, blocks, kill_suid_sgid: false }
+            }
             Step::Forget { ino: of } => {
                 let inos = vec![ino(of)];
                 return self.fs.command(What::Forget { inos }, &[]).answer;
             }
         };
         self.fs.act(act)
+    }
+
+    fn by_root(&mut self, act: Act) -> Result<Answer, Errno> {
+        let cred = std::mem::take(&mut self.fs.cred);
+        let answer = self.fs.act(act);
+        self.fs.cred = cred;
+        answer
     }
 
     fn compare(&self) {
@@ -142,6 +160,7 @@ impl Pair {
         let attr = self.fs.attr(ino).unwrap();
         let real = (attr.kind, attr.mode, attr.uid, attr.gid, attr.nlink as usize);
         assert_eq!(real, (node.kind, node.mode, node.uid, node.gid, self.model.nlink(pick)), "{ino:?}");
+        assert_eq!(attr.project, node.project, "project of {ino:?}");
         let paths = self.fs.paths(ino).unwrap().into_iter().map(|path| String::from_utf8(path).unwrap());
         assert_eq!(paths.collect::<BTreeSet<_>>(), self.model.paths(pick), "paths of {ino:?}");
         match node.kind {

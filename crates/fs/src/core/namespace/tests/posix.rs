@@ -52,7 +52,14 @@ fn a_directory_with_a_project_passes_it_on_and_takes_nothing_of_another() {
     let mut fs = Fs::new();
     let home = fs.dir(Ino::ROOT, "home");
     let other = fs.file(Ino::ROOT, "other");
-    fs.set(home, SetAttr { project: Some(5), ..SetAttr::default() }).unwrap();
+    let to = |project, inherit| SetAttr {
+        project: Some(project),
+        project_inherit: Some(inherit),
+        ..SetAttr::default()
+    };
+    assert_eq!(fs.set(home, to(5, true)), Err(Errno::EPERM), "for root alone");
+    fs.cred.uid = 0;
+    fs.set(home, to(5, true)).unwrap();
     let dir = fs.dir(home, "dir");
     let file = fs.file(dir, "file");
     assert_eq!(fs.attr(file).unwrap().project, 5);
@@ -60,7 +67,7 @@ fn a_directory_with_a_project_passes_it_on_and_takes_nothing_of_another() {
     assert_eq!(fs.rename((Ino::ROOT, "other"), (home, "other"), Rename::Replace), Err(Errno::EXDEV));
     assert_eq!(fs.rename((dir, "file"), (home, "file"), Rename::Replace), Ok(Answer::Done));
     assert_eq!(fs.rename((home, "file"), (Ino::ROOT, "file"), Rename::Replace), Ok(Answer::Done));
-    fs.set(home, SetAttr { project: Some(0), ..SetAttr::default() }).unwrap();
+    fs.set(home, to(5, false)).unwrap();
     assert!(fs.link(other, home, "link").is_ok());
 }
 
@@ -267,7 +274,7 @@ fn a_cursor_stays_good_whatever_is_added_and_removed() {
         fs.file(Ino::ROOT, &format!("f{n:02}"));
     }
     let ask = |after, bytes_max| Ask::Readdir { ino: Ino::ROOT, after, bytes_max, plus: false };
-    let Ok(Answer::Names { names, end: false }) = fs.ask(&ask(0, 350)) else { panic!() };
+    let Ok(Answer::Names { names, end: false, .. }) = fs.ask(&ask(0, 350)) else { panic!() };
     assert_eq!(names.len(), 10);
     let after = names.last().unwrap().cursor;
     for name in ["f03", "f09", "f10"] {
@@ -275,12 +282,15 @@ fn a_cursor_stays_good_whatever_is_added_and_removed() {
     }
     fs.rename((Ino::ROOT, "f04"), (Ino::ROOT, "f15"), Rename::Replace).unwrap();
     fs.file(Ino::ROOT, "new");
-    let Ok(Answer::Names { names, end: true }) = fs.ask(&ask(after, 1 << 20)) else { panic!() };
+    let Ok(Answer::Names { names, end: true, .. }) = fs.ask(&ask(after, 1 << 20)) else { panic!() };
     let names: Vec<_> = names.iter().map(|name| std::str::from_utf8(&name.name).unwrap()).collect();
     assert_eq!(names, ["f11", "f12", "f13", "f14", "f15", "f16", "f17", "f18", "f19", "new"]);
     let Ok(Answer::Names { names, .. }) = fs.ask(&ask(0, 0)) else { panic!() };
     assert_eq!(names.len(), 1, "at least one, so that a listing goes on");
-    assert_eq!(fs.ask(&ask(u64::MAX, 100)), Ok(Answer::Names { names: Vec::new(), end: true }));
+    assert_eq!(
+        fs.ask(&ask(u64::MAX, 100)),
+        Ok(Answer::Names { names: Vec::new(), end: true, parent: Ino::ROOT })
+    );
 }
 
 #[test]

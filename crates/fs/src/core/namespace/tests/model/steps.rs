@@ -25,6 +25,8 @@ pub(super) enum Step {
     SetXattr { ino: Pick, name: &'static str, byte: u8, how: XattrHow },
     RemoveXattr { ino: Pick, name: &'static str },
     Forget { ino: Pick },
+    Project { ino: Pick, project: u32, inherit: bool },
+    Written { ino: Pick, size: u64, blocks: u64 },
 }
 
 fn names() -> impl Strategy<Value = &'static str> {
@@ -78,5 +80,9 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(ino, name, byte, how)| Step::SetXattr { ino, name, byte, how }),
         1 => (picks(), xattrs()).prop_map(|(ino, name)| Step::RemoveXattr { ino, name }),
         1 => picks().prop_map(|ino| Step::Forget { ino }),
+        1 => (picks(), 0..3_u32, any::<bool>())
+            .prop_map(|(ino, project, inherit)| Step::Project { ino, project, inherit }),
+        2 => (picks(), offsets().prop_map(|at| at * 2), 0..60_u64)
+            .prop_map(|(ino, size, blocks)| Step::Written { ino, size, blocks }),
     ]
 }

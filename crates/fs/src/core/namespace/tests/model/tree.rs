@@ -13,6 +13,9 @@ pub(super) struct Node {
     pub(super) mode: u16,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    pub(super) project: u32,
+    /// Of a directory: new entries take its project.
+    inherit: bool,
     /// Of a file, all of its bytes.
     pub(super) data: Vec<u8>,
     pub(super) entries: BTreeMap<String, usize>,
@@ -44,6 +47,8 @@ impl Model {
             mode,
             uid: MODEL_UID,
             gid: MODEL_GID,
+            project: 0,
+            inherit: false,
             data: Vec::new(),
             entries: BTreeMap::new(),
             xattrs: BTreeMap::new(),
@@ -196,11 +201,22 @@ impl Model {
         }
     }
 
+    /// A directory that passes its project on takes nothing of another.
+    fn check_project(&self, parent: Pick, node: usize) -> Result<(), Errno> {
+        let parent = self.get(parent)?;
+        let is_other = parent.inherit && parent.project != self.get(node)?.project;
+        if is_other { Err(Errno::EXDEV) } else { Ok(()) }
+    }
+
     fn inherit(&self, parent: Pick, mut node: Node) -> Node {
         let parent = self.nodes[parent].as_ref().unwrap();
         if parent.mode & 0o2000 != 0 {
             node.gid = parent.gid;
             node.mode |= if node.kind == FileKind::Directory { 0o2000 } else { 0 };
+        }
+        if parent.inherit {
+            node.project = parent.project;
+            node.inherit = node.kind == FileKind::Directory;
         }
         node
     }
@@ -234,6 +250,7 @@ impl Model {
         if self.directory(parent)?.entries.contains_key(name) {
             return Err(Errno::EEXIST);
         }
+        self.check_project(parent, ino)?;
         self.get_mut(ino)?.is_unnamed = false;
         self.insert(parent, name, ino);
         Ok(())
@@ -253,11 +270,13 @@ impl Model {
         if is_dir(moved) && self.is_above(moved, to.0) {
             return Err(Errno::EINVAL);
         }
+        self.check_project(to.0, moved)?;
         match (how, other) {
             (Rename::Exchange, Some(other)) => {
                 if is_dir(other) && self.is_above(other, from.0) {
                     return Err(Errno::EINVAL);
                 }
+                self.check_project(from.0, other)?;
                 self.insert(from.0, from.1, other);
             }
             (_, Some(victim)) => {
@@ -290,6 +309,15 @@ impl Model {
                 let node = self.get_mut(*ino)?;
                 (node.uid, node.gid) = (*uid, *gid);
                 node.mode = without_set_id(node.kind, node.mode);
+            }
+            Step::Project { ino, project, inherit } => {
+                let node = self.get_mut(*ino)?;
+                node.project = *project;
+                node.inherit = *inherit && node.kind == FileKind::Directory;
+            }
+            Step::Written { ino, size, .. } => {
+                let data = &mut self.file(*ino)?.data;
+                data.resize(data.len().max(*size as usize), 0);
             }
             Step::Truncate { ino, size } => self.file(*ino)?.data.resize(*size as usize, 0),
             Step::Write { ino, offset, len, byte } => {
