@@ -152,7 +152,8 @@ impl Meta {
 
     /// The same, durable when it is answered.
     fn mount_changes_durably(&self, ino: Ino, act: Act) -> Result<Answered, Errno> {
-        self.heeded(ino, self.session.change_durably(Cred::default(), act, &[], Waiter::MOUNT)?)
+        let answered = self.session.change_durably(Cred::default(), act, &[], Waiter::MOUNT);
+        answered.inspect(|answered| self.heed(ino, answered))
     }
 
     /// A file that is no more there (another mount has removed it) takes with it what was to be written.
