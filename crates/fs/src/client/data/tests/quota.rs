@@ -61,7 +61,7 @@ fn small_appends_are_not_counted_by_the_page_each() {
         file.write(n * 10, &[1; 10], Mode::Cached, false).unwrap();
     }
     let changes = file.attr_changes().expect("it is held back");
-    assert_eq!((changes.size, changes.blocks), (10_000, 24));
+    assert_eq!((changes.size, changes.blocks), (Some(10_000), 24));
     assert_eq!(mount.mount.debts.files(|_| true).len(), 1);
     file.flush().unwrap();
     assert_eq!((blocks(&cluster), file.attr_changes()), (24, None));
