@@ -120,12 +120,12 @@ pub enum Mode {
 /// What this mount knows of a file and the MDS does not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalChanges {
-    /// The size.
-    pub size: u64,
+    /// The size, where it is more than the MDS was told. Who writes together with others has told it, and may know an old one.
+    pub size: Option<u64>,
     /// When it was written last.
     pub mtime: Option<Time>,
-    /// Space used, in units of 512 bytes. **Must hold:** not 0 while there is data, which archivers take for a hole as long
-    /// as the file.
+    /// Space used, in units of 512 bytes. **Must hold:** not 0 while there is data, which archivers take for a hole
+    /// as long as the file.
     pub blocks: u64,
 }
 

@@ -180,7 +180,8 @@ impl Client {
         let mut attr =
             inode.state().last_attr().filter(|last| last.version > attr.version).cloned().unwrap_or(attr);
         let Some(changes) = changes else { return (attr, keep) };
-        (attr.size, attr.blocks) = (changes.size, changes.blocks);
+        attr.size = attr.size.max(changes.size.unwrap_or(0));
+        attr.blocks = changes.blocks;
         if let Some(written) = changes.mtime {
             attr.mtime = written;
             attr.ctime = attr.ctime.max(written);

@@ -185,8 +185,9 @@ impl FileData {
         let state = self.lock();
         let (mtime, blocks) = (state.untold_mtime(), state.blocks());
         let uses = blocks != state.told.blocks || state.unaccounted > 0;
-        let changed = state.size > state.told.size || mtime.is_some() || uses;
-        changed.then_some(LocalChanges { size: state.size, mtime, blocks })
+        let size = (state.size > state.told.size).then_some(state.size);
+        let changed = size.is_some() || mtime.is_some() || uses;
+        changed.then_some(LocalChanges { size, mtime, blocks })
     }
 
     /// A writer is not root: set-id bits go when the MDS is told next.

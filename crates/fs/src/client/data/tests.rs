@@ -66,7 +66,7 @@ fn a_small_file_costs_no_call_until_it_is_flushed_and_then_one() {
     file.write(0, &data[..1000], Mode::Cached, false).unwrap();
     file.write(1000, &data[1000..], Mode::Cached, false).unwrap();
     assert_eq!(cluster.oss.events(), []);
-    assert_eq!(file.attr_changes().map(|changes| changes.size), Some(4096));
+    assert_eq!(file.attr_changes().and_then(|changes| changes.size), Some(4096));
     file.flush().unwrap();
     assert_eq!(cluster.oss.events(), [Event::Inline { bytes: 4096 }]);
     assert_eq!(file.attr_changes(), None);
@@ -519,6 +519,15 @@ fn the_mds_knows_the_time_of_a_direct_write() {
     file.write(0, &pattern(1000, 2), Mode::Direct, false).unwrap();
     assert!(cluster.mds.get(INO).0.mtime > long_ago, "it does not grow, and is told all the same");
     assert_eq!(file.attr_changes().and_then(|changes| changes.mtime), None);
+}
+
+#[test]
+fn a_size_that_was_told_is_not_claimed_again() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &pattern(1000, 1), Mode::Direct, false).unwrap();
+    cluster.mds.set_size(INO, 10);
+    assert_eq!(file.attr_changes().and_then(|changes| changes.size), None, "another mount may have cut it");
 }
 
 #[test]
