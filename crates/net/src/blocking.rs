@@ -12,6 +12,7 @@
 
 mod client;
 mod frames;
+mod patience;
 mod server;
 mod socket;
 
@@ -19,5 +20,6 @@ mod socket;
 mod tests;
 
 pub use client::{Closer, Connection};
+pub use patience::Patience;
 pub use server::{Call, ConnId, Replies, ServeLimits, Server, Service, serve};
 pub use socket::Listener;

@@ -12,7 +12,7 @@ JOBS = {
     "mapped": ["--rw=randwrite", "--bs=4k", "--ioengine=mmap"],
     "mixed": ["--rw=randrw", "--bs=16k", "--ioengine=psync", "--numjobs=2"],
 }
-VERIFY = ["--verify=crc32c", "--verify_fatal=1", "--randseed=7", "--minimal"]
+VERIFY = ["--verify=crc32c", "--verify_fatal=1", "--randseed=7", "--minimal", "--verify_state_save=0"]
 
 
 def verify_all(places, _arguments):

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::patience::{Look, Patience};
 use super::socket::Socket;
 use crate::wire::{HEADER_BYTES, Header, Kind, Limits, WireError};
 
@@ -42,11 +43,12 @@ pub(crate) struct Incoming {
     start: usize,
     end: usize,
     limits: Limits,
+    patience: Patience,
 }
 
 impl Incoming {
     pub(crate) fn new(limits: Limits) -> Incoming {
-        Incoming { ahead: vec![0; READ_AHEAD_BYTES].into_boxed_slice(), start: 0, end: 0, limits }
+        Incoming { ahead: vec![0; READ_AHEAD_BYTES].into_boxed_slice(), start: 0, end: 0, limits, patience: Patience::default() }
     }
 
     /// The next frame's header; `None` when the peer closed between frames. Its body and its bulk must be taken before
@@ -55,7 +57,11 @@ impl Incoming {
         while self.end - self.start < HEADER_BYTES {
             self.ahead.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-            let received = socket.receive(&mut self.ahead[self.end..])?;
+            let into = &mut self.ahead[self.end..];
+            let received = self.patience.wait(|look| match look {
+                Look::Now => socket.receive_now(into),
+                Look::Sleep => socket.receive(into),
+            })?;
             if received == 0 {
                 return if self.end == 0 { Ok(None) } else { Err(ReadError::Truncated) };
             }

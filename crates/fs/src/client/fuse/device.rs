@@ -8,11 +8,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use fuser::{Config, InitFlags, KernelConfig, MountOption, SessionACL};
+
+use kiln_net::blocking::Patience;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::abi::{self, Init};
 use super::{Answer, Carrier, Interrupt, Op, Operations, Request};
@@ -47,6 +50,8 @@ pub(crate) struct Device {
     /// Descriptors of the mount: with one for each thread, the kernel's bookkeeping of one does not hold up another.
     /// **Invariant:** not empty.
     files: Vec<File>,
+    /// One more, which fails when no request is there instead of waiting.
+    looking: File,
     session: Mutex<fuser::Session<Handshake>>,
     request_bytes_max: usize,
 }
@@ -78,9 +83,11 @@ impl Device {
         let session = fuser::Session::new(Handshake { write_bytes }, dir, &config(how))?;
         let main = File::from(session.as_fd().try_clone_to_owned()?);
         let clones: Vec<File> = (1..how.threads).map_while(|_| clone_device(&main).ok()).collect();
+        let looking = clone_device(&main)?;
+        fcntl(&looking, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         let files = std::iter::once(main).chain(clones).collect();
         let request_bytes_max = write_bytes as usize + abi::IN_HEADER_BYTES + abi::WRITE_IN_BYTES;
-        Ok(Device { files, session: Mutex::new(session), request_bytes_max: request_bytes_max + (4 << 10) })
+        Ok(Device { files, looking, session: Mutex::new(session), request_bytes_max: request_bytes_max + (4 << 10) })
     }
 
     /// Takes the mount away. Fails with `EBUSY` while programs use it.
@@ -151,6 +158,8 @@ struct Pool {
     usual: usize,
     /// Threads that wait for a request now.
     idle: AtomicUsize,
+    /// A thread looks for requests; the others sleep meanwhile.
+    is_looking: AtomicBool,
     /// What each thread serves. **Invariant:** at most [`THREADS_MAX`].
     serving: Mutex<Vec<Arc<Interrupt>>>,
     ended: Condvar,
@@ -164,6 +173,7 @@ pub(crate) fn serve(device: Arc<Device>, operations: Arc<dyn Operations>, thread
         operations,
         usual,
         idle: AtomicUsize::new(0),
+        is_looking: AtomicBool::new(false),
         serving: Mutex::default(),
         ended: Condvar::new(),
     });
@@ -218,7 +228,8 @@ impl Pool {
         let seat = Seat { pool: self, interrupt };
         let file = &self.device.files[number % self.device.files.len()];
         let mut buffer = vec![0; self.device.request_bytes_max];
-        while let Some(len) = next(file, &mut buffer) {
+        let mut patience = Patience::default();
+        while let Some((file, len)) = self.next(file, &mut patience, &mut buffer) {
             if self.idle.fetch_sub(1, Ordering::Relaxed) == 1 {
                 self.start();
             }
@@ -230,6 +241,42 @@ impl Pool {
         }
         self.idle.fetch_sub(1, Ordering::Relaxed);
         drop(seat);
+    }
+
+    /// The next request, and where its answer goes; `None` when the mount is gone.
+    fn next<'p>(
+        &'p self,
+        file: &'p File,
+        patience: &mut Patience,
+        buffer: &mut [u8],
+    ) -> Option<(&'p File, usize)> {
+        let looking = &self.device.looking;
+        loop {
+            let found = self.look(|| patience.look(|| read(looking, buffer)));
+            let read = found.unwrap_or_else(|| patience.sleep(|| read(file, buffer)));
+            match read {
+                Ok(read) => return Some(read),
+                Err(error) => match error.raw_os_error() {
+                    // The request was given up before it was read, or a signal came.
+                    Some(libc::ENOENT | libc::EINTR | libc::EAGAIN) => {}
+                    Some(libc::ENODEV | libc::ECONNABORTED) => return None,
+                    _ => {
+                        tracing::warn!(%error, "the mount's device cannot be read");
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Runs `look`, unless another thread looks already.
+    fn look<T>(&self, look: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.is_looking.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let found = look();
+        self.is_looking.store(false, Ordering::Release);
+        found
     }
 
     fn serve(&self, file: &File, bytes: &[u8], interrupt: &Interrupt) {
@@ -262,23 +309,10 @@ impl Drop for Seat<'_> {
     }
 }
 
-/// The next request; `None` when the mount is gone.
-fn next(file: &File, buffer: &mut [u8]) -> Option<usize> {
-    loop {
-        let mut file = file;
-        match file.read(buffer) {
-            Ok(len) => return Some(len),
-            Err(error) => match error.raw_os_error() {
-                // The request was given up before it was read, or a signal came.
-                Some(libc::ENOENT | libc::EINTR | libc::EAGAIN) => {}
-                Some(libc::ENODEV | libc::ECONNABORTED) => return None,
-                _ => {
-                    tracing::warn!(%error, "the mount's device cannot be read");
-                    return None;
-                }
-            },
-        }
-    }
+/// Reads a request; its answer goes where it was read.
+fn read<'f>(mut file: &'f File, buffer: &mut [u8]) -> io::Result<(&'f File, usize)> {
+    let from = file;
+    file.read(buffer).map(|len| (from, len))
 }
 
 /// Answers a request that is not served.
