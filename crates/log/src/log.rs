@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use kiln_types::{Offset, Timestamp};
@@ -173,6 +173,22 @@ impl Log {
             None => self.shared.volume.ask(),
             Some((f, outcome)) => f(outcome),
         }
+    }
+
+    /// Blocks until `last` and everything before it is on the disk, or the log has stopped. Who waits alone flushes on its own
+    /// thread, which saves the way to the flusher and back.
+    pub fn wait_durable(&self, last: Offset) -> Result<(), Failed> {
+        self.shared.volume.flush_alone();
+        let (done, wait) = mpsc::sync_channel(1);
+        self.on_durable(
+            last,
+            Box::new(move |outcome| {
+                // The receiver waits below for as long as this can be called.
+                let _ = done.send(outcome);
+            }),
+        );
+        let never = |_| Err(Failed::new(&self.shared.dir, &io::ErrorKind::NotConnected.into()));
+        wait.recv().unwrap_or_else(never)
     }
 
     /// Start, durable and end as they are now.

@@ -107,6 +107,17 @@ impl Volume {
         self.handle.core.flush_round().logs
     }
 
+    /// Makes a round on the calling thread, unless one is under way or somebody else has asked for one: then it is for the
+    /// flusher, which serves all of them together.
+    pub(crate) fn flush_alone(&self) {
+        let core = &self.handle.core;
+        if core.asks.count() == 0
+            && let Ok(round) = core.round.try_lock()
+        {
+            core.make_round(round);
+        }
+    }
+
     /// Opens the log in `dir`, relative to the disk's root, and recovers it; creates it when it is not there.
     /// A log that is open already is returned as it is, with the settings it has.
     pub fn open(&self, dir: &Path, settings: Settings) -> Result<Log, OpenError> {
@@ -266,7 +277,10 @@ impl Core {
     }
 
     fn flush_round(&self) -> Served {
-        let mut round = lock(&self.round);
+        self.make_round(lock(&self.round))
+    }
+
+    fn make_round(&self, mut round: MutexGuard<'_, Round>) -> Served {
         self.asks.reset();
         std::mem::swap(&mut lock(&self.queue).dirty, &mut round.logs);
         let Round { logs, work, files, woken } = &mut *round;

@@ -55,14 +55,15 @@ impl Server {
         }
     }
 
-    /// Takes away all there is.
+    /// Takes away all there is; what comes meanwhile waits for its turn.
     fn ship(&self, changelog: &dyn Changelog) -> Result<(), String> {
         while let Some((entries, last)) = self.take_batch().map_err(|errno| errno.to_string())? {
+            let is_full = entries.len() >= BATCH_RECORDS;
             changelog.write(&self.fs, entries)?;
             let mut state = self.lock();
             self.apply_own(&mut state, What::Recorded { below: last + 1 });
             drop(state);
-            if self.is_stopping() {
+            if !is_full || self.is_stopping() {
                 break;
             }
         }

@@ -8,21 +8,25 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a waiting thread looks before it sleeps. What a call over a local socket takes, and the next one of a program
-/// that makes one after the other, is well below; what a disk takes is above.
-const LOOK: Duration = Duration::from_micros(150);
+/// How long a waiting thread looks before it sleeps.
+const LOOK: Duration = Duration::from_micros(200);
+/// A sleep that took no longer would have been spared by looking: being woken is most of it.
+const SHORT: Duration = Duration::from_millis(1);
 /// When letting others run has taken so long, somebody needs the processor more than we do.
-const CROWDED: Duration = Duration::from_micros(60);
-/// So many waits then go without looking.
-const CROWDED_WAITS: u32 = 64;
-
+const CROWDED: Duration = Duration::from_micros(100);
+/// After so many looks one after the other that found nothing, or one while it was crowded,
+const VAIN_MAX: u32 = 3;
+/// so many waits go without looking.
+const PAUSE_WAITS: u32 = 32;
 /// What one waiting place has learnt of its waits.
 #[derive(Debug, Default)]
 pub struct Patience {
-    /// The last wait was shorter than [`LOOK`].
+    /// The last wait was short.
     was_short: bool,
-    /// Waits that sleep at once, because the processors had other work.
-    crowded: u32,
+    /// Looks that found nothing since the last that did.
+    vain: u32,
+    /// Waits that sleep at once.
+    pause: u32,
 }
 
 /// How to look for something.
@@ -41,11 +45,11 @@ impl Patience {
         found.unwrap_or_else(|| self.sleep(|| look(Look::Sleep)))
     }
 
-    /// Looks for something, which fails with `WouldBlock` while it is not there; `None` when it is time to [sleep](Self::sleep).
+    /// Looks for something, which fails with `WouldBlock` while it is not there; `None` when it is time to sleep.
     pub fn look<T>(&mut self, mut look: impl FnMut() -> io::Result<T>) -> Option<io::Result<T>> {
-        let is_crowded = self.crowded > 0;
-        self.crowded = self.crowded.saturating_sub(1);
-        if !self.was_short || is_crowded {
+        let pauses = self.pause > 0;
+        self.pause = self.pause.saturating_sub(1);
+        if !self.was_short || pauses {
             return None;
         }
         let begun = Instant::now();
@@ -53,15 +57,19 @@ impl Patience {
         loop {
             match look() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                found => return Some(found),
+                found => {
+                    self.vain = 0;
+                    return Some(found);
+                }
             }
             thread::yield_now();
             let now = Instant::now();
-            if now - before > CROWDED {
-                self.crowded = CROWDED_WAITS;
-                return None;
-            }
-            if now - begun > LOOK {
+            let is_crowded = now - before > CROWDED;
+            if is_crowded || now - begun > LOOK {
+                self.vain += 1;
+                if is_crowded || self.vain >= VAIN_MAX {
+                    (self.vain, self.pause) = (0, PAUSE_WAITS);
+                }
                 return None;
             }
             before = now;
@@ -69,10 +77,68 @@ impl Patience {
     }
 
     /// Waits for something by sleeping.
-    pub fn sleep<T>(&mut self, wait: impl FnOnce() -> T) -> T {
+    fn sleep<T>(&mut self, wait: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let found = wait();
-        self.was_short = begun.elapsed() < LOOK;
+        self.slept(begun.elapsed());
         found
+    }
+
+    /// A wait took so long, asleep.
+    pub fn slept(&mut self, time: Duration) {
+        self.was_short = time < SHORT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing() -> io::Result<u8> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    #[test]
+    fn the_first_wait_sleeps_and_a_short_one_makes_the_next_look() {
+        let mut patience = Patience::default();
+        let mut looks = Vec::new();
+        for _ in 0..2 {
+            let found = patience.wait(|look| {
+                looks.push(look);
+                Ok(7)
+            });
+            assert_eq!(found.unwrap(), 7);
+            // Whatever else this machine does: the wait was short.
+            patience.was_short = true;
+        }
+        assert_eq!(looks, [Look::Sleep, Look::Now]);
+    }
+
+    fn patient() -> Patience {
+        Patience { was_short: true, vain: 0, pause: 0 }
+    }
+
+    #[test]
+    fn a_long_wait_makes_the_next_sleep_at_once() {
+        let mut patience = patient();
+        patience.sleep(|| thread::sleep(2 * SHORT));
+        assert!(patience.look(|| Ok(7)).is_none(), "it was looked");
+    }
+
+    #[test]
+    fn who_looks_in_vain_pauses() {
+        let mut patience = patient();
+        let looks = (0..VAIN_MAX).filter(|_| patience.look(nothing).is_some()).count();
+        assert_eq!(looks, 0);
+        assert!(patience.pause > 0, "it was crowded, or in vain too often");
+        patience.pause = 2;
+        let mut found = || patience.look(|| Ok(7)).map(Result::unwrap);
+        assert_eq!([found(), found(), found()], [None, None, Some(7)]);
+    }
+
+    #[test]
+    fn an_error_is_told() {
+        let failed = patient().look(|| -> io::Result<u8> { Err(io::ErrorKind::ConnectionReset.into()) });
+        assert_eq!(failed.unwrap().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -8,9 +8,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fuser::{Config, InitFlags, KernelConfig, MountOption, SessionACL};
 
@@ -158,8 +159,11 @@ struct Pool {
     usual: usize,
     /// Threads that wait for a request now.
     idle: AtomicUsize,
-    /// A thread looks for requests; the others sleep meanwhile.
-    is_looking: AtomicBool,
+    /// What was learnt of how soon a request follows another. A thread that looks for one has it locked; the others sleep.
+    patience: Mutex<Patience>,
+    started: Instant,
+    /// When a request was served last, in nanoseconds since the start.
+    served: AtomicU64,
     /// What each thread serves. **Invariant:** at most [`THREADS_MAX`].
     serving: Mutex<Vec<Arc<Interrupt>>>,
     ended: Condvar,
@@ -173,7 +177,9 @@ pub(crate) fn serve(device: Arc<Device>, operations: Arc<dyn Operations>, thread
         operations,
         usual,
         idle: AtomicUsize::new(0),
-        is_looking: AtomicBool::new(false),
+        patience: Mutex::default(),
+        started: Instant::now(),
+        served: AtomicU64::new(0),
         serving: Mutex::default(),
         ended: Condvar::new(),
     });
@@ -228,12 +234,12 @@ impl Pool {
         let seat = Seat { pool: self, interrupt };
         let file = &self.device.files[number % self.device.files.len()];
         let mut buffer = vec![0; self.device.request_bytes_max];
-        let mut patience = Patience::default();
-        while let Some((file, len)) = self.next(file, &mut patience, &mut buffer) {
+        while let Some((file, len)) = self.next(file, &mut buffer) {
             if self.idle.fetch_sub(1, Ordering::Relaxed) == 1 {
                 self.start();
             }
             self.serve(file, &buffer[..len], interrupt);
+            self.served.store(self.nanos(), Ordering::Relaxed);
             // Threads that many waiting requests have called for end when these do.
             if self.idle.fetch_add(1, Ordering::Relaxed) >= self.usual + SPARE_THREADS {
                 break;
@@ -244,17 +250,10 @@ impl Pool {
     }
 
     /// The next request, and where its answer goes; `None` when the mount is gone.
-    fn next<'p>(
-        &'p self,
-        file: &'p File,
-        patience: &mut Patience,
-        buffer: &mut [u8],
-    ) -> Option<(&'p File, usize)> {
-        let looking = &self.device.looking;
+    fn next<'p>(&'p self, file: &'p File, buffer: &mut [u8]) -> Option<(&'p File, usize)> {
         loop {
-            let found = self.look(|| patience.look(|| read(looking, buffer)));
-            let read = found.unwrap_or_else(|| patience.sleep(|| read(file, buffer)));
-            match read {
+            let found = self.look(buffer).unwrap_or_else(|| self.sleep(file, buffer));
+            match found {
                 Ok(read) => return Some(read),
                 Err(error) => match error.raw_os_error() {
                     // The request was given up before it was read, or a signal came.
@@ -269,14 +268,24 @@ impl Pool {
         }
     }
 
-    /// Runs `look`, unless another thread looks already.
-    fn look<T>(&self, look: impl FnOnce() -> Option<T>) -> Option<T> {
-        if self.is_looking.swap(true, Ordering::Acquire) {
-            return None;
+    /// Looks for a request for a while, unless another thread does so.
+    fn look<'p>(&'p self, buffer: &mut [u8]) -> Option<io::Result<(&'p File, usize)>> {
+        let mut patience = self.patience.try_lock().ok()?;
+        patience.look(|| read(&self.device.looking, buffer))
+    }
+
+    /// Sleeps until there is a request.
+    fn sleep<'p>(&self, file: &'p File, buffer: &mut [u8]) -> io::Result<(&'p File, usize)> {
+        let found = read(file, buffer);
+        let quiet = self.nanos().saturating_sub(self.served.load(Ordering::Relaxed));
+        if let Ok(mut patience) = self.patience.try_lock() {
+            patience.slept(Duration::from_nanos(quiet));
         }
-        let found = look();
-        self.is_looking.store(false, Ordering::Release);
         found
+    }
+
+    fn nanos(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
     }
 
     fn serve(&self, file: &File, bytes: &[u8], interrupt: &Interrupt) {

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::mpsc;
 
 use kiln_log::{AppendError, Log, Settings, Upto, Volume, batch};
 use kiln_types::Offset;
@@ -138,12 +137,7 @@ pub struct Syncing {
 impl Syncing {
     /// Blocks until it is durable; `EIO` when it never will be.
     pub fn wait(&self) -> Result<(), Errno> {
-        let (done, wait) = mpsc::sync_channel(1);
-        self.then(move |outcome| {
-            // The receiver waits below for as long as this can be called.
-            let _ = done.send(outcome);
-        });
-        wait.recv().unwrap_or(Err(Errno::EIO))
+        self.log.wait_durable(self.last).map_err(|_| Errno::EIO)
     }
 
     /// Calls `f` when it is durable, or never will be: on the flusher's thread, or at once. It must be quick.
