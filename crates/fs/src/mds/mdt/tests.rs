@@ -500,3 +500,133 @@ fn checkpoints_run_beside_the_changes() {
     assert!(dump(&running.mdt) == before);
     running.abandon();
 }
+
+/// A client of an MDT on a small disk, which makes files and removes them, and the server's thread for checkpoints.
+struct Filler {
+    bench: Bench,
+    running: Running,
+    xid: u64,
+    now: Duration,
+    names: Vec<String>,
+}
+
+impl Filler {
+    fn new() -> Filler {
+        let disk = SimDisk::new(1);
+        disk.set_capacity(Some(16 << 20));
+        let bench = Bench { disk, settings: Settings::default() };
+        let mut running = bench.open();
+        running.mdt.change(&script()[0].0, &[]).answer.unwrap();
+        Filler { bench, running, xid: 0, now: Duration::ZERO, names: Vec::new() }
+    }
+
+    fn act(&mut self, act: Act) -> Result<Answer, Errno> {
+        self.xid += 1;
+        self.now += Duration::from_micros(200);
+        let command = Command { now: Time::default(), what: change(self.xid, act) };
+        let answer = self.running.mdt.change(&command, &[]).answer;
+        self.checkpoint();
+        answer
+    }
+
+    fn checkpoint(&mut self) {
+        if let Some(checkpoint) = self.running.mdt.checkpoint_due(self.now) {
+            checkpoint.run();
+        }
+        assert!(self.running.mdt.failed().is_none(), "{:?}", self.running.mdt.failed());
+    }
+
+    /// Makes files until there is no room.
+    fn fill(&mut self) -> usize {
+        loop {
+            let name = format!("{} {}", self.xid, "n".repeat(200));
+            match self.act(make(&name, file())) {
+                Ok(_) => self.names.push(name),
+                Err(errno) => {
+                    assert_eq!(errno, Errno::ENOSPC);
+                    return self.names.len();
+                }
+            }
+        }
+    }
+
+    /// Removes so many files.
+    fn empty(&mut self, count: usize) {
+        for name in self.names.split_off(self.names.len() - count) {
+            assert_eq!(self.act(Act::Unlink { parent: Ino::ROOT, name: name.into() }), Ok(Answer::Done));
+        }
+    }
+
+    /// Some seconds in which nobody wants anything.
+    fn rest(&mut self) {
+        for _ in 0..3 {
+            self.now += Duration::from_secs(1);
+            self.checkpoint();
+        }
+    }
+
+    fn free_inodes(&self) -> usize {
+        self.running.mdt.space().unwrap().free_inodes as usize
+    }
+
+    /// The process is killed, and the next one starts.
+    fn kill(self) -> Filler {
+        let Filler { bench, running, xid, now, names } = self;
+        std::mem::forget(running);
+        let running = bench.open();
+        let next = Filler { bench, running, xid, now, names };
+        next.check();
+        next
+    }
+
+    /// All files are there, and no others.
+    fn check(&self) {
+        let mdt = &self.running.mdt;
+        assert_eq!(mdt.usage().unwrap().inodes as usize, self.names.len() + 1);
+        for name in self.names.iter().step_by(100) {
+            mdt.ask(&Ask::Lookup { parent: Ino::ROOT, name: name.clone().into_bytes() }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_full_mdt_that_was_emptied_is_filled_again() {
+    let mut filler = Filler::new();
+    let first = filler.fill();
+    assert!(first > 2000, "{first} files");
+    filler.rest();
+    let full = filler.free_inodes();
+    for round in 0..4 {
+        filler.empty(first / 2);
+        filler.rest();
+        filler.fill();
+        filler.empty(filler.names.len());
+        filler.rest();
+        let free = filler.free_inodes();
+        assert!(
+            free > full + first / 2,
+            "round {round}: {free} free, {full} when it was full with {first} files"
+        );
+        let again = filler.fill();
+        assert!(again * 10 >= first * 7, "round {round}: {again} files, {first} before");
+        filler.check();
+    }
+    filler.running.abandon();
+}
+
+#[test]
+fn so_it_is_when_its_server_is_killed_while_it_is_full() {
+    let mut filler = Filler::new();
+    let first = filler.fill();
+    filler = filler.kill();
+    filler.fill();
+    filler = filler.kill();
+    filler.empty(first / 3);
+    filler = filler.kill();
+    filler.empty(filler.names.len());
+    filler = filler.kill();
+    filler.rest();
+    let again = filler.fill();
+    assert!(again * 10 >= first * 7, "{again} files, {first} before");
+    filler.kill().running.abandon();
+}
