@@ -39,7 +39,7 @@ pub use self::label::Label;
 use self::checkpoint::Saving;
 use self::error::Latch;
 use self::journal::Journal;
-use self::room::Room;
+use self::room::{Measure, Room};
 use self::table::{Table, View};
 use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
@@ -407,7 +407,7 @@ impl Mdt {
             return Ok(());
         }
         if self.room.is_compaction_due(available) {
-            self.compact()?;
+            self.compact(available)?;
             available = self.look_at_space()?;
         }
         if self.room.takes_more(available) { Ok(()) } else { Err(Errno::ENOSPC) }
@@ -421,24 +421,30 @@ impl Mdt {
         Ok(available)
     }
 
-    /// Gives back to the disk what is free in the table's file. Everybody waits for it.
-    fn compact(&mut self) -> Result<(), Errno> {
+    /// Gives back to the disk what is free in the table's file, if it is still as much as it seems, and the disk has so much.
+    /// Everybody waits for it.
+    fn compact(&mut self, available: u64) -> Result<(), Errno> {
         self.wait_saved()?;
         // A checkpoint that nobody runs has to be in the table first, since its rows lie over the view.
         if self.saving.is_some() {
             return Ok(());
         }
-        let before = self.room.reusable_bytes();
+        let before = self.measure()?;
+        self.room.saved(Some(before));
+        if !self.room.is_compaction_due(available) {
+            return Ok(());
+        }
         let compacted = self.table.compact(&mut self.view).map_err(|error| self.latch.fail(&error))?;
         if compacted {
-            let measure = self.table.measure().map_err(|error| self.latch.fail(&error))?;
-            self.room.compacted(measure);
-            tracing::info!(
-                bytes = before.saturating_sub(measure.free_bytes),
-                "the MDT's table gave space back to its disk"
-            );
+            let after = self.measure()?;
+            self.room.compacted(after);
+            tracing::info!(?before, ?after, "the MDT's table gave space back to its disk");
         }
         Ok(())
+    }
+
+    fn measure(&self) -> Result<Measure, Errno> {
+        self.table.measure().map_err(|error| self.latch.fail(&error))
     }
 
     /// A table of before there were accounts gets them, as they were at its place in the journal.

@@ -49,7 +49,7 @@ impl Content {
     pub(super) fn fitting(&self, pos: usize, len: usize, free: usize) -> usize {
         let filled = self.holes.range(blocks(pos, len)).count() * BLOCK_BYTES;
         match free.checked_sub(filled) {
-            Some(free) => (self.live.len() + free).saturating_sub(pos).min(len),
+            Some(free) => self.live.len().saturating_add(free).saturating_sub(pos).min(len),
             None => 0,
         }
     }

@@ -115,7 +115,7 @@ impl SimDisk {
         self.lock().capacity_bytes = bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
-    /// The bytes of all files together, without holes.
+    /// The bytes of all files together, without holes and without files that were removed.
     pub fn used_bytes(&self) -> u64 {
         self.lock().used_bytes() as u64
     }
@@ -154,7 +154,8 @@ impl SimDisk {
 
 impl State {
     fn used_bytes(&self) -> usize {
-        self.inodes.values().map(Content::disk_bytes).sum()
+        let named = self.inodes.iter().filter(|(inode, _)| self.tree.refers_to(**inode));
+        named.map(|(_, content)| content.disk_bytes()).sum()
     }
 
     /// Fails if this operation is the one chosen by [`SimDisk::fail_nth`].

@@ -24,7 +24,7 @@ const COMMAND_DISK_BYTES: u64 = 32 << 10;
 /// A checkpoint is worth it for so many commands.
 const COMMANDS_MIN: u64 = 16;
 /// A table is measured no more often than this.
-const MEASURE_EVERY_MIN: Duration = Duration::from_secs(1);
+const MEASURE_EVERY_MIN: Duration = Duration::from_millis(100);
 /// And no more often than once in so long for each MiB of it: a walk reads it some twenty times faster.
 const MEASURE_EVERY_PER_MIB: Duration = Duration::from_millis(20);
 /// A table is compacted before that is needed when it gets smaller by one part in so many,
