@@ -183,7 +183,7 @@ impl Mdt {
             space_left: 0,
             room: Room::new(settings.reserve_bytes),
         };
-        mdt.look_at_space().map_err(|errno| OpenError::Rows(errno.to_string()))?;
+        mdt.first_look().map_err(|errno| OpenError::Rows(errno.to_string()))?;
         mdt.count_accounts()?;
         mdt.replay()?;
         Ok(mdt)
@@ -419,6 +419,16 @@ impl Mdt {
         self.space_left = SPACE_CHECK_BYTES;
         self.room.look(available);
         Ok(available)
+    }
+
+    /// A full MDT knows its room before it refuses anything, and applies its journal in small checkpoints.
+    fn first_look(&mut self) -> Result<(), Errno> {
+        self.look_at_space()?;
+        if self.room.is_short() {
+            let measure = self.measure()?;
+            self.room.saved(Some(measure));
+        }
+        Ok(())
     }
 
     /// Gives back to the disk what is free in the table's file, if it is still as much as it seems, and the disk has so much.

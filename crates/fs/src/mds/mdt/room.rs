@@ -44,9 +44,8 @@ pub(super) struct Measure {
 /// What is known of the room.
 pub(super) struct Room {
     reserve_bytes: u64,
-    /// The disk was nearly full when it was looked at last: checkpoints are small, and come soon, since they let go of the
-    /// journal and of pages of the table.
-    is_short: bool,
+    /// What the disk had when it was looked at last.
+    available_bytes: u64,
     measure: Measure,
     /// When that was asked for, by the monotonic time; none before the first.
     measured_at: Option<Duration>,
@@ -60,7 +59,7 @@ impl Room {
     pub(super) fn new(reserve_bytes: u64) -> Room {
         Room {
             reserve_bytes,
-            is_short: false,
+            available_bytes: u64::MAX,
             measure: Measure::default(),
             measured_at: None,
             is_stale: true,
@@ -70,16 +69,21 @@ impl Room {
 
     /// Takes notice of what the disk has.
     pub(super) fn look(&mut self, available_bytes: u64) {
-        self.is_short = available_bytes < self.reserve_bytes * SHORT_SHARE;
+        self.available_bytes = available_bytes;
     }
 
+    /// The disk is nearly full: checkpoints are small, and come soon, since they let go of the journal and of pages of the
+    /// table.
     pub(super) fn is_short(&self) -> bool {
-        self.is_short
+        self.available_bytes < self.reserve_bytes * SHORT_SHARE
     }
 
-    /// How many commands one checkpoint takes when the disk is nearly full.
+    /// How many commands one checkpoint takes when the disk is nearly full: two of them leave the floor untouched, or fit
+    /// into it.
     pub(super) fn short_commands(&self) -> usize {
-        (self.reserve_bytes / CHECKPOINT_SHARE / COMMAND_DISK_BYTES).max(COMMANDS_MIN) as usize
+        let above_floor = self.available_bytes.saturating_sub(self.reserve_bytes / FLOOR_SHARE);
+        let bytes = (above_floor / 2).max(self.reserve_bytes / CHECKPOINT_SHARE);
+        (bytes / COMMAND_DISK_BYTES).max(COMMANDS_MIN) as usize
     }
 
     /// What is free in the table's file, as far as it is known.
@@ -97,7 +101,7 @@ impl Room {
     pub(super) fn is_measure_due(&self, now: Duration) -> bool {
         let every = MEASURE_EVERY_PER_MIB * u32::try_from(self.measure.live_bytes >> 20).unwrap_or(u32::MAX);
         let is_old = |at| now.saturating_sub(at) >= every.max(MEASURE_EVERY_MIN);
-        let is_worth_it = self.is_short || self.measure.free_bytes > self.left_bytes;
+        let is_worth_it = self.is_short() || self.measure.free_bytes > self.left_bytes;
         is_worth_it && self.is_stale && self.measured_at.is_none_or(is_old)
     }
 
@@ -120,7 +124,7 @@ impl Room {
         let is_needed = available_bytes < floor && gain >= floor;
         let is_cheap = live_bytes <= COMPACT_LIVE_BYTES_MAX && gain >= live_bytes / COMPACT_GAIN_SHARE;
         let is_worth_it = is_cheap && gain >= self.reserve_bytes * SHORT_SHARE;
-        self.reserve_bytes > 0 && self.is_short && (is_needed || is_worth_it)
+        self.reserve_bytes > 0 && self.is_short() && (is_needed || is_worth_it)
     }
 
     /// The table was compacted.
@@ -154,10 +158,11 @@ mod tests {
 
     #[test]
     fn checkpoints_under_way_fit_into_the_floor() {
-        let room = room(0, 0, 0);
-        let each = room.short_commands() as u64 * COMMAND_DISK_BYTES;
-        // One is under way when half as many commands are there, and the next takes no more than all.
-        assert!(each + each / 2 <= RESERVE / FLOOR_SHARE);
+        // One is under way, and the next takes no more than that.
+        let both = |available| 2 * room(available, 0, 0).short_commands() as u64 * COMMAND_DISK_BYTES;
+        assert!(both(0) <= RESERVE / FLOOR_SHARE);
+        assert!(both(RESERVE) <= RESERVE / FLOOR_SHARE);
+        assert!(both(2 * RESERVE) <= 2 * RESERVE - RESERVE / FLOOR_SHARE);
     }
 
     #[test]
