@@ -286,9 +286,10 @@ impl Mdt {
         let fresh = &mut self.fresh;
         let is_due = if fresh.commands > 0 {
             let since = *fresh.since.get_or_insert(now);
-            let (commands, age) = match self.room.is_short() {
-                true => (self.room.short_commands() / 2, SHORT_AGE.min(self.settings.checkpoint_age)),
-                false => (self.settings.checkpoint_commands, self.settings.checkpoint_age),
+            let (commands, age) = if self.room.is_short() {
+                (self.room.short_commands() / 2, SHORT_AGE.min(self.settings.checkpoint_age))
+            } else {
+                (self.settings.checkpoint_commands, self.settings.checkpoint_age)
             };
             fresh.commands >= commands
                 || fresh.bytes >= self.settings.checkpoint_bytes
