@@ -176,5 +176,5 @@ fn full_osts_tell_who_writes() {
 
 #[test]
 fn a_full_mdt_tells_who_makes_files() {
-    full(96, 96, &["--files", "--mib", "400"]);
+    full(12, 96, &["--files", "--mib", "400"]);
 }

@@ -99,7 +99,11 @@ pub trait File: Send + Sync + 'static {
     /// The length.
     fn len(&self) -> io::Result<u64>;
 
-    /// Cuts the file, or extends it with zeros.
+    /// What it takes of the disk, in bytes: less than its length where it was extended and not written, more where
+    /// space was set aside.
+    fn disk_bytes(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or extends it with zeros, which take no space until they are written.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// A hint that the file will grow to `len`: sets space aside without changing the length.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub const SYNCFS_ABOVE_FILES: usize = 64;
 
 /// `IOV_MAX` of Linux: the most slices that one `pwritev` takes.
 const SLICES_MAX: usize = 1024;
+/// The unit of `st_blocks`, whatever the filesystem's own is (inode(7)).
+const STAT_BLOCK_BYTES: u64 = 512;
 
 /// A directory of the machine's own filesystem.
 #[derive(Debug)]
@@ -178,6 +180,10 @@ impl File for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn disk_bytes(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.blocks() * STAT_BLOCK_BYTES)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -83,8 +83,13 @@ impl Clean {
     /// Drops a range.
     pub fn remove(&mut self, extent: Extent) {
         let first = self.entries.range(..=extent.start).next_back().map_or(extent.start, |(start, _)| *start);
-        let met: Vec<u64> =
-            self.entries.range(first..extent.end.max(first)).map(|(start, _)| *start).collect();
+        // One that ends before the range stays as it is, with what was read of it.
+        let met: Vec<u64> = self
+            .entries
+            .range(first..extent.end.max(first))
+            .filter(|(start, entry)| **start + entry.data.len() as u64 > extent.start)
+            .map(|(start, _)| *start)
+            .collect();
         for start in met {
             let Some(entry) = self.entries.remove(&start) else { continue };
             self.bytes -= entry.data.len() as u64;
@@ -100,7 +105,8 @@ impl Clean {
         {
             if kept.start < kept.end {
                 let data = entry.data.slice((kept.start - start) as usize..(kept.end - start) as usize);
-                let unread = if entry.unread == u64::MAX { u64::MAX } else { data.len() as u64 };
+                let unread =
+                    if entry.unread == u64::MAX { u64::MAX } else { entry.unread.min(data.len() as u64) };
                 self.put(kept.start, Entry { data, unread });
             }
         }
@@ -125,6 +131,19 @@ mod tests {
     use super::*;
 
     const FILE: usize = 2000;
+
+    /// The next part of a sequential read comes while the one before it is being read.
+    #[test]
+    fn what_comes_behind_a_part_does_not_make_it_unread() {
+        let mut clean = Clean::default();
+        clean.insert(0, vec![1; 100].into(), Keep::UntilRead);
+        clean.consume(Extent { start: 0, end: 40 });
+        clean.insert(100, vec![2; 100].into(), Keep::UntilRead);
+        clean.consume(Extent { start: 40, end: 100 });
+        assert_eq!(clean.bytes(), 100, "all of the first was read");
+        clean.consume(Extent { start: 100, end: 200 });
+        assert_eq!(clean.bytes(), 0);
+    }
 
     proptest! {
         #[test]

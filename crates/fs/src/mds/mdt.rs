@@ -18,6 +18,7 @@ mod checkpoint;
 mod error;
 mod journal;
 mod label;
+mod room;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use self::label::Label;
 use self::checkpoint::Saving;
 use self::error::Latch;
 use self::journal::Journal;
+use self::room::{Measure, Room};
 use self::table::{Table, View};
 use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
@@ -88,11 +90,6 @@ impl Settings {
             ..self
         }
     }
-
-    /// How many commands one checkpoint takes when the disk is nearly full, so that the reserve has room for it.
-    fn short_commands(&self) -> usize {
-        (self.reserve_bytes / COMMAND_DISK_BYTES).max(COMMANDS_MIN) as usize
-    }
 }
 
 /// What a new MDT is, where there is none yet.
@@ -112,14 +109,7 @@ const CHECKPOINT_SHARE: u64 = 16;
 const JOURNAL_SHARE: u64 = 32;
 /// The same of the reserve.
 const RESERVE_SHARE: u64 = 4;
-/// What a checkpoint writes for one command at most, roughly, in bytes: pages of the table that it changes are written
-/// elsewhere, and the old ones are free only afterwards.
-const COMMAND_DISK_BYTES: u64 = 32 << 10;
-/// A checkpoint is worth it for so many commands.
-const COMMANDS_MIN: u64 = 16;
-/// The disk is nearly full when it has less than so many times the reserve.
-const SHORT_SHARE: u64 = 2;
-/// Then a checkpoint is due when the oldest command is of this age.
+/// When the disk is nearly full, a checkpoint is due when the oldest command is of this age.
 const SHORT_AGE: Duration = Duration::from_secs(1);
 /// What a row takes in memory beside key and value, roughly.
 const ROW_OVERHEAD_BYTES: usize = 64;
@@ -149,9 +139,7 @@ pub struct Mdt {
     latch: Latch,
     /// Bytes of rows until the disk's space is looked at again.
     space_left: usize,
-    /// The disk was nearly full when it was looked at last: checkpoints are small, and come soon, since they let go of the
-    /// journal and of pages of the table.
-    is_short: bool,
+    room: Room,
 }
 
 /// Rows that no checkpoint has begun with.
@@ -193,8 +181,9 @@ impl Mdt {
             applied,
             latch,
             space_left: 0,
-            is_short: false,
+            room: Room::new(settings.reserve_bytes),
         };
+        mdt.first_look().map_err(|errno| OpenError::Rows(errno.to_string()))?;
         mdt.count_accounts()?;
         mdt.replay()?;
         Ok(mdt)
@@ -261,15 +250,17 @@ impl Mdt {
         self.read(|rows| namespace::room(rows, owner, now))
     }
 
-    /// The space of its disk; objects are inodes here.
+    /// The space of its disk, with what is free in the table's file; objects are inodes here.
     pub fn space(&self) -> Result<Space, Errno> {
         let disk = self.disk.space().map_err(|error| Errno::from(&error))?;
         let inodes = self.usage()?.inodes;
-        let free_inodes = disk.available_bytes / INODE_BYTES;
+        let with_reusable = |bytes: u64| (bytes + self.room.reusable_bytes()).min(disk.total_bytes);
+        let available_bytes = with_reusable(disk.available_bytes);
+        let free_inodes = available_bytes / INODE_BYTES;
         Ok(Space {
             total_bytes: disk.total_bytes,
-            free_bytes: disk.free_bytes,
-            available_bytes: disk.available_bytes,
+            free_bytes: with_reusable(disk.free_bytes),
+            available_bytes,
             inodes: inodes + free_inodes,
             free_inodes,
         })
@@ -287,33 +278,49 @@ impl Mdt {
         self.journal.sync(self.applied)
     }
 
-    /// A checkpoint, if one is due at the monotonic time `now` and none is under way.
+    /// A checkpoint, if one is due at the monotonic time `now` and none is under way. When the disk is nearly full, one may be
+    /// due with nothing to save: to find out what is free in the table's file.
     pub fn checkpoint_due(&mut self, now: Duration) -> Option<Checkpoint> {
+        self.absorb().ok()?;
+        let measure = self.room.is_measure_due(now);
         let fresh = &mut self.fresh;
-        if fresh.commands == 0 && self.saving.is_none() {
+        let is_due = if fresh.commands > 0 {
+            let since = *fresh.since.get_or_insert(now);
+            let (commands, age) = if self.room.is_short() {
+                (self.room.short_commands() / 2, SHORT_AGE.min(self.settings.checkpoint_age))
+            } else {
+                (self.settings.checkpoint_commands, self.settings.checkpoint_age)
+            };
+            fresh.commands >= commands
+                || fresh.bytes >= self.settings.checkpoint_bytes
+                || now.saturating_sub(since) >= age
+        } else {
+            measure || self.saving.is_some()
+        };
+        if !is_due {
             return None;
         }
-        let since = *fresh.since.get_or_insert(now);
-        let (commands, age) = match self.is_short {
-            true => (self.settings.short_commands() / 2, SHORT_AGE.min(self.settings.checkpoint_age)),
-            false => (self.settings.checkpoint_commands, self.settings.checkpoint_age),
-        };
-        let is_due = fresh.commands >= commands
-            || fresh.bytes >= self.settings.checkpoint_bytes
-            || now.saturating_sub(since) >= age;
-        if is_due { self.checkpoint() } else { None }
+        let checkpoint = self.checkpoint_of(measure);
+        if measure && checkpoint.is_some() {
+            self.room.measuring(now);
+        }
+        checkpoint
     }
 
     /// A checkpoint of all there is, unless one is under way or there is nothing. To be [run](Checkpoint::run) without the
     /// MDT's lock; one that is dropped instead is begun again by the next call.
     pub fn checkpoint(&mut self) -> Option<Checkpoint> {
         self.absorb().ok()?;
-        if self.saving.is_none() && self.fresh.commands > 0 {
+        self.checkpoint_of(false)
+    }
+
+    fn checkpoint_of(&mut self, measure: bool) -> Option<Checkpoint> {
+        if self.saving.is_none() && (self.fresh.commands > 0 || measure) {
             let fresh = std::mem::take(&mut self.fresh);
             self.saving = Some(Saving::new(fresh.rows, self.applied));
         }
         let saving = self.saving.as_mut()?;
-        saving.begin(&self.table, &self.journal, &self.latch)
+        saving.begin(&self.table, &self.journal, &self.latch, measure)
     }
 
     /// Whether all that was changed is in the table, durably.
@@ -363,9 +370,9 @@ impl Mdt {
 
     /// Takes notice of a checkpoint that is done.
     fn absorb(&mut self) -> Result<(), Errno> {
-        if self.saving.as_ref().is_some_and(Saving::is_done) {
+        if let Some(saving) = self.saving.take_if(|saving| saving.is_done()) {
+            self.room.saved(saving.measured());
             self.view = self.table.view(&self.latch).map_err(|error| self.latch.fail(&error))?;
-            self.saving = None;
         }
         self.latch.check()
     }
@@ -373,7 +380,7 @@ impl Mdt {
     /// Waits until the rows in memory are few enough to take more.
     fn make_room(&mut self) -> Result<(), Errno> {
         while self.fresh.bytes >= self.settings.checkpoint_bytes * FRESH_SHARE_MAX
-            || self.is_short && self.fresh.commands >= self.settings.short_commands()
+            || self.room.is_short() && self.fresh.commands >= self.room.short_commands()
         {
             match self.checkpoint() {
                 Some(checkpoint) => checkpoint.run(),
@@ -393,13 +400,62 @@ impl Mdt {
 
     /// Refuses what needs space when the reserve begins.
     fn check_space(&mut self, what: &What) -> Result<(), Errno> {
-        if self.space_left > 0 && !self.is_short {
+        if self.space_left > 0 && !self.room.is_short() {
             return Ok(());
         }
+        let mut available = self.look_at_space()?;
+        if frees(what) {
+            return Ok(());
+        }
+        if self.room.is_compaction_due(available) {
+            self.compact(available)?;
+            available = self.look_at_space()?;
+        }
+        if self.room.takes_more(available) { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    /// Looks at what the disk has.
+    fn look_at_space(&mut self) -> Result<u64, Errno> {
         let available = self.disk.space().map_err(|error| self.latch.fail(&error))?.available_bytes;
         self.space_left = SPACE_CHECK_BYTES;
-        self.is_short = available < self.settings.reserve_bytes * SHORT_SHARE;
-        if available < self.settings.reserve_bytes && !frees(what) { Err(Errno::ENOSPC) } else { Ok(()) }
+        self.room.look(available);
+        Ok(available)
+    }
+
+    /// A full MDT knows its room before it refuses anything, and applies its journal in small checkpoints.
+    fn first_look(&mut self) -> Result<(), Errno> {
+        self.look_at_space()?;
+        if self.room.is_short() {
+            let measure = self.measure()?;
+            self.room.saved(Some(measure));
+        }
+        Ok(())
+    }
+
+    /// Gives back to the disk what is free in the table's file, if it is still as much as it seems, and the disk has so much.
+    /// Everybody waits for it.
+    fn compact(&mut self, available: u64) -> Result<(), Errno> {
+        self.wait_saved()?;
+        // A checkpoint that nobody runs has to be in the table first, since its rows lie over the view.
+        if self.saving.is_some() {
+            return Ok(());
+        }
+        let before = self.measure()?;
+        self.room.saved(Some(before));
+        if !self.room.is_compaction_due(available) {
+            return Ok(());
+        }
+        let compacted = self.table.compact(&mut self.view).map_err(|error| self.latch.fail(&error))?;
+        if compacted {
+            let after = self.measure()?;
+            self.room.compacted(after);
+            tracing::info!(?before, ?after, "the MDT's table gave space back to its disk");
+        }
+        Ok(())
+    }
+
+    fn measure(&self) -> Result<Measure, Errno> {
+        self.table.measure().map_err(|error| self.latch.fail(&error))
     }
 
     /// A table of before there were accounts gets them, as they were at its place in the journal.
@@ -434,8 +490,12 @@ impl Mdt {
         if let Err(errno) = outcome.answer {
             return Err(OpenError::Replay { at: record.at, why: errno.to_string() });
         }
-        self.fresh.merge(changes);
+        let written = self.fresh.merge(changes);
         self.applied = record.at;
+        self.space_left = self.space_left.saturating_sub(written);
+        if self.space_left == 0 {
+            self.look_at_space().map_err(|_| rows_error(&self.latch))?;
+        }
         Ok(())
     }
 }

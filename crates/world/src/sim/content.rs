@@ -1,5 +1,7 @@
 //! The bytes of one simulated file: what a reader sees, and what would be there after a power failure.
 
+use std::collections::BTreeSet;
+
 use super::SECTOR_BYTES;
 use crate::rng::SimRng;
 
@@ -9,6 +11,9 @@ enum Change {
     Write { pos: usize, bytes: Vec<u8> },
     Length(usize),
 }
+
+/// The unit in which a file that was extended has holes, in bytes.
+const BLOCK_BYTES: usize = 4096;
 
 /// What happens to one unsynced change when the power fails.
 #[derive(Clone, Copy)]
@@ -26,6 +31,8 @@ pub(super) struct Content {
     durable: Vec<u8>,
     /// In the order they were made. `durable` with all of them applied is `live`, unless a sync failed.
     pending: Vec<Change>,
+    /// Blocks of `live` that it was extended by and that were not written since: they take no space.
+    holes: BTreeSet<usize>,
 }
 
 impl Content {
@@ -33,12 +40,31 @@ impl Content {
         &self.live
     }
 
+    /// What it takes of the disk.
+    pub(super) fn disk_bytes(&self) -> usize {
+        self.live.len() - self.holes.len() * BLOCK_BYTES
+    }
+
+    /// How many bytes of a write at `pos` there is room for on a disk that has `free` bytes.
+    pub(super) fn fitting(&self, pos: usize, len: usize, free: usize) -> usize {
+        let filled = self.holes.range(blocks(pos, len)).count() * BLOCK_BYTES;
+        match free.checked_sub(filled) {
+            Some(free) => self.live.len().saturating_add(free).saturating_sub(pos).min(len),
+            None => 0,
+        }
+    }
+
     pub(super) fn write(&mut self, pos: usize, bytes: &[u8]) {
+        for block in blocks(pos, bytes.len()) {
+            self.holes.remove(&block);
+        }
         put(&mut self.live, pos, bytes);
         self.pending.push(Change::Write { pos, bytes: bytes.to_vec() });
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
+        self.holes.extend(self.live.len().div_ceil(BLOCK_BYTES)..len / BLOCK_BYTES);
+        self.holes.split_off(&(len / BLOCK_BYTES));
         self.live.resize(len, 0);
         self.pending.push(Change::Length(len));
     }
@@ -77,6 +103,7 @@ impl Content {
             self.settle(&change, fate, rng);
         }
         self.live.clone_from(&self.durable);
+        self.holes.split_off(&(self.live.len() / BLOCK_BYTES));
     }
 
     fn settle(&mut self, change: &Change, fate: Fate, rng: &SimRng) {
@@ -101,6 +128,11 @@ fn put(content: &mut Vec<u8>, pos: usize, bytes: &[u8]) {
         content.resize(end, 0);
     }
     content[pos..end].copy_from_slice(bytes);
+}
+
+/// The blocks that have a part of these bytes.
+fn blocks(pos: usize, len: usize) -> std::ops::Range<usize> {
+    pos / BLOCK_BYTES..(pos + len).div_ceil(BLOCK_BYTES)
 }
 
 /// Cuts a write at `pos` at the sector boundaries.
@@ -129,6 +161,21 @@ mod tests {
         let bytes = vec![7_u8; 1200];
         let cut: Vec<(usize, usize)> = sectors(500, &bytes).map(|(at, part)| (at, part.len())).collect();
         assert_eq!(cut, [(500, 12), (512, 512), (1024, 512), (1536, 164)]);
+    }
+
+    #[test]
+    fn holes_take_space_when_they_are_written() {
+        let mut content = Content::default();
+        content.write(0, &[1; 100]);
+        content.set_len(3 * BLOCK_BYTES);
+        assert_eq!(content.disk_bytes(), BLOCK_BYTES);
+        assert_eq!(content.fitting(BLOCK_BYTES - 1, 2, BLOCK_BYTES - 1), 0);
+        assert_eq!(content.fitting(BLOCK_BYTES - 1, 2, BLOCK_BYTES), 2);
+        assert_eq!(content.fitting(0, BLOCK_BYTES, 0), BLOCK_BYTES, "it was written before");
+        content.write(BLOCK_BYTES - 1, &[2; 2]);
+        assert_eq!(content.disk_bytes(), 2 * BLOCK_BYTES);
+        content.set_len(BLOCK_BYTES + 10);
+        assert_eq!(content.disk_bytes(), BLOCK_BYTES + 10);
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl SimDisk {
         self.lock().capacity_bytes = bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 
-    /// The bytes of all files together.
+    /// The bytes of all files together, without holes and without files that were removed.
     pub fn used_bytes(&self) -> u64 {
         self.lock().used_bytes() as u64
     }
@@ -154,7 +154,8 @@ impl SimDisk {
 
 impl State {
     fn used_bytes(&self) -> usize {
-        self.inodes.values().map(|content| content.live().len()).sum()
+        let named = self.inodes.iter().filter(|(inode, _)| self.tree.refers_to(**inode));
+        named.map(|(_, content)| content.disk_bytes()).sum()
     }
 
     /// Fails if this operation is the one chosen by [`SimDisk::fail_nth`].
@@ -337,7 +338,7 @@ impl File for SimFile {
         let capacity = state.capacity_bytes.unwrap_or(usize::MAX);
         let content = state.inodes.entry(self.inode).or_default();
         let growth_max = capacity.saturating_sub(used);
-        let fits = (content.live().len() + growth_max).saturating_sub(pos).min(bytes.len());
+        let fits = content.fitting(pos, bytes.len(), growth_max);
         if fits > 0 {
             content.write(pos, &bytes[..fits]);
         }
@@ -351,6 +352,11 @@ impl File for SimFile {
     fn len(&self) -> io::Result<u64> {
         let state = self.state()?;
         Ok(state.inodes.get(&self.inode).map_or(0, |content| content.live().len() as u64))
+    }
+
+    fn disk_bytes(&self) -> io::Result<u64> {
+        let state = self.state()?;
+        Ok(state.inodes.get(&self.inode).map_or(0, |content| content.disk_bytes() as u64))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -7,6 +7,7 @@ use kiln_types::Offset;
 
 use super::error::Latch;
 use super::journal::{Journal, Syncing};
+use super::room::Measure;
 use super::table::Table;
 use crate::core::namespace::Changes;
 
@@ -29,8 +30,8 @@ enum Progress {
     /// Nobody runs it.
     Waiting,
     Running,
-    /// The rows are in the table, durably.
-    Saved,
+    /// The rows are in the table, durably. The table's file was measured, if that was asked for.
+    Saved(Option<Measure>),
     /// They are not, and the MDT has stopped.
     Failed,
 }
@@ -46,11 +47,22 @@ impl Saving {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        *self.slot.lock() == Progress::Saved
+        matches!(*self.slot.lock(), Progress::Saved(_))
+    }
+
+    /// How the table's file is used since, if that was measured.
+    pub(super) fn measured(&self) -> Option<Measure> {
+        if let Progress::Saved(measure) = *self.slot.lock() { measure } else { None }
     }
 
     /// The checkpoint, unless somebody runs it.
-    pub(super) fn begin(&mut self, table: &Table, journal: &Journal, latch: &Latch) -> Option<Checkpoint> {
+    pub(super) fn begin(
+        &mut self,
+        table: &Table,
+        journal: &Journal,
+        latch: &Latch,
+        measure: bool,
+    ) -> Option<Checkpoint> {
         let mut progress = self.slot.lock();
         if *progress != Progress::Waiting {
             return None;
@@ -59,10 +71,11 @@ impl Saving {
         Some(Checkpoint {
             rows: Arc::clone(&self.rows),
             applied: self.applied,
-            table: table.clone(),
+            table: Some(table.clone()),
             journal: journal.sync(self.applied),
             slot: Arc::clone(&self.slot),
             latch: latch.clone(),
+            measure,
         })
     }
 
@@ -79,34 +92,39 @@ impl Saving {
 pub struct Checkpoint {
     rows: Arc<Changes>,
     applied: Offset,
-    table: Table,
+    /// Until it was written: then the MDT may want to have it alone.
+    table: Option<Table>,
     journal: Syncing,
     slot: Arc<Slot>,
     latch: Latch,
+    /// Measure the table's file afterwards.
+    measure: bool,
 }
 
 impl Checkpoint {
     /// Puts the rows into the table. Blocks on the disk; meanwhile the MDT serves others. A failure stops the MDT.
-    pub fn run(self) {
-        let progress = match self.save() {
-            Ok(()) => Progress::Saved,
+    pub fn run(mut self) {
+        let Some(table) = self.table.take() else { return };
+        let progress = match self.save(&table) {
+            Ok(measure) => Progress::Saved(measure),
             Err(()) => Progress::Failed,
         };
+        drop(table);
         self.slot.set(progress);
     }
 
-    fn save(&self) -> Result<(), ()> {
+    fn save(&self, table: &Table) -> Result<Option<Measure>, ()> {
         let stop = |why: &dyn Display| {
             self.latch.fail(why);
         };
         // A command that only the page cache holds must not get into the table before it is durable itself.
         self.journal.wait().map_err(|_| stop(&"the journal has stopped"))?;
-        self.table.write(&self.rows, self.applied).map_err(|error| stop(&error))?;
+        table.write(&self.rows, self.applied).map_err(|error| stop(&error))?;
         if let Err(error) = self.journal.trim() {
             // The journal stays longer than needed; the next checkpoint tries again.
             tracing::warn!(%error, "the MDT's journal was not trimmed");
         }
-        Ok(())
+        self.measure.then(|| table.measure()).transpose().map_err(|error| stop(&error))
     }
 }
 

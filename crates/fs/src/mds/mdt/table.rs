@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use kiln_store::DiskBackend;
 use kiln_types::Offset;
-use kiln_world::{Disk, Open};
+use kiln_world::{Disk, File, Open};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use super::error::{Latch, OpenError};
+use super::room::Measure;
 use crate::core::Errno;
 use crate::core::namespace::{Changes, Each, Rows};
 
@@ -30,6 +31,7 @@ const FILE_UNFINISHED: &str = "rows.redb.new";
 #[derive(Clone)]
 pub(super) struct Table {
     db: Arc<Database>,
+    file: Arc<dyn File>,
 }
 
 impl Table {
@@ -56,7 +58,7 @@ impl Table {
     /// The rows as they are now.
     pub(super) fn view(&self, latch: &Latch) -> Result<View, redb::Error> {
         let rows = self.db.begin_read()?.open_table(ROWS)?;
-        Ok(View { rows, latch: latch.clone() })
+        Ok(View { rows: Some(rows), latch: latch.clone() })
     }
 
     /// Makes changes, durably and all at once; the last command that is in them has the place `applied`.
@@ -78,6 +80,26 @@ impl Table {
         }
         transaction.commit()?;
         Ok(())
+    }
+
+    /// How its file is used. Walks through all of it, which takes as long as reading it.
+    pub(super) fn measure(&self) -> Result<Measure, redb::Error> {
+        let transaction = self.db.begin_write()?;
+        let stats = transaction.stats()?;
+        transaction.abort()?;
+        let live_bytes = stats.allocated_pages() * stats.page_size() as u64;
+        let disk_bytes = self.file.disk_bytes().map_err(redb::StorageError::from)?;
+        Ok(Measure { live_bytes, free_bytes: disk_bytes.saturating_sub(live_bytes) })
+    }
+
+    /// Moves what it holds to the front of its file, and cuts the rest off. `view` must be the only one, and is a new one
+    /// afterwards. `false` when somebody else has it open, as who has just run a checkpoint does for a moment.
+    pub(super) fn compact(&mut self, view: &mut View) -> Result<bool, redb::Error> {
+        let Some(db) = Arc::get_mut(&mut self.db) else { return Ok(false) };
+        view.rows = None;
+        db.compact()?;
+        *view = self.view(&view.latch)?;
+        Ok(true)
     }
 
     /// Checks the format, before anything else is looked at, and reads how far the rows are.
@@ -115,11 +137,12 @@ fn create(disk: &dyn Disk, dir: &Path, rows: &Changes) -> Result<(), OpenError> 
 }
 
 fn open_file(disk: &dyn Disk, path: &Path, how: Open, cache_bytes: usize) -> Result<Table, OpenError> {
-    let backend = DiskBackend::new(disk.open(path, how)?);
+    let file = disk.open(path, how)?;
+    let backend = DiskBackend::new(Arc::clone(&file));
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
     let db = builder.create_with_backend(backend).map_err(rows_error)?;
-    Ok(Table { db: Arc::new(db) })
+    Ok(Table { db: Arc::new(db), file })
 }
 
 fn rows_error(error: impl Into<redb::Error>) -> OpenError {
@@ -128,18 +151,25 @@ fn rows_error(error: impl Into<redb::Error>) -> OpenError {
 
 /// Rows as they were at a moment.
 pub(super) struct View {
-    rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// None while the table is compacted, and when that failed.
+    rows: Option<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     latch: Latch,
+}
+
+impl View {
+    fn rows(&self) -> Result<&ReadOnlyTable<&'static [u8], &'static [u8]>, Errno> {
+        self.rows.as_ref().ok_or_else(|| self.latch.fail(&"the MDT's table was not opened again"))
+    }
 }
 
 impl Rows for View {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-        let value = self.rows.get(key).map_err(|error| self.latch.fail(&error))?;
+        let value = self.rows()?.get(key).map_err(|error| self.latch.fail(&error))?;
         Ok(value.map(|value| value.value().to_vec()))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], each: &mut Each<'_>) -> Result<(), Errno> {
-        let rows = self.rows.range(from..to).map_err(|error| self.latch.fail(&error))?;
+        let rows = self.rows()?.range(from..to).map_err(|error| self.latch.fail(&error))?;
         for row in rows {
             let (key, value) = row.map_err(|error| self.latch.fail(&error))?;
             if each(key.value(), value.value()).is_break() {

@@ -500,3 +500,166 @@ fn checkpoints_run_beside_the_changes() {
     assert!(dump(&running.mdt) == before);
     running.abandon();
 }
+
+/// A client of an MDT on a small disk, which makes files and removes them, and the server's thread for checkpoints.
+struct Filler {
+    bench: Bench,
+    running: Running,
+    xid: u64,
+    now: Duration,
+    names: Vec<String>,
+}
+
+impl Filler {
+    fn new(capacity_bytes: u64, settings: Settings) -> Filler {
+        let disk = SimDisk::new(1);
+        disk.set_capacity(Some(capacity_bytes));
+        let bench = Bench { disk, settings };
+        let mut running = bench.open();
+        running.mdt.change(&script()[0].0, &[]).answer.unwrap();
+        Filler { bench, running, xid: 0, now: Duration::ZERO, names: Vec::new() }
+    }
+
+    fn act(&mut self, act: Act) -> Result<Answer, Errno> {
+        self.xid += 1;
+        self.now += Duration::from_micros(200);
+        let command = Command { now: Time::default(), what: change(self.xid, act) };
+        let answer = self.running.mdt.change(&command, &[]).answer;
+        self.checkpoint();
+        answer
+    }
+
+    fn checkpoint(&mut self) {
+        if let Some(checkpoint) = self.running.mdt.checkpoint_due(self.now) {
+            checkpoint.run();
+        }
+        assert!(self.running.mdt.failed().is_none(), "{:?}", self.running.mdt.failed());
+    }
+
+    /// Makes so many files.
+    fn make(&mut self, count: usize) {
+        for _ in 0..count {
+            let name = format!("made {}", self.xid);
+            self.act(make(&name, file())).unwrap();
+            self.names.push(name);
+        }
+    }
+
+    /// Makes files until there is no room.
+    fn fill(&mut self) -> usize {
+        loop {
+            let name = format!("{} {}", self.xid, "n".repeat(200));
+            match self.act(make(&name, file())) {
+                Ok(_) => self.names.push(name),
+                Err(errno) => {
+                    assert_eq!(errno, Errno::ENOSPC);
+                    return self.names.len();
+                }
+            }
+        }
+    }
+
+    /// Removes so many files.
+    fn empty(&mut self, count: usize) {
+        for name in self.names.split_off(self.names.len() - count) {
+            assert_eq!(self.act(Act::Unlink { parent: Ino::ROOT, name: name.into() }), Ok(Answer::Done));
+        }
+    }
+
+    /// Some seconds in which nobody wants anything.
+    fn rest(&mut self) {
+        for _ in 0..3 {
+            self.now += Duration::from_secs(1);
+            self.checkpoint();
+        }
+    }
+
+    fn free_inodes(&self) -> usize {
+        self.running.mdt.space().unwrap().free_inodes as usize
+    }
+
+    /// The process is killed, and the next one starts.
+    fn kill(self) -> Filler {
+        let Filler { bench, running, xid, now, names } = self;
+        std::mem::forget(running);
+        let running = bench.open();
+        let next = Filler { bench, running, xid, now, names };
+        next.check();
+        next
+    }
+
+    /// All files are there, and no others.
+    fn check(&self) {
+        let mdt = &self.running.mdt;
+        assert_eq!(mdt.usage().unwrap().inodes as usize, self.names.len() + 1);
+        for name in self.names.iter().step_by(100) {
+            mdt.ask(&Ask::Lookup { parent: Ino::ROOT, name: name.clone().into_bytes() }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_full_mdt_that_was_emptied_is_filled_again() {
+    let mut filler = Filler::new(5 << 20, Settings::default());
+    let first = filler.fill();
+    assert!(first > 1000, "{first} files");
+    filler.rest();
+    let full = filler.free_inodes();
+    filler.empty(first / 2);
+    filler.rest();
+    filler.fill();
+    filler.check();
+    filler.empty(filler.names.len());
+    filler.rest();
+    let free = filler.free_inodes();
+    assert!(free > full + first / 2, "{free} free, {full} when it was full with {first} files");
+    let again = filler.fill();
+    assert!(again * 10 >= first * 7, "{again} files, {first} before");
+    filler.check();
+    filler.running.abandon();
+}
+
+/// The disk may be full of others' bytes, so that free pages help only when it gets them back.
+#[test]
+fn a_table_gives_back_what_is_free_when_the_disk_has_nothing_else() {
+    const RESERVE: u64 = 256 << 10;
+    let settings = Settings { reserve_bytes: RESERVE, journal_segment_bytes: 10_000, ..Settings::default() };
+    let mut filler = Filler::new(64 << 20, settings);
+    filler.make(2000);
+    filler.running.checkpoint();
+    filler.empty(1900);
+    filler.running.checkpoint();
+    let disk = filler.bench.disk.clone();
+    let before = disk.used_bytes();
+    disk.set_capacity(Some(before + RESERVE / 4));
+    // What is free in the table is not known yet.
+    filler.running.mdt.space_left = 0;
+    assert_eq!(filler.act(make("refused", file())), Err(Errno::ENOSPC));
+    filler.rest();
+    let free_bytes = filler.running.mdt.space().unwrap().free_bytes;
+    assert!(free_bytes > 2 * RESERVE, "{free_bytes}");
+    filler.make(1);
+    let after = disk.used_bytes();
+    assert!(after + RESERVE < before, "{after} bytes, {before} before");
+    filler.check();
+    filler = filler.kill();
+    filler.make(100);
+    filler.kill().running.abandon();
+}
+
+#[test]
+fn so_it_is_when_its_server_is_killed_while_it_is_full() {
+    let mut filler = Filler::new(5 << 20, Settings::default());
+    let first = filler.fill();
+    filler = filler.kill();
+    filler.fill();
+    filler = filler.kill();
+    filler.empty(first / 3);
+    filler = filler.kill();
+    filler.empty(filler.names.len());
+    filler = filler.kill();
+    filler.rest();
+    let again = filler.fill();
+    assert!(again * 10 >= first * 7, "{again} files, {first} before");
+    filler.kill().running.abandon();
+}
