@@ -32,7 +32,7 @@ use crate::core::leases::LeaseTable;
 use crate::core::{Errno, SessionId};
 use crate::wire;
 use crate::wire::mds::Request;
-use crate::wire::mgs::Ost;
+use crate::wire::mgs::{FsId, Ost};
 use crate::wire::oss::Space;
 
 mod ask;
@@ -124,10 +124,12 @@ impl Mds {
         let recovery_ends = now + settings.recovery_limit;
         let orphans_stay = if known { recovery_ends + settings.recovery_limit } else { now };
         let label = mdt.label().clone();
+        let id = FsId(u128::from_be_bytes(label.uuid));
         let state = State::new(mdt, leases, Arc::clone(&clock), recovery_ends, orphans_stay)?;
         let (checkpoints, to_run) = sync_channel(1);
         let server = Arc::new(Server {
             fs: label.fs.clone(),
+            id,
             mdt: label.mdt,
             settings,
             clock,
@@ -136,7 +138,7 @@ impl Mds {
             lock_freed: Condvar::new(),
             stopping: AtomicBool::new(false),
             stop: (Mutex::new(false), Condvar::new()),
-            osts: Osts::new(label.fs),
+            osts: Osts::new(label.fs, id),
             jobs: Mutex::default(),
             requests: AtomicU64::new(0),
             evictions: AtomicU64::new(0),

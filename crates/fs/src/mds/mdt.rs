@@ -9,7 +9,7 @@
 //! A change is answered when its command is in the journal's file: a kill -9 does not undo it. What rows it made stays in
 //! memory until a checkpoint puts them into the table, many at once and in order, with the place in the journal of the
 //! last command among them. A start applies the commands behind that place again; [`crate::core::namespace::apply`] makes
-//! the same of them. The files are described in docs/formats/fs-mdt.md, the reasons in docs/decisions/0005-fs-mdt.md.
+//! the same of them. The files are described in docs/formats/fs-mdt.md, the reasons in docs/decisions/0006-fs-mdt.md.
 //!
 //! **Invariant:** rows in memory and table together are what the commands in the journal made, each once and in order.
 //! **Invariant:** the table holds nothing of a command that is not durable in the journal.

@@ -19,6 +19,7 @@ use crate::core::leases::{Ticket, Touch};
 use crate::core::namespace::{Command, Outcome, Todo, TodoId, What};
 use crate::core::{Errno, Ino, OstIndex, SessionId, Time};
 use crate::wire::mds::{Acked, Answer, Op, Reply, Request};
+use crate::wire::mgs::FsId;
 
 /// Who waits looks so often whether anybody still wants to know.
 pub(super) const WAIT_TICK: Duration = Duration::from_millis(250);
@@ -28,6 +29,7 @@ const FORGET_MAX: usize = 1024;
 /// What the threads of an MDS share.
 pub(super) struct Server {
     pub(super) fs: String,
+    pub(super) id: FsId,
     pub(super) mdt: u16,
     pub(super) settings: Settings,
     pub(super) clock: std::sync::Arc<dyn Clock>,
@@ -90,8 +92,8 @@ pub(super) type Answered = (Reply, Vec<u8>);
 
 impl Server {
     pub(super) fn handle(&self, request: Request, bulk: &[u8], replies: &mut Replies) -> Result<(), Fault> {
-        let Request { fs, session, op } = request;
-        if fs != self.fs {
+        let Request { fs, id, session, op } = request;
+        if fs != self.fs || id != self.id {
             return replies.last(&self.refusal(Errno::ENODEV), &[]);
         }
         if op == Op::Callbacks {

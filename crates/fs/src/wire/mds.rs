@@ -17,6 +17,7 @@ use crate::core::jobs::JobDelta;
 use crate::core::layout::{Layout, Spread};
 use crate::core::quota::{Account, Grace, QuotaKind, SetQuota};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
+use crate::wire::mgs::FsId;
 use crate::wire::oss::Space;
 
 /// A request to the MDS.
@@ -24,6 +25,8 @@ use crate::wire::oss::Space;
 pub struct Request {
     /// Of which filesystem; a server that does not serve its MDT answers `ENODEV`.
     pub fs: String,
+    /// Which one of that name: after `destroy` and `create`, a mount of the old one changes nothing in the new one.
+    pub id: FsId,
     /// Who asks.
     pub session: SessionId,
     /// What is asked.

@@ -11,7 +11,7 @@ use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
 use kiln_fs::mds::mdt::{self, Mdt};
 use kiln_fs::mds::{self, Changelog, Mds, Parts};
 use kiln_fs::oss::{Label, Oss, Ost, TargetError};
-use kiln_fs::wire::mgs::{Assignment, FsConfig, Target};
+use kiln_fs::wire::mgs::{Assignment, FsConfig, FsId, Target};
 use kiln_fs::wire::node::ClientStatus;
 use kiln_fs::wire::oss::{Op, Reply, Request, Space};
 use kiln_log::Volume;
@@ -54,6 +54,8 @@ pub(super) enum Server {
         oss: Arc<Oss>,
         /// The filesystem.
         fs: String,
+        /// Which one of that name.
+        id: FsId,
         /// The OST's index in it.
         index: OstIndex,
     },
@@ -130,7 +132,7 @@ impl Setup {
                     Ost::format(dir, &label)?;
                 }
                 self.oss.add(Ost::open(dir, &label)?);
-                Ok(Server::Ost { oss: Arc::clone(&self.oss), fs: label.fs, index })
+                Ok(Server::Ost { oss: Arc::clone(&self.oss), fs: label.fs, id: target.id, index })
             }
         }
     }
@@ -209,8 +211,9 @@ impl Server {
     pub(super) fn space(&self) -> Option<Space> {
         match self {
             Server::Mdt(mdt) => mdt.mds.space().ok(),
-            Server::Ost { oss, fs, index } => {
-                let request = Request { fs: fs.clone(), ost: *index, session: NOBODY, op: Op::Statfs };
+            Server::Ost { oss, fs, id, index } => {
+                let (fs, id, ost) = (fs.clone(), *id, *index);
+                let request = Request { fs, id, ost, session: NOBODY, op: Op::Statfs };
                 match oss.answer(&request, &[]).reply() {
                     Reply::Space(space) => Some(*space),
                     _ => None,
@@ -223,7 +226,7 @@ impl Server {
     pub(super) fn counts(&self) -> (u64, u64) {
         match self {
             Server::Mdt(mdt) => (mdt.mds.requests(), mdt.mds.evictions()),
-            Server::Ost { oss, fs, index } => (oss.requests(fs, *index), 0),
+            Server::Ost { oss, fs, index, .. } => (oss.requests(fs, *index), 0),
         }
     }
 
@@ -246,7 +249,7 @@ impl Server {
                 volume.close();
                 drop(lock);
             }
-            Server::Ost { oss, fs, index } => {
+            Server::Ost { oss, fs, index, .. } => {
                 oss.remove(&fs, index);
             }
         }

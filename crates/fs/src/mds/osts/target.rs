@@ -11,7 +11,7 @@ use kiln_net::blocking::{Closer, Connection};
 use super::{MDS_SESSION, Page, Work};
 use crate::core::namespace::{Todo, TodoId};
 use crate::core::{Errno, ObjectId};
-use crate::wire::mgs::{Address, Ost};
+use crate::wire::mgs::{Address, FsId, Ost};
 use crate::wire::oss::{Op, Reply, Request, Space};
 use crate::wire::{self, VERSION};
 
@@ -40,6 +40,7 @@ pub(super) enum Reach {
 /// One OST, as the MDS sees it.
 pub(super) struct Target {
     fs: String,
+    id: FsId,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -57,7 +58,7 @@ struct State {
 }
 
 impl Target {
-    pub(super) fn new(fs: String, ost: Ost) -> Target {
+    pub(super) fn new((fs, id): (String, FsId), ost: Ost) -> Target {
         let state = State {
             ost,
             reach: Reach::Away,
@@ -66,7 +67,7 @@ impl Target {
             stopping: false,
             closer: None,
         };
-        Target { fs, state: Mutex::new(state), changed: Condvar::new() }
+        Target { fs, id, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Its address, or whether it drains, may be another now.
@@ -291,7 +292,8 @@ impl Worker {
 
     fn request(&self, op: Op) -> wire::Request {
         let ost = self.target.lock().ost.index;
-        wire::Request::Oss(Request { fs: self.target.fs.clone(), ost, session: MDS_SESSION, op })
+        let (fs, id) = (self.target.fs.clone(), self.target.id);
+        wire::Request::Oss(Request { fs, id, ost, session: MDS_SESSION, op })
     }
 
     fn connection(&mut self) -> Result<&mut Connection, Failure> {
