@@ -42,7 +42,7 @@ use self::table::{Table, View};
 use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
 use crate::core::quota::Owner;
-use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
+use crate::core::{Errno, Ino, OstIndex, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
 use crate::wire::oss::Space;
 
@@ -239,6 +239,16 @@ impl Mdt {
     /// What is to be done at the OSTs, from an entry on, at most so many.
     pub fn todo(&self, from: TodoId, count_max: usize) -> Result<Vec<(TodoId, Todo)>, Errno> {
         self.read(|rows| namespace::todo(rows, from, count_max))
+    }
+
+    /// See [`namespace::located`].
+    pub fn located(
+        &self,
+        from: Ino,
+        osts: &[OstIndex],
+        look_max: usize,
+    ) -> Result<(Vec<namespace::Located>, Option<Ino>), Errno> {
+        self.read(|rows| namespace::located(rows, from, osts, look_max))
     }
 
     /// Records of the changelog that are not where its readers are, at most so many.

@@ -11,7 +11,7 @@ use crate::core::layout::Stripes;
 use crate::core::namespace::{Todo, TodoId};
 use crate::core::placement::{Candidate, Placement};
 use crate::core::{OstIndex, SessionId};
-use crate::wire::mgs::{FsId, Ost};
+use crate::wire::mgs::{Address, FsId, Ost};
 use crate::wire::oss::Space;
 
 mod target;
@@ -104,6 +104,22 @@ impl Osts {
     /// Which OSTs there are.
     pub(super) fn indices(&self) -> Vec<OstIndex> {
         self.targets().keys().copied().collect()
+    }
+
+    /// Those that drain, each with which time it does.
+    pub(super) fn draining(&self) -> BTreeMap<OstIndex, u64> {
+        let targets = self.targets();
+        targets.iter().filter_map(|(index, running)| Some((*index, running.target.drains()?))).collect()
+    }
+
+    /// Whether this one drains.
+    pub(super) fn is_draining(&self, ost: OstIndex) -> bool {
+        self.targets().get(&ost).is_some_and(|running| running.target.is_draining())
+    }
+
+    /// Where its server is.
+    pub(super) fn address(&self, ost: OstIndex) -> Option<Address> {
+        self.targets().get(&ost).map(|running| running.target.address())
     }
 
     /// There is something new on the list. Called under the lock under which it was put there.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kiln_config::Config;
@@ -12,7 +13,7 @@ use kiln_fs::mds::mdt::{self, Mdt};
 use kiln_fs::mds::{self, Changelog, Mds, Parts};
 use kiln_fs::oss::{Label, Oss, Ost, TargetError};
 use kiln_fs::wire::mgs::{Assignment, FsConfig, FsId, Target};
-use kiln_fs::wire::node::ClientStatus;
+use kiln_fs::wire::node::{ClientStatus, DrainStatus};
 use kiln_fs::wire::oss::{Op, Reply, Request, Space};
 use kiln_log::Volume;
 use kiln_types::Timestamp;
@@ -64,6 +65,8 @@ pub(super) enum Server {
 /// An MDT that is served.
 pub(super) struct ServedMdt {
     pub mds: Arc<Mds>,
+    /// The version of the filesystem that it was told last.
+    pub version: AtomicU64,
     /// Of the journal.
     volume: Volume,
     /// Goes last.
@@ -166,7 +169,7 @@ impl Setup {
         let parts = Parts { mdt, osts, clock, changelog: self.config.fs.changelog.then(sink) };
         let mds = Mds::start(parts, self.mds_settings());
         let mds = mds.map_err(|errno| OpenError::Start { dir: dir.to_owned(), errno })?;
-        Ok(ServedMdt { mds: Arc::new(mds), volume, lock })
+        Ok(ServedMdt { mds: Arc::new(mds), version: AtomicU64::new(0), volume, lock })
     }
 
     fn mds_settings(&self) -> mds::Settings {
@@ -230,6 +233,14 @@ impl Server {
         }
     }
 
+    /// The version of the filesystem that it was told last, and how far OSTs are that drain.
+    pub(super) fn drains(&self) -> (u64, Vec<DrainStatus>) {
+        match self {
+            Server::Mdt(mdt) => (mdt.version.load(Ordering::Relaxed), mdt.mds.drains()),
+            Server::Ost { .. } => (0, Vec::new()),
+        }
+    }
+
     /// Who has a session.
     pub(super) fn clients(&self) -> Vec<ClientStatus> {
         match self {
@@ -244,7 +255,7 @@ impl Server {
     /// Ends when nothing of it is under way any more.
     pub(super) fn stop(self) {
         match self {
-            Server::Mdt(ServedMdt { mds, volume, lock }) => {
+            Server::Mdt(ServedMdt { mds, volume, lock, .. }) => {
                 mds.close();
                 volume.close();
                 drop(lock);

@@ -47,6 +47,8 @@ pub(super) struct Target {
 
 struct State {
     ost: Ost,
+    /// How often it began to drain; see [`Target::drains`].
+    drains: u64,
     reach: Reach,
     /// What is to be done. **Invariant:** at most `QUEUE_MAX`, but for entries that somebody waits for.
     queue: BTreeMap<TodoId, Todo>,
@@ -60,6 +62,7 @@ struct State {
 impl Target {
     pub(super) fn new((fs, id): (String, FsId), ost: Ost) -> Target {
         let state = State {
+            drains: u64::from(ost.draining),
             ost,
             reach: Reach::Away,
             queue: BTreeMap::new(),
@@ -76,6 +79,7 @@ impl Target {
         if state.ost.address != ost.address {
             close(&mut state);
         }
+        state.drains += u64::from(ost.draining && !state.ost.draining);
         state.ost = ost.clone();
         self.changed.notify_all();
     }
@@ -106,6 +110,16 @@ impl Target {
 
     pub(super) fn is_draining(&self) -> bool {
         self.lock().ost.draining
+    }
+
+    /// Which time it drains, if it does: in between it may have got new objects.
+    pub(super) fn drains(&self) -> Option<u64> {
+        let state = self.lock();
+        state.ost.draining.then_some(state.drains)
+    }
+
+    pub(super) fn address(&self) -> Address {
+        self.lock().ost.address.clone()
     }
 
     pub(super) fn space(&self) -> Option<Space> {
