@@ -89,8 +89,13 @@ fn run(path: &Path, len: u32, op: fn(u64, u32) -> Op) -> Outcome<f64> {
     let mut connection = Connection::connect_unix(path)?;
     let data = vec![7; len as usize];
     let mut into = vec![0; len as usize];
-    let mut asked =
-        Request { fs: "rate".to_owned(), id: FsId(1), ost: OstIndex(0), session: SessionId(1), op: op(0, len) };
+    let mut asked = Request {
+        fs: "rate".to_owned(),
+        id: FsId(1),
+        ost: OstIndex(0),
+        session: SessionId(1),
+        op: op(0, len),
+    };
     let started = Instant::now();
     let mut calls = 0;
     while started.elapsed() < SPAN {

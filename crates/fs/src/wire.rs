@@ -15,13 +15,13 @@ pub mod oss;
 pub const VERSION: u32 = 3;
 /// The most file data in one message, in bytes.
 pub const DATA_BYTES_MAX: u32 = 4 << 20;
-/// The longest name of a directory entry, in bytes (NAME_MAX).
+/// The longest name of a directory entry, in bytes (`NAME_MAX`).
 pub const NAME_BYTES_MAX: usize = 255;
 /// The longest id of a job, in bytes.
 pub const JOB_BYTES_MAX: usize = 63;
-/// The longest target of a symbolic link, in bytes (PATH_MAX less its NUL).
+/// The longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
 pub const SYMLINK_BYTES_MAX: usize = 4095;
-/// The longest extended attribute's value and list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).
+/// The longest extended attribute's value and list of names, in bytes (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 pub const XATTR_BYTES_MAX: usize = 64 << 10;
 
 /// A request to the filesystem service of a node: one listener serves whatever targets the node has.
@@ -49,7 +49,8 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let ping = mds::Request { fs: "s".into(), id: mgs::FsId(6), session: SessionId(1), op: mds::Op::Ping };
+        let ping =
+            mds::Request { fs: "s".into(), id: mgs::FsId(6), session: SessionId(1), op: mds::Op::Ping };
         assert_eq!(bytes(&Request::Mds(ping)), [1, 1, b's', 6, 1, 4]);
         let statfs = oss::Request {
             fs: "s".into(),

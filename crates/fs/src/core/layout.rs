@@ -266,7 +266,8 @@ impl Layout {
             let lengths = objects.iter().zip(0..);
             lengths.map(move |(&(ost, object), nth)| {
                 // One that begins behind the end of the file holds nothing.
-                let len = if component.extent.start < size { object_length(end, stripe, count, nth) } else { 0 };
+                let len =
+                    if component.extent.start < size { object_length(end, stripe, count, nth) } else { 0 };
                 (ost, object, len)
             })
         })

@@ -240,7 +240,11 @@ impl Server {
                 (status.left_files, status.left_bytes, status.counted) = (count, bytes, true);
                 status.drained = drained;
                 if drained {
-                    tracing::info!(ost = ost.0, moved = status.moved_files, "an OST holds no objects any more");
+                    tracing::info!(
+                        ost = ost.0,
+                        moved = status.moved_files,
+                        "an OST holds no objects any more"
+                    );
                 }
             }
         }
@@ -421,8 +425,7 @@ impl Server {
         let mut bytes = 0;
         for ((object, len), to) in old.iter().zip(new) {
             let goes_on = || self.osts.is_draining(from) && !self.is_stopping();
-            copier.copy(&self.osts, (from, *object), *to, *len, &goes_on)?;
-            bytes += len;
+            bytes += copier.copy(&self.osts, (from, *object), *to, *len, &goes_on)?;
         }
         Ok(bytes)
     }

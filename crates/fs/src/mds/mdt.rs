@@ -304,9 +304,10 @@ impl Mdt {
             return None;
         }
         let since = *fresh.since.get_or_insert(now);
-        let (commands, age) = match self.is_short {
-            true => (self.settings.short_commands() / 2, SHORT_AGE.min(self.settings.checkpoint_age)),
-            false => (self.settings.checkpoint_commands, self.settings.checkpoint_age),
+        let (commands, age) = if self.is_short {
+            (self.settings.short_commands() / 2, SHORT_AGE.min(self.settings.checkpoint_age))
+        } else {
+            (self.settings.checkpoint_commands, self.settings.checkpoint_age)
         };
         let is_due = fresh.commands >= commands
             || fresh.bytes >= self.settings.checkpoint_bytes

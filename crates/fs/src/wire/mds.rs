@@ -267,7 +267,7 @@ pub enum Act {
         /// What it is.
         what: Make,
     },
-    /// A file without a name (O_TMPFILE), open in this session: [`Answer::Opened`].
+    /// A file without a name (`O_TMPFILE`), open in this session: [`Answer::Opened`].
     MakeUnnamed {
         /// The directory that it could be linked into.
         parent: Ino,
@@ -490,7 +490,7 @@ pub enum Answer {
         attr: Attr,
         /// Where its bytes are.
         layout: Layout,
-        /// Others have it open too, and somebody writes: keep nothing (O_DIRECT is how the kernel calls that).
+        /// Others have it open too, and somebody writes: keep nothing (`O_DIRECT` is how the kernel calls that).
         shared: bool,
         /// How many bytes from the start are in the bulk; `None` when none were asked for, or they are at the OSTs.
         data: Option<u32>,

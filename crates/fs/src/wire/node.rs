@@ -67,7 +67,7 @@ pub struct DrainStatus {
     pub left_bytes: u64,
     /// Files that were moved.
     pub moved_files: u64,
-    /// What of them was moved, in bytes.
+    /// The bytes that were written elsewhere for them; holes count for nothing.
     pub moved_bytes: u64,
     /// Nothing is left there: neither a file's objects nor such as nobody needs any more.
     pub drained: bool,

@@ -48,7 +48,7 @@ pub enum Op {
         offset: u64,
         /// CRC32C of the bulk; bytes that arrive otherwise are refused with `EIO` and may be sent again.
         crc: u32,
-        /// Answer only when they are on the disk (O_SYNC, O_DSYNC).
+        /// Answer only when they are on the disk (`O_SYNC`, `O_DSYNC`).
         sync: bool,
     },
     /// Cuts an object to a length.

@@ -6,9 +6,7 @@ use kiln_fs::mgs::{Filesystem as Row, Place};
 use kiln_fs::wire::node::{DrainStatus, Kept, TargetState, TargetStatus};
 use kiln_fs::wire::oss;
 
-use crate::api::model::fs::{
-    Client, Drain, Filesystem, JobCounter, JobStats, KeptFile, Space, Target,
-};
+use crate::api::model::fs::{Client, Drain, Filesystem, JobCounter, JobStats, KeptFile, Space, Target};
 
 /// What each node that was asked said; `None` of one that did not answer.
 pub(super) type Told = Vec<(u32, Option<Vec<TargetStatus>>)>;

@@ -48,7 +48,13 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     pub(crate) fn new(limits: Limits) -> Incoming {
-        Incoming { ahead: vec![0; READ_AHEAD_BYTES].into_boxed_slice(), start: 0, end: 0, limits, patience: Patience::default() }
+        Incoming {
+            ahead: vec![0; READ_AHEAD_BYTES].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            limits,
+            patience: Patience::default(),
+        }
     }
 
     /// The next frame's header; `None` when the peer closed between frames. Its body and its bulk must be taken before

@@ -87,7 +87,12 @@ impl Device {
         fcntl(&looking, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
         let files = std::iter::once(main).chain(clones).collect();
         let request_bytes_max = write_bytes as usize + abi::IN_HEADER_BYTES + abi::WRITE_IN_BYTES;
-        Ok(Device { files, looking, session: Mutex::new(session), request_bytes_max: request_bytes_max + (4 << 10) })
+        Ok(Device {
+            files,
+            looking,
+            session: Mutex::new(session),
+            request_bytes_max: request_bytes_max + (4 << 10),
+        })
     }
 
     /// Takes the mount away. Fails with `EBUSY` while programs use it.

@@ -15,7 +15,7 @@ pub struct Command {
     pub what: What,
 }
 
-/// What a command does.
+/// What a command does. Journals have the number of a variant: new ones come last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A session begins; it may be there already.

@@ -12,9 +12,9 @@
 use std::ops::ControlFlow;
 
 use super::inode::{Body, File, Home, Inode, new_attr};
+use super::keys;
 use super::rows::{Row as _, Rows};
 use super::transaction::Transaction;
-use super::keys;
 use crate::core::layout::{Component, END, Extent, Pattern, STRIPE_BYTES_MIN, Stripes};
 use crate::core::{Errno, FileKind, Ino, Layout, ObjectId, OstIndex};
 use crate::wire::mds::Answer;
@@ -105,11 +105,7 @@ fn whole(objects: Vec<(OstIndex, ObjectId)>) -> Component {
 }
 
 /// An OST of `to` for each object of a component that is on `from`: those that the component does not use yet, then the others.
-fn choose(
-    objects: &[(OstIndex, ObjectId)],
-    from: OstIndex,
-    to: &[OstIndex],
-) -> Result<Vec<OstIndex>, Errno> {
+fn choose(objects: &[(OstIndex, ObjectId)], from: OstIndex, to: &[OstIndex]) -> Result<Vec<OstIndex>, Errno> {
     let count = objects.iter().filter(|(on, _)| *on == from).count();
     let is_used = |ost: &OstIndex| objects.iter().any(|(on, _)| on == ost);
     let (used, unused): (Vec<OstIndex>, Vec<_>) = to.iter().copied().partition(is_used);

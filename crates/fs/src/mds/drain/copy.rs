@@ -1,6 +1,7 @@
 //! Copies objects from one OST to another.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,7 +44,8 @@ impl Copier {
         Copier { fs, id, connections: HashMap::new() }
     }
 
-    /// Copies the first `len` bytes of an object to one that is not there yet, durably; while `goes_on`. Zeros become holes.
+    /// Copies the first `len` bytes of an object to one that is not there yet, durably; while `goes_on`. Zeros become
+    /// holes. Returns how many bytes were written.
     pub(super) fn copy(
         &mut self,
         osts: &Osts,
@@ -51,7 +53,8 @@ impl Copier {
         (to, new): (OstIndex, ObjectId),
         len: u64,
         goes_on: &dyn Fn() -> bool,
-    ) -> Result<(), CopyError> {
+    ) -> Result<u64, CopyError> {
+        let mut written = 0;
         // Holes of sparse files may be long.
         let mut at = self.next_data(osts, from, 0)?;
         while let Some(offset) = at.filter(|offset| *offset < len) {
@@ -63,10 +66,11 @@ impl Copier {
             if bytes.iter().any(|byte| *byte != 0) {
                 let op = Op::Write { object: new, offset, crc: crc32c::crc32c(&bytes), sync: false };
                 self.call(osts, to, op, &bytes)?;
+                written += bytes.len() as u64;
             }
             at = self.next_data(osts, from, offset + u64::from(chunk))?;
         }
-        self.call(osts, to, Op::Sync { objects: vec![new] }, &[]).map(drop)
+        self.call(osts, to, Op::Sync { objects: vec![new] }, &[]).map(|_| written)
     }
 
     fn next_data(
@@ -117,11 +121,13 @@ impl Copier {
     }
 
     fn connection(&mut self, osts: &Osts, ost: OstIndex) -> std::io::Result<&mut Connection> {
-        if !self.connections.contains_key(&ost) {
-            let address = osts.address(ost).ok_or(std::io::ErrorKind::NotFound)?;
-            self.connections.insert(ost, connect(&address)?);
+        match self.connections.entry(ost) {
+            Entry::Occupied(connected) => Ok(connected.into_mut()),
+            Entry::Vacant(none) => {
+                let address = osts.address(ost).ok_or(std::io::ErrorKind::NotFound)?;
+                Ok(none.insert(connect(&address)?))
+            }
         }
-        self.connections.get_mut(&ost).ok_or_else(|| std::io::ErrorKind::NotFound.into())
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Drain {
     pub left_bytes: u64,
     /// Files that were moved.
     pub moved_files: u64,
-    /// What was moved of them, in bytes.
+    /// The bytes that were written elsewhere for them; holes count for nothing.
     pub moved_bytes: u64,
     /// Files that could not be moved when it was tried last; they are tried again.
     pub kept_files: u64,

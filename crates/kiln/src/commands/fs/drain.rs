@@ -107,7 +107,9 @@ impl Waiting<'_> {
         if drain.state == Drain::DRAINED {
             progress.end();
             let (files, bytes) = (drain.moved_files, human_size(drain.moved_bytes));
-            say(&format!("{label} is drained: {files} files, {bytes} were moved, and it holds no objects any more"))?;
+            say(&format!(
+                "{label} is drained: {files} files, {bytes} were moved, and it holds no objects any more"
+            ))?;
             return Ok(Some(ExitCode::SUCCESS));
         }
         let stays = drain.left_files > 0 && drain.kept_files > 0;
