@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use kiln_tests::cluster::kill_and_wait;
@@ -535,6 +536,36 @@ fn a_destroyed_filesystem_gives_errors_and_does_not_hang() {
     assert_eq!(std::fs::read_dir(&mount.dir).expect("a directory").count(), 0);
 }
 
+/// A program that has written to a file, and has it open.
+struct Program {
+    goes_on: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Program {
+    fn start(path: PathBuf) -> Program {
+        let (goes_on, told) = channel();
+        let (wrote, written) = channel();
+        let thread = std::thread::spawn(move || {
+            // Commands that are started would close the file for their part, and that waits for the mount.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).expect("a table of files of its own");
+            let file = std::fs::File::options().write(true).open(path).expect("it stays open");
+            file.write_all_at(&pattern(1_000_000, 6), 500_000).expect("it is held back");
+            wrote.send(()).expect("somebody waits");
+            told.recv().expect("it is told to go on");
+            assert!(file.sync_all().is_err(), "what was held back is lost");
+            assert!(file.write_all_at(b"x", 0).is_err());
+        });
+        written.recv().expect("it could write");
+        Program { goes_on, thread }
+    }
+
+    fn finds_that_all_is_lost(self) {
+        self.goes_on.send(()).expect("it waits");
+        self.thread.join().expect("it gets errors");
+    }
+}
+
 #[test]
 fn a_mount_of_a_destroyed_filesystem_changes_nothing_in_the_next_of_its_name() {
     if !can_mount() {
@@ -544,8 +575,7 @@ fn a_mount_of_a_destroyed_filesystem_changes_nothing_in_the_next_of_its_name() {
     let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
     let old = Mount::new(&cluster, "scratch", "old");
     std::fs::write(old.path("f"), pattern(1_000_000, 5)).expect("a file");
-    let open = std::fs::File::options().write(true).open(old.path("f")).expect("it stays open");
-    open.write_all_at(&pattern(1_000_000, 6), 500_000).expect("it is held back");
+    let program = Program::start(old.path("f"));
     cluster.kiln(&["fs", "destroy", "scratch", "--yes"]).code(1).says("is mounted on");
     // While its process sleeps it hears of nothing.
     let pid = mount_pid(&cluster, &old.dir);
@@ -558,12 +588,10 @@ fn a_mount_of_a_destroyed_filesystem_changes_nothing_in_the_next_of_its_name() {
     std::fs::write(new.path("f"), &content).expect("a file");
     nix::unistd::syncfs(std::fs::File::open(&new.dir).expect("the mount")).expect("it is on disk");
     kill(pid, Signal::SIGCONT).expect("its process is there");
-    assert!(open.sync_all().is_err(), "what was held back is lost");
+    program.finds_that_all_is_lost();
     let refused = |error: std::io::Error| error.raw_os_error();
     assert_eq!(std::fs::write(old.path("g"), "x").map_err(refused), Err(Some(Errno::EIO as i32)));
     assert_eq!(std::fs::read(old.path("f")).map_err(refused), Err(Some(Errno::EIO as i32)));
-    assert!(open.write_all_at(b"x", 0).is_err());
-    drop(open);
     old.unmount();
     assert!(std::fs::read(new.path("f")).expect("a file") == content, "nobody has written there");
     new.unmount();
