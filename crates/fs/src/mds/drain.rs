@@ -116,6 +116,9 @@ pub(super) struct Drain {
     status: DrainStatus,
     /// Which time it drains.
     time: u64,
+    /// What stays, as far as this round has come.
+    kept: Vec<Kept>,
+    kept_files: u64,
     /// When something moved last, or it began.
     moved_at: Duration,
 }
@@ -209,6 +212,8 @@ impl Server {
             drains.entry(*ost).or_insert_with(|| Drain {
                 status: DrainStatus::new(*ost),
                 time: *time,
+                kept: Vec::new(),
+                kept_files: 0,
                 moved_at,
             });
         }
@@ -268,10 +273,6 @@ impl Server {
 
     /// Moves files, several at once. Those that stay.
     fn move_all(&self, files: &[Located]) -> Vec<Located> {
-        for drain in self.drains().values_mut() {
-            drain.status.kept.clear();
-            drain.status.kept_files = 0;
-        }
         let next = AtomicUsize::new(0);
         let work = || {
             let mut copier = Copier::new(self.fs.clone(), self.id);
@@ -291,6 +292,10 @@ impl Server {
             // One that panicked has said so, and its files are found again.
             workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
         });
+        for drain in self.drains().values_mut() {
+            drain.status.kept = std::mem::take(&mut drain.kept);
+            drain.status.kept_files = std::mem::take(&mut drain.kept_files);
+        }
         stay.sort_unstable_by_key(|file| (file.ino, file.ost));
         stay
     }
@@ -315,9 +320,9 @@ impl Server {
             Err(Stay::Over) => false,
             Err(why) => {
                 tracing::debug!(ino = file.ino.0, ost = file.ost.0, %why, "a file stays on an OST that drains");
-                status.kept_files += 1;
-                if status.kept.len() < NAMED_MAX {
-                    status.kept.push(Kept { path: path.unwrap_or_default(), why: why.to_string() });
+                drain.kept_files += 1;
+                if drain.kept.len() < NAMED_MAX {
+                    drain.kept.push(Kept { path: path.unwrap_or_default(), why: why.to_string() });
                 }
                 false
             }
