@@ -405,7 +405,7 @@ fn a_drain_goes_on_after_nodes_were_killed_and_leaves_nothing_behind() {
     let mount_dir = cluster.dir().join("m");
     std::fs::create_dir_all(&mount_dir).expect("a directory to mount on");
     let _ = cluster.kiln(&["fs", "mount", "scratch", &text(&mount_dir)]).ok();
-    let files: Vec<_> = (0..60).map(|nth| mount_dir.join(format!("f{nth}"))).collect();
+    let files: Vec<_> = (0..30).map(|nth| mount_dir.join(format!("f{nth}"))).collect();
     for (nth, path) in files.iter().enumerate() {
         std::fs::write(path, pattern(6_000_000, nth as u64)).expect("a file");
     }
