@@ -1,15 +1,18 @@
 //! Filesystems, as an administrator and as a user meet them: made, looked at, mounted, spread, destroyed; and what happens when a node is killed.
 
 use std::io::Write as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use kiln_tests::cluster::kill_and_wait;
 use kiln_tests::filesystem::can_mount;
 use kiln_tests::{Cluster, Output, Settings, wait_until};
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -289,6 +292,143 @@ fn an_ost_is_added_and_another_drained_under_a_mount() {
     lfs(&cluster, &["df", &text(&mount.dir)]).ok().says("[OST:0] N\n");
 }
 
+/// Objects that an OST has on its disk.
+fn objects_of(cluster: &Cluster, fs: &str, ost: &str) -> usize {
+    let shelves =
+        std::fs::read_dir(cluster.data().join(format!("fs/{fs}/{ost}/O"))).expect("an OST").flatten();
+    shelves.map(|shelf| std::fs::read_dir(shelf.path()).expect("a directory of objects").count()).sum()
+}
+
+/// What users see of a file that only moves.
+fn seen(path: &Path) -> [i64; 8] {
+    let stat = std::fs::metadata(path).expect("a file that is there");
+    let owner = (i64::from(stat.uid()) << 32) + i64::from(stat.gid());
+    let times = [stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec()];
+    let [mtime, mtime_nsec, ctime, ctime_nsec] = times;
+    [mtime, mtime_nsec, ctime, ctime_nsec, owner, stat.mode().into(), stat.len() as i64, stat.ino() as i64]
+}
+
+/// Reads files again and again until it is told to stop, each of which must be as it was made; returns how many it read.
+fn keep_reading(files: Vec<(PathBuf, Vec<u8>)>, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
+    std::thread::spawn(move || {
+        let mut read = 0;
+        for (path, content) in files.iter().cycle() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            assert!(std::fs::read(path).expect("it is there") == *content, "{} is as it was", path.display());
+            read += 1;
+        }
+        read
+    })
+}
+
+#[test]
+fn a_drained_ost_loses_its_objects_while_files_are_read_and_written() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = quick(3);
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let (mount, other) = (Mount::new(&cluster, "scratch", "m"), Mount::new(&cluster, "scratch", "other"));
+    std::fs::create_dir(mount.path("w")).expect("a directory");
+    let files: Vec<(PathBuf, Vec<u8>)> = (0..40)
+        .map(|nth| {
+            (mount.path(&format!("f{nth}")), pattern([70_000, 300_000, 5_000_000, 10][nth % 4], nth as u64))
+        })
+        .collect();
+    for (nth, (path, content)) in files.iter().enumerate() {
+        std::fs::write(path, content).expect("a file");
+        let mode = std::fs::Permissions::from_mode(0o600 + nth as u32);
+        std::fs::set_permissions(path, mode).expect("its owner sets them");
+    }
+    let before: Vec<_> = files.iter().map(|(path, _)| seen(path)).collect();
+    // Longer than what is on the MDT, with a hole, and open at the other mount.
+    let held = std::fs::File::create(other.path("held")).expect("a file");
+    held.write_all_at(&pattern(2_000_000, 9), 3_000_000).expect("it is written");
+    held.sync_all().expect("it is on disk");
+    assert!(objects_of(&cluster, "scratch", "OST0001") > 0);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = keep_writing(mount.path("w"), Arc::clone(&stop));
+    let elsewhere = files.iter().map(|(path, content)| {
+        (other.path(path.file_name().expect("a name").to_str().expect("text")), content.clone())
+    });
+    let reader = keep_reading(elsewhere.collect(), Arc::clone(&stop));
+    let stays = cluster.kiln(&["fs", "drain-ost", "scratch", "1", "--patience", "3"]).code(1);
+    stays.says("/held stays on scratch-OST0001: it is open");
+    stop.store(true, Ordering::Relaxed);
+    assert!(reader.join().expect("what was read is right") > 0);
+    let made = writer.join().expect("what was written is there");
+
+    cluster.kiln(&["fs", "status", "scratch"]).ok().says("1 of them in use");
+    held.write_all_at(b"still there", 10).expect("who has it open goes on");
+    drop(held);
+    cluster.kiln(&["fs", "drain-ost", "scratch", "1"]).ok().says("scratch-OST0001 is drained");
+    assert_eq!(objects_of(&cluster, "scratch", "OST0001"), 0);
+    cluster.kiln(&["fs", "status", "scratch"]).ok().says("serving, drained");
+    assert_eq!(status(&cluster, "scratch")["targets"][2]["drain"]["state"], "drained");
+    for ((path, content), before) in files.iter().zip(before) {
+        assert_eq!(seen(path), before, "{}: users see no change", path.display());
+        assert!(std::fs::read(path).expect("it is there") == *content, "{} is as it was", path.display());
+    }
+    for nth in 0..made {
+        let len = if nth % 3 == 0 { 200_000 } else { 3_000 };
+        assert!(
+            std::fs::read(other.path(&format!("w/f{nth}"))).expect("it is there") == pattern(len, nth as u64)
+        );
+    }
+    let mut expected = vec![0; 5_000_000];
+    expected[3_000_000..].copy_from_slice(&pattern(2_000_000, 9));
+    expected[10..21].copy_from_slice(b"still there");
+    assert!(std::fs::read(mount.path("held")).expect("it is there") == expected);
+
+    std::fs::write(mount.path("later"), pattern(5_000_000, 3)).expect("a file");
+    let spread = || lfs(&cluster, &["getstripe", &text(&mount.path("later"))]).ok().stdout;
+    assert!(!spread().contains("l_ost_idx: 1,"), "{}", spread());
+    cluster.kiln(&["fs", "drain-ost", "scratch", "1", "--undo"]).ok().says("gets new objects again");
+    assert_eq!(status(&cluster, "scratch")["targets"][2]["drain"], Value::Null);
+    wait_until("new files are on it again", || {
+        let _ = std::fs::remove_file(mount.path("later"));
+        std::fs::write(mount.path("later"), pattern(5_000_000, 3)).expect("a file");
+        spread().contains("l_ost_idx: 1,").then_some(())
+    });
+}
+
+#[test]
+fn a_drain_goes_on_after_nodes_were_killed_and_leaves_nothing_behind() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = quick(3);
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let mount_dir = cluster.dir().join("m");
+    std::fs::create_dir_all(&mount_dir).expect("a directory to mount on");
+    let _ = cluster.kiln(&["fs", "mount", "scratch", &text(&mount_dir)]).ok();
+    let files: Vec<_> = (0..30).map(|nth| mount_dir.join(format!("f{nth}"))).collect();
+    for (nth, path) in files.iter().enumerate() {
+        std::fs::write(path, pattern(6_000_000, nth as u64)).expect("a file");
+    }
+    nix::unistd::syncfs(std::fs::File::open(&mount_dir).expect("the mount")).expect("all is on disk");
+    let _ = cluster.kiln(&["fs", "drain-ost", "scratch", "2", "--no-wait"]).ok();
+    // The MDS with the MGS, one that objects go to, and the one that they come from.
+    for rank in [0, 1, 2] {
+        cluster.kill_node(rank);
+        cluster.wait_ready();
+    }
+    cluster.kiln(&["fs", "drain-ost", "scratch", "2"]).ok().says("scratch-OST0002 is drained");
+    assert_eq!(objects_of(&cluster, "scratch", "OST0002"), 0);
+    for (nth, path) in files.iter().enumerate() {
+        assert!(std::fs::read(path).expect("it is there") == pattern(6_000_000, nth as u64), "file {nth}");
+        std::fs::remove_file(path).expect("it goes");
+    }
+    wait_until("no copy that was begun is left", || {
+        let left = ["OST0000", "OST0001"].map(|ost| objects_of(&cluster, "scratch", ost));
+        (left == [0, 0]).then_some(())
+    });
+    let _ = cluster.kiln(&["fs", "umount", &text(&mount_dir)]).ok();
+}
+
 /// Makes files until it is told to stop, each written and synced; returns how many.
 fn keep_writing(dir: PathBuf, stop: Arc<AtomicBool>) -> JoinHandle<usize> {
     std::thread::spawn(move || {
@@ -394,6 +534,72 @@ fn a_destroyed_filesystem_gives_errors_and_does_not_hang() {
     let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
     let mount = Mount::new(&cluster, "scratch", "m");
     assert_eq!(std::fs::read_dir(&mount.dir).expect("a directory").count(), 0);
+}
+
+/// A program that has written to a file, and has it open.
+struct Program {
+    goes_on: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Program {
+    fn start(path: PathBuf) -> Program {
+        let (goes_on, told) = channel();
+        let (wrote, written) = channel();
+        let thread = std::thread::spawn(move || {
+            // Commands that are started would close the file for their part, and that waits for the mount.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).expect("a table of files of its own");
+            let file = std::fs::File::options().write(true).open(path).expect("it stays open");
+            file.write_all_at(&pattern(1_000_000, 6), 500_000).expect("it is held back");
+            wrote.send(()).expect("somebody waits");
+            told.recv().expect("it is told to go on");
+            assert!(file.sync_all().is_err(), "what was held back is lost");
+            assert!(file.write_all_at(b"x", 0).is_err());
+        });
+        written.recv().expect("it could write");
+        Program { goes_on, thread }
+    }
+
+    fn finds_that_all_is_lost(self) {
+        self.goes_on.send(()).expect("it waits");
+        self.thread.join().expect("it gets errors");
+    }
+}
+
+#[test]
+fn a_mount_of_a_destroyed_filesystem_changes_nothing_in_the_next_of_its_name() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = quick(2);
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let old = Mount::new(&cluster, "scratch", "old");
+    std::fs::write(old.path("f"), pattern(1_000_000, 5)).expect("a file");
+    let program = Program::start(old.path("f"));
+    cluster.kiln(&["fs", "destroy", "scratch", "--yes"]).code(1).says("is mounted on");
+    // While its process sleeps it hears of nothing.
+    let pid = mount_pid(&cluster, &old.dir);
+    kill(pid, Signal::SIGSTOP).expect("its process is there");
+    cluster.kiln(&["fs", "destroy", "scratch", "--yes", "--force"]).ok().says("scratch is destroyed");
+    cluster.kiln(&["fs", "create", "scratch"]).ok().says("is ready");
+    let new = Mount::new(&cluster, "scratch", "new");
+    // Inodes and objects have the numbers that those of the old one had.
+    let content = pattern(3_000_000, 7);
+    std::fs::write(new.path("f"), &content).expect("a file");
+    nix::unistd::syncfs(std::fs::File::open(&new.dir).expect("the mount")).expect("it is on disk");
+    kill(pid, Signal::SIGCONT).expect("its process is there");
+    program.finds_that_all_is_lost();
+    let refused = |error: std::io::Error| error.raw_os_error();
+    assert_eq!(std::fs::write(old.path("g"), "x").map_err(refused), Err(Some(Errno::EIO as i32)));
+    assert_eq!(std::fs::read(old.path("f")).map_err(refused), Err(Some(Errno::EIO as i32)));
+    old.unmount();
+    assert!(std::fs::read(new.path("f")).expect("a file") == content, "nobody has written there");
+    new.unmount();
+    let new = Mount::new(&cluster, "scratch", "new");
+    assert!(std::fs::read(new.path("f")).expect("a file") == content, "nor at the OSTs");
+    assert_eq!(std::fs::read_dir(&new.dir).expect("a directory").count(), 1);
+    let log = lfs(&cluster, &["changelog", "scratch-MDT0000", "0", "99"]).ok().stdout;
+    assert_eq!(log.lines().next().map(|line| line.starts_with("1 ")), Some(true), "{log}");
 }
 
 /// The process of the mount on `dir`.

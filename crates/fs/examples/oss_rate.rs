@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use kiln_fs::core::{ObjectId, OstIndex, SessionId};
 use kiln_fs::oss::{Label, Oss, Ost};
 use kiln_fs::wire::VERSION;
+use kiln_fs::wire::mgs::FsId;
 use kiln_fs::wire::oss::{Op, Reply, Request};
 use kiln_net::Fault;
 use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Service, serve};
@@ -88,8 +89,13 @@ fn run(path: &Path, len: u32, op: fn(u64, u32) -> Op) -> Outcome<f64> {
     let mut connection = Connection::connect_unix(path)?;
     let data = vec![7; len as usize];
     let mut into = vec![0; len as usize];
-    let mut asked =
-        Request { fs: "rate".to_owned(), ost: OstIndex(0), session: SessionId(1), op: op(0, len) };
+    let mut asked = Request {
+        fs: "rate".to_owned(),
+        id: FsId(1),
+        ost: OstIndex(0),
+        session: SessionId(1),
+        op: op(0, len),
+    };
     let started = Instant::now();
     let mut calls = 0;
     while started.elapsed() < SPAN {

@@ -6,6 +6,7 @@
 //! the keeper              evicts who is silent, ends the recovery             keeper.rs
 //! the changelog's         takes records of changes to their readers           changelog.rs
 //! the checkpointer        writes the MDT's rows to its table                  keeper.rs
+//! the drainer             moves objects away from OSTs that drain                     drain.rs
 //! a thread for each OST   destroys and cuts objects, looks at the space       osts.rs
 //! ```
 //!
@@ -32,12 +33,14 @@ use crate::core::leases::LeaseTable;
 use crate::core::{Errno, SessionId};
 use crate::wire;
 use crate::wire::mds::Request;
-use crate::wire::mgs::Ost;
+use crate::wire::mgs::{FsId, Ost};
+use crate::wire::node::DrainStatus;
 use crate::wire::oss::Space;
 
 mod ask;
 mod change;
 mod changelog;
+mod drain;
 mod hello;
 mod keeper;
 mod lock;
@@ -124,10 +127,12 @@ impl Mds {
         let recovery_ends = now + settings.recovery_limit;
         let orphans_stay = if known { recovery_ends + settings.recovery_limit } else { now };
         let label = mdt.label().clone();
+        let id = FsId(u128::from_be_bytes(label.uuid));
         let state = State::new(mdt, leases, Arc::clone(&clock), recovery_ends, orphans_stay)?;
         let (checkpoints, to_run) = sync_channel(1);
         let server = Arc::new(Server {
             fs: label.fs.clone(),
+            id,
             mdt: label.mdt,
             settings,
             clock,
@@ -136,8 +141,9 @@ impl Mds {
             lock_freed: Condvar::new(),
             stopping: AtomicBool::new(false),
             stop: (Mutex::new(false), Condvar::new()),
-            osts: Osts::new(label.fs),
+            osts: Osts::new(label.fs, id),
             jobs: Mutex::default(),
+            drains: Mutex::default(),
             requests: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             records_changes: changelog.is_some(),
@@ -147,11 +153,12 @@ impl Mds {
         let mds = Mds { server: Arc::clone(&server), threads: Mutex::default() };
         mds.set_osts(&osts);
         server.set_recording();
-        let shipper = Arc::clone(&server);
+        let (shipper, drainer) = (Arc::clone(&server), Arc::clone(&server));
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         let threads = [
             spawn("mds-keeper").spawn(move || server.keep()),
             spawn("mds-checkpoint").spawn(move || keeper::run_checkpoints(&to_run)),
+            spawn("mds-drain").spawn(move || drainer.empty_osts()),
         ];
         let threads = threads.map(|thread| thread.expect("a server that starts gets its threads"));
         let shipping = changelog.map(|changelog| {
@@ -185,6 +192,11 @@ impl Mds {
     pub fn jobs(&self) -> Vec<JobStats> {
         let now = self.server.time();
         self.server.jobs.lock().unwrap_or_else(PoisonError::into_inner).list(now)
+    }
+
+    /// How far the OSTs are that drain.
+    pub fn drains(&self) -> Vec<DrainStatus> {
+        self.server.drain_status()
     }
 
     /// Requests that came since its start.

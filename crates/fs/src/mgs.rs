@@ -314,6 +314,7 @@ impl Filesystem {
         });
         FsConfig {
             name: name.to_owned(),
+            id: self.id,
             version: self.version,
             mdt_rank: self.mdt.rank,
             mdt: address(self.mdt.rank),

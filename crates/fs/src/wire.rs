@@ -12,16 +12,16 @@ pub mod node;
 pub mod oss;
 
 /// Version of the messages; a peer with another one is refused when it says hello.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The most file data in one message, in bytes.
 pub const DATA_BYTES_MAX: u32 = 4 << 20;
-/// The longest name of a directory entry, in bytes (NAME_MAX).
+/// The longest name of a directory entry, in bytes (`NAME_MAX`).
 pub const NAME_BYTES_MAX: usize = 255;
 /// The longest id of a job, in bytes.
 pub const JOB_BYTES_MAX: usize = 63;
-/// The longest target of a symbolic link, in bytes (PATH_MAX less its NUL).
+/// The longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
 pub const SYMLINK_BYTES_MAX: usize = 4095;
-/// The longest extended attribute's value and list of names, in bytes (XATTR_SIZE_MAX, XATTR_LIST_MAX).
+/// The longest extended attribute's value and list of names, in bytes (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 pub const XATTR_BYTES_MAX: usize = 64 << 10;
 
 /// A request to the filesystem service of a node: one listener serves whatever targets the node has.
@@ -49,11 +49,17 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let ping = mds::Request { fs: "s".into(), session: SessionId(1), op: mds::Op::Ping };
-        assert_eq!(bytes(&Request::Mds(ping)), [1, 1, b's', 1, 4]);
-        let statfs =
-            oss::Request { fs: "s".into(), ost: OstIndex(3), session: SessionId(0), op: oss::Op::Statfs };
-        assert_eq!(bytes(&Request::Oss(statfs)), [2, 1, b's', 3, 0, 10]);
+        let ping =
+            mds::Request { fs: "s".into(), id: mgs::FsId(6), session: SessionId(1), op: mds::Op::Ping };
+        assert_eq!(bytes(&Request::Mds(ping)), [1, 1, b's', 6, 1, 4]);
+        let statfs = oss::Request {
+            fs: "s".into(),
+            id: mgs::FsId(6),
+            ost: OstIndex(3),
+            session: SessionId(0),
+            op: oss::Op::Statfs,
+        };
+        assert_eq!(bytes(&Request::Oss(statfs)), [2, 1, b's', 6, 3, 0, 10]);
         let leases = Leases { meta: true, names: false, data: DataLease::Write };
         let reply = Reply {
             outcome: Err(Errno::ENOENT),
@@ -69,7 +75,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_message_are_refused() {
-        for bad in [&[][..], &[9], &[1, 200, b's'], &[1, 1, b's', 1, 99]] {
+        for bad in [&[][..], &[9], &[1, 200, b's'], &[1, 1, b's', 6, 1, 99]] {
             assert!(postcard::from_bytes::<Request>(bad).is_err(), "{bad:?}");
         }
     }

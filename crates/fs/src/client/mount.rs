@@ -146,7 +146,7 @@ struct Queues {
 fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
     let id = new_id(rng);
     let config = &options.config;
-    let session = Arc::new(Session::new(config.name.clone(), config.mdt.clone(), id));
+    let session = Arc::new(Session::new((config.name.clone(), config.id), config.mdt.clone(), id));
     let meta = Arc::new(Meta::new(session));
     let osts = Osts::new(config, id);
     let data =

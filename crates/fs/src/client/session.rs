@@ -31,7 +31,7 @@ use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, SessionId, Xid};
 use crate::wire;
 use crate::wire::mds::{Act, Answer, Ask, Change, Cred, Grant, Lock, Op, Reply};
-use crate::wire::mgs::Address;
+use crate::wire::mgs::{Address, FsId};
 
 /// How long to wait before a server that refuses is asked again.
 const RETRY: Duration = Duration::from_millis(50);
@@ -123,6 +123,7 @@ struct Xids {
 /// The session of a mount.
 pub(crate) struct Session {
     fs: String,
+    fs_id: FsId,
     link: Link,
     xids: Mutex<Xids>,
     tickets: AtomicU64,
@@ -131,9 +132,10 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that is not connected yet; a [`Keeper`] connects it.
-    pub(crate) fn new(fs: String, address: Address, id: SessionId) -> Session {
+    pub(crate) fn new((fs, fs_id): (String, FsId), address: Address, id: SessionId) -> Session {
         Session {
             fs,
+            fs_id,
             link: Link::new(address, id),
             xids: Mutex::default(),
             tickets: AtomicU64::new(1),
@@ -277,7 +279,7 @@ impl Session {
     }
 
     fn request(&self, session: SessionId, op: Op) -> wire::Request {
-        wire::Request::Mds(wire::mds::Request { fs: self.fs.clone(), session, op })
+        wire::Request::Mds(wire::mds::Request { fs: self.fs.clone(), id: self.fs_id, session, op })
     }
 
     /// Puts into a request what is different when it is sent again.

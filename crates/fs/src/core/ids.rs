@@ -68,9 +68,9 @@ impl FromStr for Fid {
         if (sequence, object) == (FID_SEQUENCE_ROOT, 1) {
             return Ok(Fid(Ino::ROOT));
         }
-        let upper = sequence.checked_sub(FID_SEQUENCE_FIRST).filter(|upper| *upper <= u64::from(u32::MAX));
+        let upper = sequence.checked_sub(FID_SEQUENCE_FIRST).map(u32::try_from);
         match (upper, u32::try_from(object)) {
-            (Some(upper), Ok(lower)) => Ok(Fid(Ino(upper << 32 | u64::from(lower)))),
+            (Some(Ok(upper)), Ok(lower)) => Ok(Fid(Ino(u64::from(upper) << 32 | u64::from(lower)))),
             _ => Err(BadFid),
         }
     }

@@ -255,6 +255,24 @@ impl Layout {
         kept
     }
 
+    /// Every object of a file of `size` bytes, each with the most that it holds, in bytes.
+    pub fn object_lengths(&self, size: u64) -> impl Iterator<Item = (OstIndex, ObjectId, u64)> + '_ {
+        self.components.iter().flat_map(move |component| {
+            let (stripe, objects) = match &component.pattern {
+                Pattern::Inline => (1, &[][..]),
+                Pattern::Raid0 { stripe_bytes, objects } => (u64::from(*stripe_bytes), objects.as_slice()),
+            };
+            let (end, count) = (component.extent.end.min(size), objects.len() as u64);
+            let lengths = objects.iter().zip(0..);
+            lengths.map(move |(&(ost, object), nth)| {
+                // One that begins behind the end of the file holds nothing.
+                let len =
+                    if component.extent.start < size { object_length(end, stripe, count, nth) } else { 0 };
+                (ost, object, len)
+            })
+        })
+    }
+
     /// The most that the objects of a file of `size` bytes use, in bytes, where a disk gives space by such units.
     pub fn object_space_max(&self, size: u64, unit: u64) -> u64 {
         let mut sum = 0_u64;

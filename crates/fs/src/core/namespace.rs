@@ -13,6 +13,7 @@
 //! - [`keys`], [`rows`]: where rows are, and how changes lie over them until they are kept.
 //! - [`filesystem`], [`inode`], [`directory`], [`links`]: what there is, its names, and the ways back from an inode to them.
 //! - [`make`], [`rename`], [`attributes`], [`xattr`], [`acl`], [`data`], [`striping`]: what acts do.
+//! - [`moving`]: how objects leave an OST that drains.
 //! - [`accounts`]: what users, groups and projects use, and their limits.
 //! - [`replies`], [`todo`], [`log`]: what sessions were answered; what is to be done at the OSTs; what the changelog's
 //!   readers have not got yet.
@@ -30,6 +31,7 @@ mod keys;
 mod links;
 mod log;
 mod make;
+mod moving;
 mod rename;
 mod replies;
 mod rows;
@@ -48,6 +50,7 @@ pub use data::PAGE_BYTES;
 pub use filesystem::{Usage, format, orphans, usage};
 pub use inode::LINKS_MAX;
 pub use log::{backlog, is_written_once, records};
+pub use moving::{Located, held, located};
 pub use replies::{REPLIES_MAX, reply_to, sessions};
 pub use rows::{Changes, Each, Over, Rows};
 pub use todo::{Todo, TodoId, todo};

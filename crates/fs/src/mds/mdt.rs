@@ -9,7 +9,7 @@
 //! A change is answered when its command is in the journal's file: a kill -9 does not undo it. What rows it made stays in
 //! memory until a checkpoint puts them into the table, many at once and in order, with the place in the journal of the
 //! last command among them. A start applies the commands behind that place again; [`crate::core::namespace::apply`] makes
-//! the same of them. The files are described in docs/formats/fs-mdt.md, the reasons in docs/decisions/0005-fs-mdt.md.
+//! the same of them. The files are described in docs/formats/fs-mdt.md, the reasons in docs/decisions/0006-fs-mdt.md.
 //!
 //! **Invariant:** rows in memory and table together are what the commands in the journal made, each once and in order.
 //! **Invariant:** the table holds nothing of a command that is not durable in the journal.
@@ -44,7 +44,7 @@ use self::table::{Table, View};
 use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
 use crate::core::quota::Owner;
-use crate::core::{Errno, Ino, SessionId, Spread, Time, Xid};
+use crate::core::{Errno, Ino, OstIndex, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
 use crate::wire::oss::Space;
 
@@ -228,6 +228,16 @@ impl Mdt {
     /// What is to be done at the OSTs, from an entry on, at most so many.
     pub fn todo(&self, from: TodoId, count_max: usize) -> Result<Vec<(TodoId, Todo)>, Errno> {
         self.read(|rows| namespace::todo(rows, from, count_max))
+    }
+
+    /// See [`namespace::located`].
+    pub fn located(
+        &self,
+        from: Ino,
+        osts: &[OstIndex],
+        look_max: usize,
+    ) -> Result<(Vec<namespace::Located>, Option<Ino>), Errno> {
+        self.read(|rows| namespace::located(rows, from, osts, look_max))
     }
 
     /// Records of the changelog that are not where its readers are, at most so many.

@@ -11,7 +11,7 @@ use crate::core::layout::Stripes;
 use crate::core::namespace::{Todo, TodoId};
 use crate::core::placement::{Candidate, Placement};
 use crate::core::{OstIndex, SessionId};
-use crate::wire::mgs::Ost;
+use crate::wire::mgs::{Address, FsId, Ost};
 use crate::wire::oss::Space;
 
 mod target;
@@ -59,6 +59,7 @@ pub(super) enum Choice {
 /// See the module.
 pub(super) struct Osts {
     fs: String,
+    id: FsId,
     targets: Mutex<BTreeMap<OstIndex, Running>>,
     placement: Mutex<Placement>,
 }
@@ -70,8 +71,8 @@ struct Running {
 
 impl Osts {
     /// No OSTs yet.
-    pub(super) fn new(fs: String) -> Osts {
-        Osts { fs, targets: Mutex::default(), placement: Mutex::default() }
+    pub(super) fn new(fs: String, id: FsId) -> Osts {
+        Osts { fs, id, targets: Mutex::default(), placement: Mutex::default() }
     }
 
     /// From now on there are these. Returns when the threads of those that are gone have ended.
@@ -86,7 +87,7 @@ impl Osts {
                     running.target.configure(ost);
                     continue;
                 }
-                let target = Arc::new(Target::new(self.fs.clone(), ost.clone()));
+                let target = Arc::new(Target::new((self.fs.clone(), self.id), ost.clone()));
                 let thread = target::start(&target, Arc::clone(work));
                 targets.insert(ost.index, Running { target, thread });
             }
@@ -103,6 +104,22 @@ impl Osts {
     /// Which OSTs there are.
     pub(super) fn indices(&self) -> Vec<OstIndex> {
         self.targets().keys().copied().collect()
+    }
+
+    /// Those that drain, each with which time it does.
+    pub(super) fn draining(&self) -> BTreeMap<OstIndex, u64> {
+        let targets = self.targets();
+        targets.iter().filter_map(|(index, running)| Some((*index, running.target.drains()?))).collect()
+    }
+
+    /// Whether this one drains.
+    pub(super) fn is_draining(&self, ost: OstIndex) -> bool {
+        self.targets().get(&ost).is_some_and(|running| running.target.is_draining())
+    }
+
+    /// Where its server is.
+    pub(super) fn address(&self, ost: OstIndex) -> Option<Address> {
+        self.targets().get(&ost).map(|running| running.target.address())
     }
 
     /// There is something new on the list. Called under the lock under which it was put there.

@@ -1,5 +1,6 @@
 //! A request from its arrival to its answer.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use kiln_net::{Fault, Status};
 use kiln_world::Clock;
 
 use super::Settings;
+use super::drain::Drain;
 use super::mdt::Checkpoint;
 use super::osts::{Osts, Page, Work};
 use super::sessions::{Next, Standing};
@@ -19,6 +21,7 @@ use crate::core::leases::{Ticket, Touch};
 use crate::core::namespace::{Command, Outcome, Todo, TodoId, What};
 use crate::core::{Errno, Ino, OstIndex, SessionId, Time};
 use crate::wire::mds::{Acked, Answer, Op, Reply, Request};
+use crate::wire::mgs::FsId;
 
 /// Who waits looks so often whether anybody still wants to know.
 pub(super) const WAIT_TICK: Duration = Duration::from_millis(250);
@@ -28,6 +31,7 @@ const FORGET_MAX: usize = 1024;
 /// What the threads of an MDS share.
 pub(super) struct Server {
     pub(super) fs: String,
+    pub(super) id: FsId,
     pub(super) mdt: u16,
     pub(super) settings: Settings,
     pub(super) clock: std::sync::Arc<dyn Clock>,
@@ -42,6 +46,8 @@ pub(super) struct Server {
     pub(super) osts: Osts,
     /// What jobs did. Never locked together with `state`.
     pub(super) jobs: Mutex<JobTable>,
+    /// The OSTs that drain. Never locked before `state`.
+    pub(super) drains: Mutex<BTreeMap<OstIndex, Drain>>,
     /// Requests that came.
     pub(super) requests: AtomicU64,
     /// Sessions that were evicted.
@@ -90,8 +96,8 @@ pub(super) type Answered = (Reply, Vec<u8>);
 
 impl Server {
     pub(super) fn handle(&self, request: Request, bulk: &[u8], replies: &mut Replies) -> Result<(), Fault> {
-        let Request { fs, session, op } = request;
-        if fs != self.fs {
+        let Request { fs, id, session, op } = request;
+        if fs != self.fs || id != self.id {
             return replies.last(&self.refusal(Errno::ENODEV), &[]);
         }
         if op == Op::Callbacks {
@@ -185,15 +191,23 @@ impl Server {
         asker: &Asker<'_>,
         mut attempt: impl FnMut(&mut State, Option<Ticket>) -> Result<Attempt<T>, Stop>,
     ) -> Result<T, Stop> {
+        self.own_turn(asker, |state, ticket| match state.sessions.standing(asker.session) {
+            Standing::Unknown => Err(Errno::ESTALE.into()),
+            Standing::Expected => Ok(Attempt::Wait(Vec::new())),
+            Standing::Live => attempt(state, ticket),
+        })
+    }
+
+    /// The same for the server itself, which has no session.
+    pub(super) fn own_turn<T>(
+        &self,
+        asker: &Asker<'_>,
+        mut attempt: impl FnMut(&mut State, Option<Ticket>) -> Result<Attempt<T>, Stop>,
+    ) -> Result<T, Stop> {
         let mut state = self.lock();
         let mut ticket = None;
         let outcome = loop {
-            let tried = match state.sessions.standing(asker.session) {
-                Standing::Unknown => Err(Errno::ESTALE.into()),
-                Standing::Expected => Ok(Attempt::Wait(Vec::new())),
-                Standing::Live => attempt(&mut state, ticket),
-            };
-            let touches = match tried {
+            let touches = match attempt(&mut state, ticket) {
                 Ok(Attempt::Done(done)) => break Ok(done),
                 Ok(Attempt::Wait(touches)) => touches,
                 Err(stop) => break Err(stop),

@@ -104,8 +104,8 @@ impl Ost {
     }
 
     fn serve(&self, request: &Request, bulk: &[u8]) -> Result<Answer, Errno> {
-        let Request { fs, ost, session, op } = request;
-        if *fs != self.label.fs || *ost != self.label.index {
+        let Request { fs, id, ost, session, op } = request;
+        if *fs != self.label.fs || id.0 != self.label.id || *ost != self.label.index {
             return Err(Errno::ENODEV);
         }
         let pass = self.fences.enter(*session)?;

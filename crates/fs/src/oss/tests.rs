@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::{Label, Ost};
 use crate::core::{Errno, ObjectId, OstIndex, SessionId};
+use crate::wire::mgs::FsId;
 use crate::wire::oss::{ObjectStat, Op, Reply, Request};
 
 const SESSION: SessionId = SessionId(7);
@@ -41,7 +42,7 @@ impl Home {
 }
 
 fn request(op: Op) -> Request {
-    Request { fs: "scratch".to_owned(), ost: OstIndex(3), session: SESSION, op }
+    Request { fs: "scratch".to_owned(), id: FsId(77), ost: OstIndex(3), session: SESSION, op }
 }
 
 fn ask(ost: &Ost, op: Op) -> Reply {
@@ -226,7 +227,11 @@ fn what_is_out_of_bounds_is_refused() {
 fn requests_for_another_target_are_told_so() {
     let Home { ost, dir: _dir } = home();
     let asked = request(Op::Statfs);
-    let others = [Request { ost: OstIndex(4), ..asked.clone() }, Request { fs: "home".to_owned(), ..asked }];
+    let others = [
+        Request { ost: OstIndex(4), ..asked.clone() },
+        Request { id: FsId(78), ..asked.clone() },
+        Request { fs: "home".to_owned(), ..asked },
+    ];
     for other in others {
         assert_eq!(*ost.answer(&other, &[]).reply(), refused(Errno::ENODEV));
     }

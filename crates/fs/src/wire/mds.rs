@@ -17,6 +17,7 @@ use crate::core::jobs::JobDelta;
 use crate::core::layout::{Layout, Spread};
 use crate::core::quota::{Account, Grace, QuotaKind, SetQuota};
 use crate::core::{Attr, Errno, FileKind, Ino, OstIndex, SessionId, SetAttr, Time, Xid};
+use crate::wire::mgs::FsId;
 use crate::wire::oss::Space;
 
 /// A request to the MDS.
@@ -24,6 +25,8 @@ use crate::wire::oss::Space;
 pub struct Request {
     /// Of which filesystem; a server that does not serve its MDT answers `ENODEV`.
     pub fs: String,
+    /// Which one of that name: after `destroy` and `create`, a mount of the old one changes nothing in the new one.
+    pub id: FsId,
     /// Who asks.
     pub session: SessionId,
     /// What is asked.
@@ -264,7 +267,7 @@ pub enum Act {
         /// What it is.
         what: Make,
     },
-    /// A file without a name (O_TMPFILE), open in this session: [`Answer::Opened`].
+    /// A file without a name (`O_TMPFILE`), open in this session: [`Answer::Opened`].
     MakeUnnamed {
         /// The directory that it could be linked into.
         parent: Ino,
@@ -487,7 +490,7 @@ pub enum Answer {
         attr: Attr,
         /// Where its bytes are.
         layout: Layout,
-        /// Others have it open too, and somebody writes: keep nothing (O_DIRECT is how the kernel calls that).
+        /// Others have it open too, and somebody writes: keep nothing (`O_DIRECT` is how the kernel calls that).
         shared: bool,
         /// How many bytes from the start are in the bulk; `None` when none were asked for, or they are at the OSTs.
         data: Option<u32>,

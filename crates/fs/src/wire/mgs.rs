@@ -36,6 +36,8 @@ pub struct Ost {
 pub struct FsConfig {
     /// Its name: 1 to 8 letters and digits, as Lustre's.
     pub name: String,
+    /// Which one of that name.
+    pub id: FsId,
     /// Goes up with every change; also from one filesystem of this name to the next.
     pub version: u64,
     /// Rank of the node that serves the MDT.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::core::jobs::JobStats;
-use crate::core::{Role, SessionId};
+use crate::core::{OstIndex, Role, SessionId};
 use crate::wire::mgs::FsId;
 use crate::wire::oss::Space;
 
@@ -48,6 +48,62 @@ pub struct TargetStatus {
     pub requests: u64,
     /// Sessions that it evicted since its start, when it is an MDT that is served.
     pub evictions: u64,
+    /// The version of the filesystem that its server was told last, when it is an MDT that is served.
+    pub config_version: u64,
+    /// How far OSTs are that drain, when it is an MDT that is served.
+    pub drains: Vec<DrainStatus>,
+}
+
+/// How far an OST is that drains, since its MDT's server began with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// The OST.
+    pub ost: OstIndex,
+    /// What is left was counted; until then it is not known.
+    pub counted: bool,
+    /// Files with objects there.
+    pub left_files: u64,
+    /// The most that these hold, in bytes.
+    pub left_bytes: u64,
+    /// Files that were moved.
+    pub moved_files: u64,
+    /// The bytes that were written elsewhere for them; holes count for nothing.
+    pub moved_bytes: u64,
+    /// Nothing is left there: neither a file's objects nor such as nobody needs any more.
+    pub drained: bool,
+    /// Files that could not be moved when it was tried last, and are tried again.
+    pub kept_files: u64,
+    /// Some of these.
+    pub kept: Vec<Kept>,
+    /// For how many seconds nothing was moved.
+    pub still_secs: u64,
+}
+
+impl DrainStatus {
+    /// One that was not looked at yet.
+    pub fn new(ost: OstIndex) -> DrainStatus {
+        DrainStatus {
+            ost,
+            counted: false,
+            left_files: 0,
+            left_bytes: 0,
+            moved_files: 0,
+            moved_bytes: 0,
+            drained: false,
+            kept_files: 0,
+            kept: Vec::new(),
+            still_secs: 0,
+        }
+    }
+}
+
+/// A file that stays on an OST that drains.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its path from the root of the filesystem, without a leading slash; its id where it has none.
+    pub path: String,
+    /// Why.
+    pub why: String,
 }
 
 /// What a target does.

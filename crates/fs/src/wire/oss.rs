@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::{Errno, ObjectId, OstIndex, SessionId};
+use crate::wire::mgs::FsId;
 
 /// Objects in one request.
 pub const OBJECTS_MAX: usize = 4096;
@@ -12,6 +13,8 @@ pub const OBJECTS_MAX: usize = 4096;
 pub struct Request {
     /// Of which filesystem.
     pub fs: String,
+    /// Which one of that name; see [`crate::wire::mds::Request::id`].
+    pub id: FsId,
     /// At which OST; a server that does not serve it answers `ENODEV`.
     pub ost: OstIndex,
     /// Who asks. A session that was evicted is answered `ESTALE`, so that its late writes do no harm.
@@ -45,7 +48,7 @@ pub enum Op {
         offset: u64,
         /// CRC32C of the bulk; bytes that arrive otherwise are refused with `EIO` and may be sent again.
         crc: u32,
-        /// Answer only when they are on the disk (O_SYNC, O_DSYNC).
+        /// Answer only when they are on the disk (`O_SYNC`, `O_DSYNC`).
         sync: bool,
     },
     /// Cuts an object to a length.

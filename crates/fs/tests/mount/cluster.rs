@@ -18,6 +18,8 @@ use kiln_net::blocking::{Call, Listener, Replies, ServeLimits, Server, Service, 
 use kiln_world::{RealClock, RealDisk, RealRng};
 
 const NAME: &str = "scratch";
+/// Its id.
+const ID: u128 = 7;
 const OSTS: u16 = 2;
 /// Small, so that files of some hundred KiB are in several places.
 const STRIPE_BYTES: u32 = 64 << 10;
@@ -68,6 +70,7 @@ impl Cluster {
         };
         let config = FsConfig {
             name: NAME.to_owned(),
+            id: mgs::FsId(ID),
             version: 1,
             mdt_rank: 0,
             mdt: Address::Unix(socket.clone()),
@@ -88,7 +91,7 @@ impl Cluster {
         let volume = Volume::start(disk, Arc::clone(&clock) as Arc<dyn kiln_world::Clock>);
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         let format = mdt::Format {
-            label: mdt::Label { uuid: [7; 16], fs: NAME.to_owned(), mdt: 0 },
+            label: mdt::Label { uuid: ID.to_be_bytes(), fs: NAME.to_owned(), mdt: 0 },
             spread: Spread::plain(INLINE_BYTES, STRIPE_BYTES, Stripes { count: None, first: None }),
             now: Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() },
         };
@@ -146,7 +149,7 @@ impl Drop for Cluster {
 }
 
 fn label(index: u16) -> oss::Label {
-    oss::Label { id: 7, fs: NAME.to_owned(), index: OstIndex(index) }
+    oss::Label { id: ID, fs: NAME.to_owned(), index: OstIndex(index) }
 }
 
 /// Whether this machine lets us mount; says so if not.

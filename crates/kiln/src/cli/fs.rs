@@ -31,17 +31,23 @@ pub(crate) enum Fs {
         #[arg(value_name = "NODE[:DIR]")]
         place: String,
     },
-    /// Keep new objects from an OST
+    /// Empty an OST: it gets no new objects, and those that are there move to others while their files are used
     ///
-    /// What is there stays and is served. To empty it, give its files other objects with `lfs migrate` as far as that is there.
+    /// The server of the MDT moves them, also when this command is ended; `kiln fs status` shows how far it is. A file that is open stays, and is tried again.
     DrainOst {
         /// The filesystem
         name: String,
         /// The OST: its index, or its label as in `scratch-OST0001`
         ost: String,
-        /// Let new objects go there again
+        /// Let new objects go there again, and move no more away
         #[arg(long)]
         undo: bool,
+        /// Return at once, not when the OST is empty
+        #[arg(long, conflicts_with = "undo")]
+        no_wait: bool,
+        /// Name what cannot be moved, and end with 1, when nothing moved for so long
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        patience: u64,
     },
     /// Destroy a filesystem with everything in it
     Destroy {

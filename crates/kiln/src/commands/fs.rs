@@ -1,5 +1,6 @@
 //! `kiln fs`.
 
+mod drain;
 mod jobstats;
 mod mount;
 
@@ -14,7 +15,7 @@ pub(super) use mount::{mount, umount};
 
 use super::{Usage, exit, say};
 use crate::api::client::{change, escape, get};
-use crate::api::model::fs::{ChangedOst, Filesystem, NewFilesystem, Place, Target};
+use crate::api::model::fs::{Drain, Filesystem, NewFilesystem, Place, Target};
 use crate::cli::{Create, Fs};
 use crate::paths::DataDir;
 use crate::table::{self, human_size};
@@ -30,7 +31,10 @@ pub(super) async fn run(data: &DataDir, verb: Fs) -> anyhow::Result<ExitCode> {
         Fs::List { json } => list(data, json).await?,
         Fs::Status { name, json } => return status(data, name, json).await,
         Fs::AddOst { name, place } => add_ost(data, &name, &place).await?,
-        Fs::DrainOst { name, ost, undo } => drain_ost(data, &name, &ost, undo).await?,
+        Fs::DrainOst { name, ost, undo, no_wait, patience } => {
+            let arguments = drain::Arguments { name: &name, ost: &ost, undo, no_wait, patience };
+            return drain::run(data, arguments).await;
+        }
         Fs::Destroy { name, yes, force } => return destroy(data, &name, yes, force).await,
         Fs::Jobstats { name, top, yaml, json } => {
             let form = match (yaml, json) {
@@ -171,12 +175,19 @@ fn write_targets(out: &mut impl Write, fs: &Filesystem) -> std::io::Result<()> {
         if let Some(reason) = &target.reason {
             writeln!(out, "{} is {}: {reason}", target.label, target.state)?;
         }
+        if let Some(drain) = target.drain.as_ref().filter(|drain| drain.state == Drain::MOVING) {
+            writeln!(out, "{} is {}", target.label, drain::line(drain))?;
+        }
     }
     Ok(())
 }
 
 fn target(target: &Target) -> Vec<String> {
-    let state = if target.draining { format!("{}, draining", target.state) } else { target.state.clone() };
+    let state = match &target.drain {
+        Some(drain) if drain.state == Drain::DRAINED => format!("{}, drained", target.state),
+        _ if target.draining => format!("{}, draining", target.state),
+        _ => target.state.clone(),
+    };
     let size = |pick: fn(&crate::api::model::fs::Space) -> u64| {
         target.space.as_ref().map_or_else(|| "-".to_owned(), |space| human_size(pick(space)))
     };
@@ -215,27 +226,6 @@ async fn add_ost(data: &DataDir, name: &str, text: &str) -> anyhow::Result<()> {
         found.reason.as_deref().unwrap_or("it is still starting")
     );
     Ok(say(&format!("{label} is served on {}; new files may use it from now on", found.node))?)
-}
-
-async fn drain_ost(data: &DataDir, name: &str, ost: &str, undo: bool) -> anyhow::Result<()> {
-    let fs: Filesystem = get(data, &path(name)).await?;
-    let osts = fs.targets.iter().filter(|target| target.kind == "ost");
-    let found = osts.clone().find(|target| target.label == ost || target.index.to_string() == ost);
-    let Some(found) = found else {
-        let known: Vec<&str> = osts.map(|target| target.label.as_str()).collect();
-        anyhow::bail!("{name} has no OST {ost}; it has {}", known.join(", "));
-    };
-    let path = format!("{}/osts/{}", path(name), found.index);
-    change(data, Method::PUT, &path, &ChangedOst { draining: !undo }).await?;
-    let label = &found.label;
-    let told = if undo {
-        say(&format!("{label} gets new objects again"))
-    } else {
-        say(&format!(
-            "{label} gets no new objects; what is there stays there and is served. A file that is copied and renamed over itself leaves it"
-        ))
-    };
-    Ok(told?)
 }
 
 async fn destroy(data: &DataDir, name: &str, yes: bool, force: bool) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kiln_config::Config;
@@ -11,8 +12,8 @@ use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
 use kiln_fs::mds::mdt::{self, Mdt};
 use kiln_fs::mds::{self, Changelog, Mds, Parts};
 use kiln_fs::oss::{Label, Oss, Ost, TargetError};
-use kiln_fs::wire::mgs::{Assignment, FsConfig, Target};
-use kiln_fs::wire::node::ClientStatus;
+use kiln_fs::wire::mgs::{Assignment, FsConfig, FsId, Target};
+use kiln_fs::wire::node::{ClientStatus, DrainStatus};
 use kiln_fs::wire::oss::{Op, Reply, Request, Space};
 use kiln_log::Volume;
 use kiln_types::Timestamp;
@@ -54,6 +55,8 @@ pub(super) enum Server {
         oss: Arc<Oss>,
         /// The filesystem.
         fs: String,
+        /// Which one of that name.
+        id: FsId,
         /// The OST's index in it.
         index: OstIndex,
     },
@@ -62,6 +65,8 @@ pub(super) enum Server {
 /// An MDT that is served.
 pub(super) struct ServedMdt {
     pub mds: Arc<Mds>,
+    /// The version of the filesystem that it was told last.
+    pub version: AtomicU64,
     /// Of the journal.
     volume: Volume,
     /// Goes last.
@@ -130,7 +135,7 @@ impl Setup {
                     Ost::format(dir, &label)?;
                 }
                 self.oss.add(Ost::open(dir, &label)?);
-                Ok(Server::Ost { oss: Arc::clone(&self.oss), fs: label.fs, index })
+                Ok(Server::Ost { oss: Arc::clone(&self.oss), fs: label.fs, id: target.id, index })
             }
         }
     }
@@ -164,7 +169,7 @@ impl Setup {
         let parts = Parts { mdt, osts, clock, changelog: self.config.fs.changelog.then(sink) };
         let mds = Mds::start(parts, self.mds_settings());
         let mds = mds.map_err(|errno| OpenError::Start { dir: dir.to_owned(), errno })?;
-        Ok(ServedMdt { mds: Arc::new(mds), volume, lock })
+        Ok(ServedMdt { mds: Arc::new(mds), version: AtomicU64::new(0), volume, lock })
     }
 
     fn mds_settings(&self) -> mds::Settings {
@@ -209,8 +214,9 @@ impl Server {
     pub(super) fn space(&self) -> Option<Space> {
         match self {
             Server::Mdt(mdt) => mdt.mds.space().ok(),
-            Server::Ost { oss, fs, index } => {
-                let request = Request { fs: fs.clone(), ost: *index, session: NOBODY, op: Op::Statfs };
+            Server::Ost { oss, fs, id, index } => {
+                let (fs, id, ost) = (fs.clone(), *id, *index);
+                let request = Request { fs, id, ost, session: NOBODY, op: Op::Statfs };
                 match oss.answer(&request, &[]).reply() {
                     Reply::Space(space) => Some(*space),
                     _ => None,
@@ -223,7 +229,15 @@ impl Server {
     pub(super) fn counts(&self) -> (u64, u64) {
         match self {
             Server::Mdt(mdt) => (mdt.mds.requests(), mdt.mds.evictions()),
-            Server::Ost { oss, fs, index } => (oss.requests(fs, *index), 0),
+            Server::Ost { oss, fs, index, .. } => (oss.requests(fs, *index), 0),
+        }
+    }
+
+    /// The version of the filesystem that it was told last, and how far OSTs are that drain.
+    pub(super) fn drains(&self) -> (u64, Vec<DrainStatus>) {
+        match self {
+            Server::Mdt(mdt) => (mdt.version.load(Ordering::Relaxed), mdt.mds.drains()),
+            Server::Ost { .. } => (0, Vec::new()),
         }
     }
 
@@ -241,12 +255,12 @@ impl Server {
     /// Ends when nothing of it is under way any more.
     pub(super) fn stop(self) {
         match self {
-            Server::Mdt(ServedMdt { mds, volume, lock }) => {
+            Server::Mdt(ServedMdt { mds, volume, lock, .. }) => {
                 mds.close();
                 volume.close();
                 drop(lock);
             }
-            Server::Ost { oss, fs, index } => {
+            Server::Ost { oss, fs, index, .. } => {
                 oss.remove(&fs, index);
             }
         }

@@ -1,6 +1,7 @@
 //! The targets of this node: which are served, which are not and why.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use kiln_fs::core::Role;
 use kiln_fs::core::target::label;
 use kiln_fs::mds::Mds;
 use kiln_fs::oss::Oss;
-use kiln_fs::wire::mgs::{Assignment, Duty, Target};
+use kiln_fs::wire::mgs::{Assignment, Duty, FsConfig, Target};
 use kiln_fs::wire::node::{TargetState, TargetStatus};
 
 use super::servers::{Server, Setup};
@@ -51,11 +52,20 @@ impl Targets {
             }
         }
         for config in &duty.configs {
-            if let Some(mds) = self.mds(&config.name) {
-                mds.set_osts(&config.osts);
-            }
+            self.configure(config);
         }
         self.newly_made(&duty.serve)
+    }
+
+    /// Tells the MDS of a filesystem, if it is served here, what it is made of now.
+    fn configure(&self, config: &FsConfig) {
+        let Some(mds) = self.mds(&config.name) else { return };
+        mds.set_osts(&config.osts);
+        for entry in self.read().iter().filter(|entry| entry.target.id == config.id) {
+            if let Condition::Serving(Server::Mdt(mdt)) = &entry.condition {
+                mdt.version.store(config.version, Ordering::Relaxed);
+            }
+        }
     }
 
     fn newly_made(&self, serve: &[Assignment]) -> Vec<Target> {
@@ -193,10 +203,13 @@ impl Entry {
             clients: Vec::new(),
             requests: 0,
             evictions: 0,
+            config_version: 0,
+            drains: Vec::new(),
         };
         if let Condition::Serving(server) = &self.condition {
             (status.space, status.clients) = (server.space(), server.clients());
             (status.requests, status.evictions) = server.counts();
+            (status.config_version, status.drains) = server.drains();
         }
         status
     }

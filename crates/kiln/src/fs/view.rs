@@ -3,10 +3,10 @@
 use kiln_fs::core::target::label;
 use kiln_fs::core::{OstIndex, Role, Time, jobs};
 use kiln_fs::mgs::{Filesystem as Row, Place};
-use kiln_fs::wire::node::{TargetState, TargetStatus};
+use kiln_fs::wire::node::{DrainStatus, Kept, TargetState, TargetStatus};
 use kiln_fs::wire::oss;
 
-use crate::api::model::fs::{Client, Filesystem, JobCounter, JobStats, Space, Target};
+use crate::api::model::fs::{Client, Drain, Filesystem, JobCounter, JobStats, KeptFile, Space, Target};
 
 /// What each node that was asked said; `None` of one that did not answer.
 pub(super) type Told = Vec<(u32, Option<Vec<TargetStatus>>)>;
@@ -42,8 +42,9 @@ impl<'t> Seen<'t> {
 pub(super) fn filesystem(name: &str, row: &Row, told: &Told, hosts: &[String]) -> Filesystem {
     let seen: Vec<(Role, &Place, Seen<'_>)> =
         row.places().map(|(role, place)| (role, place, Seen::of(told, row, role, place))).collect();
-    let statuses = seen.iter().filter_map(|(_, _, seen)| seen.status());
+    let statuses: Vec<&TargetStatus> = seen.iter().filter_map(|(_, _, seen)| seen.status()).collect();
     let clients = statuses
+        .iter()
         .flat_map(|status| &status.clients)
         .map(|client| Client { host: client.host.clone(), session: format!("{:032x}", client.session.0) });
     let clients = clients.collect();
@@ -51,6 +52,7 @@ pub(super) fn filesystem(name: &str, row: &Row, told: &Told, hosts: &[String]) -
         .into_iter()
         .map(|(role, place, seen)| Target {
             draining: is_draining(row, role),
+            drain: drain(row, role, &statuses),
             ..target(name, role, place, seen, hosts)
         })
         .collect();
@@ -72,6 +74,29 @@ fn is_draining(row: &Row, role: Role) -> bool {
     }
 }
 
+/// How far an OST is that drains; what the MDT's server says from before it heard of that does not count.
+fn drain(row: &Row, role: Role, statuses: &[&TargetStatus]) -> Option<Drain> {
+    let Role::Ost(index) = role else { return None };
+    let told = statuses.iter().filter(|status| status.config_version >= row.version);
+    let status = told.flat_map(|status| &status.drains).find(|drain| drain.ost == index)?;
+    let state = match status {
+        DrainStatus { drained: true, .. } => Drain::DRAINED,
+        DrainStatus { counted: true, .. } => Drain::MOVING,
+        _ => Drain::COUNTING,
+    };
+    let kept = |kept: &Kept| KeptFile { path: kept.path.clone(), reason: kept.why.clone() };
+    is_draining(row, role).then(|| Drain {
+        state: state.to_owned(),
+        left_files: status.left_files,
+        left_bytes: status.left_bytes,
+        moved_files: status.moved_files,
+        moved_bytes: status.moved_bytes,
+        kept_files: status.kept_files,
+        kept: status.kept.iter().map(kept).collect(),
+        still_seconds: status.still_secs,
+    })
+}
+
 fn target(name: &str, role: Role, place: &Place, seen: Seen<'_>, hosts: &[String]) -> Target {
     let (state, reason) = state(place, seen, hosts);
     let (kind, index) = match role {
@@ -91,6 +116,7 @@ fn target(name: &str, role: Role, place: &Place, seen: Seen<'_>, hosts: &[String
         state: state.to_owned(),
         reason,
         draining: false,
+        drain: None,
         space: status.and_then(|status| status.space).map(space),
         requests: status.map_or(0, |status| status.requests),
         evictions: status.map_or(0, |status| status.evictions),
@@ -179,6 +205,8 @@ mod tests {
             clients,
             requests: 0,
             evictions: 0,
+            config_version: 0,
+            drains: Vec::new(),
         }
     }
 

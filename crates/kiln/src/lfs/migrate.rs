@@ -53,21 +53,22 @@ fn one(path: &Path, wanted: &Wanted) -> Done {
     attribute::set(&copy.0, control::SPREAD, &Some(spread))?;
     fill(source, target).map_err(|error| Fail::at(path, &error))?;
     let copied: Layout = attribute::get(&copy.0, control::LAYOUT)?;
-    if stamp(path)? != before {
-        return Err(Fail::failed(format!(
-            "'{}' was changed meanwhile, and keeps its layout; try again",
-            path.display()
-        )));
-    }
     let swap =
         Swap { generation: layout.generation, other: inode(&copy.0)?, other_generation: copied.generation };
-    exchange(path, &swap)
+    exchange(path, before, &swap)
 }
 
 /// Mounts tell a moment later that a file was closed, so what looks open is looked at again.
-fn exchange(path: &Path, swap: &Swap) -> Done {
+fn exchange(path: &Path, before: Stamp, swap: &Swap) -> Done {
     let started = Instant::now();
     loop {
+        // Each time: who had it open may have written to it.
+        if stamp(path)? != before {
+            return Err(Fail::failed(format!(
+                "'{}' was changed meanwhile, and keeps its layout; try again",
+                path.display()
+            )));
+        }
         match attribute::set_raw(path, control::SWAP, &control::encode(swap)) {
             Ok(()) => return Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -85,7 +86,9 @@ fn exchange(path: &Path, swap: &Swap) -> Done {
 }
 
 /// What changes with the content.
-fn stamp(path: &Path) -> Result<(u64, i64, i64), Fail> {
+type Stamp = (u64, i64, i64);
+
+fn stamp(path: &Path) -> Result<Stamp, Fail> {
     let stat = path.metadata().map_err(|error| Fail::at(path, &error))?;
     Ok((stat.len(), stat.mtime(), stat.mtime_nsec()))
 }

@@ -13,7 +13,7 @@ use kiln_net::blocking::Connection;
 
 use crate::core::{Errno, OstIndex, SessionId};
 use crate::wire;
-use crate::wire::mgs::{Address, FsConfig};
+use crate::wire::mgs::{Address, FsConfig, FsId};
 use crate::wire::oss::{Op, Reply, Request};
 
 /// Connections to one OST, and so calls that it has from this mount at once.
@@ -32,6 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The OSTs of a filesystem and the connections to them.
 pub struct Osts {
     fs: String,
+    id: FsId,
     session: RwLock<SessionId>,
     targets: RwLock<HashMap<OstIndex, Arc<Target>>>,
 }
@@ -52,6 +53,7 @@ impl Osts {
     pub fn new(config: &FsConfig, session: SessionId) -> Arc<Osts> {
         let osts = Osts {
             fs: config.name.clone(),
+            id: config.id,
             session: RwLock::new(session),
             targets: RwLock::new(HashMap::new()),
         };
@@ -145,7 +147,8 @@ impl Osts {
 
     fn request(&self, ask: &Ask<'_>) -> wire::Request {
         let session = *self.session.read().unwrap_or_else(PoisonError::into_inner);
-        wire::Request::Oss(Request { fs: self.fs.clone(), ost: ask.ost, session, op: ask.op.clone() })
+        let (fs, id, ost, op) = (self.fs.clone(), self.id, ask.ost, ask.op.clone());
+        wire::Request::Oss(Request { fs, id, ost, session, op })
     }
 
     fn target(&self, ost: OstIndex) -> Option<Arc<Target>> {

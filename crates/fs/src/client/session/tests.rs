@@ -14,6 +14,7 @@ use kiln_world::SimRng;
 use super::*;
 use crate::core::Ino;
 use crate::wire::mds::{Callback, Held, HeldLock, Welcome};
+use crate::wire::mgs::FsId;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -115,7 +116,8 @@ impl World {
     fn start() -> World {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mds");
-        let session = Arc::new(Session::new("scratch".into(), Address::Unix(socket.clone()), SessionId(1)));
+        let fs = ("scratch".into(), FsId(1));
+        let session = Arc::new(Session::new(fs, Address::Unix(socket.clone()), SessionId(1)));
         let noted = Arc::new(Noted::default());
         let holder = Arc::clone(&noted) as Arc<dyn Holder>;
         let keeper =

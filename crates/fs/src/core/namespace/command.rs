@@ -15,7 +15,7 @@ pub struct Command {
     pub what: What,
 }
 
-/// What a command does.
+/// What a command does. Journals have the number of a variant: new ones come last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
     /// A session begins; it may be there already.
@@ -79,6 +79,29 @@ pub enum What {
     Recorded {
         /// The first that is not.
         below: u64,
+    },
+    /// Makes a file without a name that has a new object for each one that a file has on an OST which drains. Answered by
+    /// [`Answer::Opened`]; `ENODATA` when it has none there.
+    Spare {
+        /// The file.
+        ino: Ino,
+        /// The OST.
+        from: OstIndex,
+        /// Where the new objects may be, the best first; each at most once.
+        to: Vec<OstIndex>,
+    },
+    /// A file gets the objects of its spare, in which a copy is, for those that it has on an OST. `EAGAIN` when it has changed.
+    Exchange {
+        /// The file.
+        ino: Ino,
+        /// The generation of its layout when it was copied.
+        generation: u32,
+        /// The version of its attributes then.
+        version: u64,
+        /// The OST.
+        from: OstIndex,
+        /// Its spare.
+        spare: Ino,
     },
 }
 

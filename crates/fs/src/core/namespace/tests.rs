@@ -3,6 +3,7 @@
 mod format;
 mod invariants;
 mod model;
+mod moving;
 mod posix;
 mod quota;
 mod storage;

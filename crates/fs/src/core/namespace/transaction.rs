@@ -8,7 +8,9 @@ use super::filesystem::{Counters, Filesystem};
 use super::inode::Inode;
 use super::rows::{Changes, Each, Over, Row, Rows, load};
 use super::todo::{Todo, TodoId};
-use super::{attributes, data, inode, keys, links, log, make, rename, replies, striping, todo, xattr};
+use super::{
+    attributes, data, inode, keys, links, log, make, moving, rename, replies, striping, todo, xattr,
+};
 use crate::core::{Errno, Ino, ObjectId, OstIndex, SessionId, Time};
 use crate::wire::mds::{Act, Answer, Change, Cred};
 
@@ -28,6 +30,9 @@ struct Done {
     answer: Answer,
     repeated: bool,
 }
+
+/// What a row will be, and what it was.
+pub(super) type ChangedRow<'r> = (Option<&'r [u8]>, Result<Option<Vec<u8>>, Errno>);
 
 /// Who may do everything.
 pub(super) const ROOT: u32 = 0;
@@ -74,6 +79,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn run(&mut self, what: &What) -> Result<Done, Errno> {
+        let mut answer = Answer::Done;
         match what {
             What::Begin { session, host } => replies::begin(self, *session, host)?,
             What::End { session } => replies::end(self, *session)?,
@@ -93,9 +99,14 @@ impl<'a> Transaction<'a> {
             What::Record { on } => log::set_recording(self, *on)?,
             What::Closed { session, inos } => log::closed(self, *session, inos)?,
             What::Recorded { below } => log::recorded(self, *below)?,
+            What::Spare { ino, from, to } => answer = moving::spare(self, *ino, *from, to)?,
+            What::Exchange { ino, generation, version, from, spare } => {
+                let seen = moving::Seen { ino: *ino, generation: *generation, version: *version };
+                answer = moving::exchange(self, &seen, *from, *spare)?;
+            }
         }
         accounts::settle(self, Enforced::NOTHING)?;
-        Ok(Done { answer: Answer::Done, repeated: false })
+        Ok(Done { answer, repeated: false })
     }
 
     /// A session's change, unless it was made before.
@@ -179,10 +190,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Rows of a range that are changed: what they will be, and what they were.
-    pub(super) fn changed_rows(
-        &self,
-        (from, to): &keys::Range,
-    ) -> impl Iterator<Item = (Option<&[u8]>, Result<Option<Vec<u8>>, Errno>)> {
+    pub(super) fn changed_rows(&self, (from, to): &keys::Range) -> impl Iterator<Item = ChangedRow<'_>> {
         let range = (Bound::Included(from.as_slice()), Bound::Excluded(to.as_slice()));
         let changed = self.changes.range::<[u8], _>(range);
         changed.map(|(key, after)| (after.as_deref(), self.base.get(key)))

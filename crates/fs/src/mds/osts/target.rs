@@ -11,7 +11,7 @@ use kiln_net::blocking::{Closer, Connection};
 use super::{MDS_SESSION, Page, Work};
 use crate::core::namespace::{Todo, TodoId};
 use crate::core::{Errno, ObjectId};
-use crate::wire::mgs::{Address, Ost};
+use crate::wire::mgs::{Address, FsId, Ost};
 use crate::wire::oss::{Op, Reply, Request, Space};
 use crate::wire::{self, VERSION};
 
@@ -40,12 +40,15 @@ pub(super) enum Reach {
 /// One OST, as the MDS sees it.
 pub(super) struct Target {
     fs: String,
+    id: FsId,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
     ost: Ost,
+    /// How often it began to drain; see [`Target::drains`].
+    drains: u64,
     reach: Reach,
     /// What is to be done. **Invariant:** at most `QUEUE_MAX`, but for entries that somebody waits for.
     queue: BTreeMap<TodoId, Todo>,
@@ -57,8 +60,9 @@ struct State {
 }
 
 impl Target {
-    pub(super) fn new(fs: String, ost: Ost) -> Target {
+    pub(super) fn new((fs, id): (String, FsId), ost: Ost) -> Target {
         let state = State {
+            drains: u64::from(ost.draining),
             ost,
             reach: Reach::Away,
             queue: BTreeMap::new(),
@@ -66,7 +70,7 @@ impl Target {
             stopping: false,
             closer: None,
         };
-        Target { fs, state: Mutex::new(state), changed: Condvar::new() }
+        Target { fs, id, state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Its address, or whether it drains, may be another now.
@@ -75,6 +79,7 @@ impl Target {
         if state.ost.address != ost.address {
             close(&mut state);
         }
+        state.drains += u64::from(ost.draining && !state.ost.draining);
         state.ost = ost.clone();
         self.changed.notify_all();
     }
@@ -105,6 +110,16 @@ impl Target {
 
     pub(super) fn is_draining(&self) -> bool {
         self.lock().ost.draining
+    }
+
+    /// Which time it drains, if it does: in between it may have got new objects.
+    pub(super) fn drains(&self) -> Option<u64> {
+        let state = self.lock();
+        state.ost.draining.then_some(state.drains)
+    }
+
+    pub(super) fn address(&self) -> Address {
+        self.lock().ost.address.clone()
     }
 
     pub(super) fn space(&self) -> Option<Space> {
@@ -291,7 +306,8 @@ impl Worker {
 
     fn request(&self, op: Op) -> wire::Request {
         let ost = self.target.lock().ost.index;
-        wire::Request::Oss(Request { fs: self.target.fs.clone(), ost, session: MDS_SESSION, op })
+        let (fs, id) = (self.target.fs.clone(), self.target.id);
+        wire::Request::Oss(Request { fs, id, ost, session: MDS_SESSION, op })
     }
 
     fn connection(&mut self) -> Result<&mut Connection, Failure> {

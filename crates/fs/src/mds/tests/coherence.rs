@@ -3,6 +3,7 @@
 use super::world::*;
 use crate::core::{Errno, Ino, SetAttr, Time};
 use crate::wire::mds::{Act, Answer, Ask, DataLease, Leases, Make, Op, Rename, Take, XattrHow};
+use crate::wire::mgs::FsId;
 
 fn name(name: &str) -> Take {
     Take::Name(name.into())
@@ -41,13 +42,13 @@ fn a_client_does_the_common_things_end_to_end() {
 fn a_filesystem_that_is_not_served_here_is_told() {
     let world = World::new(PATIENT, 0);
     let mut client = world.client(1);
-    let request = crate::wire::Request::Mds(crate::wire::mds::Request {
-        fs: "other".into(),
-        session: client.session,
-        op: Op::Ping,
-    });
-    let (reply, _): (crate::wire::mds::Reply, _) = client.connection().call(&request, &[]).unwrap();
-    assert_eq!(done(&reply), Err(Errno::ENODEV));
+    let another_of_this_name = FsId(FS_ID.0 + 1);
+    for (fs, id) in [("other", FS_ID), ("scratch", another_of_this_name)] {
+        let (fs, session, op) = (fs.into(), client.session, Op::Ping);
+        let request = crate::wire::Request::Mds(crate::wire::mds::Request { fs, id, session, op });
+        let (reply, _): (crate::wire::mds::Reply, _) = client.connection().call(&request, &[]).unwrap();
+        assert_eq!(done(&reply), Err(Errno::ENODEV));
+    }
 }
 
 #[test]

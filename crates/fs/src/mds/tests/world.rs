@@ -23,11 +23,14 @@ use crate::wire::mds::{
     Acked, Act, Answer, Ask, Callback, Change, Cred, DataLease, Held, HeldLock, Hello, Leases, Lock, Make,
     Op, Reply, Request, Take, Welcome,
 };
-use crate::wire::mgs::{Address, Ost};
+use crate::wire::mgs::{Address, FsId, Ost};
 use crate::wire::{self, VERSION, oss};
 
 /// Nothing in a test takes so long, unless it hangs.
 pub(super) const LONG: Duration = Duration::from_secs(20);
+
+/// Of the filesystem.
+pub(super) const FS_ID: FsId = FsId(7);
 
 pub(super) const META: Leases = Leases { meta: true, names: false, data: DataLease::None };
 
@@ -122,7 +125,7 @@ impl World {
         let volume = Volume::start(disk, clock.clone());
         let stripes = Stripes { count: Some(1), first: None };
         let format = Format {
-            label: Label { uuid: [7; 16], fs: "scratch".into(), mdt: 0 },
+            label: Label { uuid: FS_ID.0.to_be_bytes(), fs: "scratch".into(), mdt: 0 },
             spread: Spread::plain(4096, STRIPE_BYTES_MIN, stripes),
             now: Time::default(),
         };
@@ -225,7 +228,7 @@ impl Client {
     }
 
     pub(super) fn request(&self, op: Op) -> wire::Request {
-        wire::Request::Mds(Request { fs: "scratch".into(), session: self.session, op })
+        wire::Request::Mds(Request { fs: "scratch".into(), id: FS_ID, session: self.session, op })
     }
 
     pub(super) fn try_call(&mut self, op: Op, bulk: &[u8]) -> Result<(Reply, Bytes), CallError> {

@@ -45,8 +45,10 @@ pub(crate) struct Target {
     pub state: String,
     /// Why it is not served, and what to do.
     pub reason: Option<String>,
-    /// It gets no new objects.
+    /// It gets no new objects, and those that are there move away.
     pub draining: bool,
+    /// How far that is, while the MDT tells.
+    pub drain: Option<Drain>,
     /// Its space in bytes, while it is served.
     pub space: Option<Space>,
     /// Requests that it was sent since its start.
@@ -64,6 +66,45 @@ impl Target {
     pub(crate) const FAILED: &'static str = "failed";
     /// [`Target::state`] of one whose node does not answer.
     pub(crate) const UNREACHABLE: &'static str = "unreachable";
+}
+
+/// How far an OST is that drains, since the MDT was started or it began to drain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Drain {
+    /// `counting`, `moving`, or `drained` when it holds no objects any more.
+    pub state: String,
+    /// Files that have objects there.
+    pub left_files: u64,
+    /// The most that these hold, in bytes.
+    pub left_bytes: u64,
+    /// Files that were moved.
+    pub moved_files: u64,
+    /// The bytes that were written elsewhere for them; holes count for nothing.
+    pub moved_bytes: u64,
+    /// Files that could not be moved when it was tried last; they are tried again.
+    pub kept_files: u64,
+    /// Some of them.
+    pub kept: Vec<KeptFile>,
+    /// For how many seconds nothing was moved.
+    pub still_seconds: u64,
+}
+
+impl Drain {
+    /// [`Drain::state`] until what is there was counted.
+    pub(crate) const COUNTING: &'static str = "counting";
+    /// [`Drain::state`] while something is there.
+    pub(crate) const MOVING: &'static str = "moving";
+    /// [`Drain::state`] of one that is empty.
+    pub(crate) const DRAINED: &'static str = "drained";
+}
+
+/// A file that stays on an OST that drains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptFile {
+    /// Its path from the root of the filesystem, without a leading slash; its id where it has none.
+    pub path: String,
+    /// Why it stays.
+    pub reason: String,
 }
 
 /// The space of a target.

@@ -15,7 +15,7 @@ use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, FileKind, Ino, ObjectId, OstIndex, SessionId, Time};
 use crate::oss::{Label, Oss, Ost};
 use crate::wire;
-use crate::wire::mgs::{self, Address, FsConfig};
+use crate::wire::mgs::{self, Address, FsConfig, FsId};
 use crate::wire::oss::{ObjectStat, Op, Reply, Request};
 
 /// The fake's disk has blocks of this size.
@@ -285,7 +285,7 @@ impl FakeMds {
             let mut connection = Connection::connect_unix(&self.socket).unwrap();
             for (ost, object, len) in file.layout.cut(size) {
                 let op = Op::Truncate { object, len };
-                let request = Request { fs: FS.to_owned(), ost, session: SessionId(0), op };
+                let request = Request { fs: FS.to_owned(), id: FsId(1), ost, session: SessionId(0), op };
                 let (reply, _): (Reply, _) = connection.call(&wire::Request::Oss(request), &[]).unwrap();
                 assert_eq!(reply, Reply::Done);
             }
@@ -458,7 +458,8 @@ impl Cluster {
             draining: false,
         };
         let osts = (0..osts).map(ost).collect();
-        let config = FsConfig { name: FS.to_owned(), version: 1, mdt_rank: 0, mdt: address.clone(), osts };
+        let mdt = address.clone();
+        let config = FsConfig { name: FS.to_owned(), id: FsId(1), version: 1, mdt_rank: 0, mdt, osts };
         Cluster { oss, mds: Arc::new(mds), config, server: None, dir }
     }
 

@@ -97,13 +97,14 @@ fn follow(data: &DataDir, mut config: FsConfig, mount: Handle) {
         let mut connection = None;
         while !mount.is_over() {
             match newer(&mut connection, &socket, &config) {
-                Ok(Some(newer)) if newer.version > config.version => {
+                Ok(Some(newer)) if newer.id == config.id && newer.version <= config.version => {}
+                Ok(Some(newer)) if newer.id == config.id => {
                     tracing::info!(osts = newer.osts.len(), "the filesystem has changed");
                     mount.reconfigure(&newer);
                     config = newer;
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => {
+                // Also when there is another one of this name already.
+                Ok(Some(_) | None) => {
                     tracing::error!("the filesystem was destroyed: programs get EIO; unmount it");
                     return mount.destroyed();
                 }
