@@ -20,6 +20,6 @@ mod socket;
 mod tests;
 
 pub use client::{Closer, Connection};
-pub use patience::Patience;
+pub use patience::{Patience, Waits, on_wait, waits};
 pub use server::{Call, ConnId, Replies, ServeLimits, Server, Service, serve};
 pub use socket::Listener;

@@ -3,6 +3,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kiln_net::blocking::{Waits, waits};
 
 /// See the module. **Must hold:** what is waited for changes under the lock of the guard that is waited with, before
 /// [`Bell::notify_all`].
@@ -17,7 +20,17 @@ impl Bell {
     /// Waits until it is rung, or for no reason.
     pub(crate) fn wait<'s, T>(&self, guard: MutexGuard<'s, T>) -> MutexGuard<'s, T> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
+        waits(Waits::Asleep);
         let guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        guard
+    }
+
+    /// The same, for no longer than that.
+    pub(crate) fn wait_timeout<'s, T>(&self, guard: MutexGuard<'s, T>, at_most: Duration) -> MutexGuard<'s, T> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        waits(Waits::Asleep);
+        let (guard, _) = self.changed.wait_timeout(guard, at_most).unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         guard
     }

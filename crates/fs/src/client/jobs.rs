@@ -18,6 +18,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kiln_net::blocking::{Waits, waits};
+
 use super::fuse::{Op, Reply, Request};
 use crate::core::Errno;
 use crate::core::jobs::{Counter, Counts, JobDelta, Operation, is_job};
@@ -121,7 +123,11 @@ impl Process {
 
     fn wait_settled(&self) {
         let unknown = |found: &mut Option<Found>| found.is_none();
-        drop(self.changed.wait_timeout_while(lock(&self.found), PATIENCE, unknown));
+        let found = lock(&self.found);
+        if found.is_none() {
+            waits(Waits::Asleep);
+            drop(self.changed.wait_timeout_while(found, PATIENCE, unknown));
+        }
     }
 
     fn count(&self, operation: Operation) {

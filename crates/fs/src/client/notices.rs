@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
+use kiln_net::blocking::{Waits, waits};
+
 use super::fuse::Kernel;
 use crate::core::Ino;
 
@@ -33,6 +35,7 @@ impl Notices {
         let (done, wait) = mpsc::sync_channel(1);
         if self.0.send(Stale { ino, offset, len, done }).is_ok() {
             // The thread ends with the mount only; then there are no pages.
+            waits(Waits::Asleep);
             let _ = wait.recv();
         }
     }

@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_net::blocking::Closer;
+use kiln_net::blocking::{Closer, Waits, waits};
 use kiln_net::{CallError, Status};
 
 pub(crate) use keeper::{Holder, Keeper, new_id};
@@ -360,6 +360,7 @@ impl Session {
                     return Err(Errno::EPROTO);
                 }
                 tracing::debug!(text, "the MDS refused a call, which is made again");
+                waits(Waits::Asleep);
                 std::thread::sleep(RETRY);
             }
             Err(error @ (CallError::Decode(_) | CallError::Encode(_))) => {

@@ -4,6 +4,7 @@
 //! is woken for: some 50 us on virtual machines, twice for each call. Who waits for something that came quickly the last time
 //! therefore looks again and again for a moment, and lets other threads run between two looks.
 
+use std::cell::Cell;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,35 @@ const CROWDED: Duration = Duration::from_micros(100);
 const VAIN_MAX: u32 = 3;
 /// so many waits go without looking.
 const PAUSE_WAITS: u32 = 32;
+/// Looks between two calls of what a thread does [when it waits](on_wait).
+const LOOKS_PER_CALL: u32 = 8;
+
+/// How a thread waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It looks for something again and again, and is told now and then.
+    Looking,
+    /// It is about to sleep.
+    Asleep,
+}
+
+thread_local! {
+    static ON_WAIT: Cell<Option<fn(Waits)>> = const { Cell::new(None) };
+}
+
+/// What this thread does from now on when it waits, on a connection or where it says so with [`waits`]: others may depend
+/// on it meanwhile.
+pub fn on_wait(act: fn(Waits)) {
+    ON_WAIT.set(Some(act));
+}
+
+/// This thread waits.
+pub fn waits(how: Waits) {
+    if let Some(act) = ON_WAIT.get() {
+        act(how);
+    }
+}
+
 /// What one waiting place has learnt of its waits.
 #[derive(Debug, Default)]
 pub struct Patience {
@@ -41,8 +71,18 @@ pub enum Look {
 impl Patience {
     /// Waits for what `look` finds.
     pub fn wait<T>(&mut self, mut look: impl FnMut(Look) -> io::Result<T>) -> io::Result<T> {
-        let found = self.look(|| look(Look::Now));
-        found.unwrap_or_else(|| self.sleep(|| look(Look::Sleep)))
+        let mut looks = 0;
+        let found = self.look(|| {
+            looks += 1;
+            if looks % LOOKS_PER_CALL == 0 {
+                waits(Waits::Looking);
+            }
+            look(Look::Now)
+        });
+        found.unwrap_or_else(|| {
+            waits(Waits::Asleep);
+            self.sleep(|| look(Look::Sleep))
+        })
     }
 
     /// Looks for something, which fails with `WouldBlock` while it is not there; `None` when it is time to sleep.

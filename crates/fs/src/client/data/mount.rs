@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::quota::Debts;
 use super::{FileData, Mds, Osts, Settings};
+use crate::client::bell::Bell;
 use crate::core::Extent;
 
 /// Requests to read ahead that wait for a thread; further ones are not made.
@@ -22,7 +23,7 @@ pub(super) struct Mount {
     /// What was used and not told to the MDS.
     pub(super) debts: Debts,
     dirty: Mutex<u64>,
-    less_dirty: Condvar,
+    less_dirty: Bell,
     clean: Mutex<CleanMemory>,
     queue: Mutex<Queue>,
     work: Condvar,
@@ -63,7 +64,7 @@ impl Mount {
             settings,
             debts: Debts::default(),
             dirty: Mutex::new(0),
-            less_dirty: Condvar::new(),
+            less_dirty: Bell::default(),
             clean: Mutex::default(),
             queue: Mutex::default(),
             work: Condvar::new(),

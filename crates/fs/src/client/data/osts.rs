@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_net::CallError;
-use kiln_net::blocking::Connection;
+use kiln_net::blocking::{Connection, Waits, waits};
 
 use crate::core::{Errno, OstIndex, SessionId};
 use crate::wire;
@@ -103,6 +103,7 @@ impl Osts {
             if self.round(open.take(PIPELINE_MAX).collect(), &mut meanwhile) {
                 pause = Duration::ZERO;
             } else {
+                waits(Waits::Asleep);
                 thread::sleep(pause);
                 let longer = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 if longer == PAUSE_MAX && pause < PAUSE_MAX {
@@ -235,6 +236,7 @@ impl Target {
             if !wait {
                 return None;
             }
+            waits(Waits::Asleep);
             pool = target.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
         }
         pool.out += 1;

@@ -1,22 +1,25 @@
 //! The transport over `/dev/fuse`: mounting, and the threads that serve requests.
 //!
-//! A request is served by the thread that read it. When the last thread that waits for requests gets one, another thread
-//! is started, so that requests which wait for something (a lock, a callback that another mount must answer, an MDS that
-//! is away) never keep the kernel from being heard; threads above what is usual end when the load does.
+//! One thread at a time reads requests, and serves what it reads: from the program to the servers and back nobody is woken
+//! on the way. A thread that is about to wait for something (an answer, a lock, an MDS that is away) first leaves the reading
+//! to another one, and so does one that looks for an answer while requests wait; so the kernel is always heard. Where all
+//! wait, another thread is started; threads above what is usual end when the load does.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fuser::{Config, InitFlags, KernelConfig, MountOption, SessionACL};
 
-use kiln_net::blocking::Patience;
+use kiln_net::blocking::{Patience, Waits, on_wait, waits};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::abi::{self, Init};
 use super::{Answer, Carrier, Interrupt, Op, Operations, Request};
@@ -101,6 +104,12 @@ impl Device {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).unmount()
     }
 
+    /// Whether a request waits to be read.
+    fn has_request(&self) -> bool {
+        let mut file = [PollFd::new(self.looking.as_fd(), PollFlags::POLLIN)];
+        poll(&mut file, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
     /// Sends the kernel something that it has not asked for.
     pub(super) fn carry_notice(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
         self.files[0].carry(parts)
@@ -157,21 +166,49 @@ fn clone_device(main: &File) -> io::Result<File> {
 /// The threads of a mount.
 pub(crate) struct Workers(Arc<Pool>);
 
+/// See the module.
 struct Pool {
     device: Arc<Device>,
     operations: Arc<dyn Operations>,
-    /// Threads that wait for requests when there is nothing to do.
+    /// Threads that stay when there is nothing to do.
     usual: usize,
-    /// Threads that wait for a request now.
-    idle: AtomicUsize,
-    /// What was learnt of how soon a request follows another. A thread that looks for one has it locked; the others sleep.
+    /// The number of the thread that reads requests; [`NOBODY`] while another is being woken to do so.
+    reader: AtomicUsize,
+    /// The reader sleeps until a request comes.
+    asleep: AtomicBool,
+    /// Requests that were read.
+    read: AtomicU64,
+    /// What was learnt of how soon a request follows another.
     patience: Mutex<Patience>,
-    started: Instant,
-    /// When a request was served last, in nanoseconds since the start.
-    served: AtomicU64,
+    /// Threads that wait to be the reader.
+    parked: Mutex<Parked>,
+    wanted: Condvar,
     /// What each thread serves. **Invariant:** at most [`THREADS_MAX`].
     serving: Mutex<Vec<Arc<Interrupt>>>,
     ended: Condvar,
+    numbers: AtomicUsize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Parked {
+    count: usize,
+    /// The mount is gone.
+    gone: bool,
+}
+
+/// No thread has this number.
+const NOBODY: usize = 0;
+/// Who is about to wait leaves the reading to another thread. Where that was forgotten, another one reads when a request has
+/// been served for so long,
+const STUCK: Duration = Duration::from_millis(10);
+/// or so long, after a time without requests.
+const STUCK_AT_FIRST: Duration = Duration::from_millis(200);
+/// While a request with so many bytes is served, another thread reads what waits.
+const LARGE_BYTES: usize = 128 << 10;
+
+thread_local! {
+    /// Of which pool this thread is, and which number it has.
+    static SEAT: RefCell<Option<(Arc<Pool>, usize)>> = const { RefCell::new(None) };
 }
 
 /// Starts the threads. They end when the mount does.
@@ -181,17 +218,55 @@ pub(crate) fn serve(device: Arc<Device>, operations: Arc<dyn Operations>, thread
         device,
         operations,
         usual,
-        idle: AtomicUsize::new(0),
+        reader: AtomicUsize::new(NOBODY),
+        asleep: AtomicBool::new(false),
+        read: AtomicU64::new(0),
         patience: Mutex::default(),
-        started: Instant::now(),
-        served: AtomicU64::new(0),
+        parked: Mutex::default(),
+        wanted: Condvar::new(),
         serving: Mutex::default(),
         ended: Condvar::new(),
+        numbers: AtomicUsize::new(NOBODY),
     });
     for _ in 0..usual {
         pool.start();
     }
+    let watched = Arc::downgrade(&pool);
+    let watch = thread::Builder::new().name("fuse-watch".to_owned()).spawn(move || watch(&watched));
+    if let Err(error) = watch {
+        tracing::warn!(%error, "no thread watches those that serve the mount");
+    }
     Workers(pool)
+}
+
+/// Sees to it that no request waits behind one that takes long, until the mount is gone.
+fn watch(pool: &Weak<Pool>) {
+    let (mut seen, mut pause) = ((NOBODY, 0), STUCK_AT_FIRST);
+    loop {
+        thread::sleep(pause);
+        let Some(pool) = pool.upgrade() else { return };
+        let now = (pool.reader.load(Ordering::SeqCst), pool.read.load(Ordering::SeqCst));
+        if now == seen && !pool.asleep.load(Ordering::SeqCst) {
+            pool.leave_reading(now.0);
+        }
+        pause = if now == seen { STUCK_AT_FIRST } else { STUCK };
+        seen = now;
+        if pool.parked().gone {
+            return;
+        }
+    }
+}
+
+/// What a thread that serves does when it waits.
+fn hand_over(how: Waits) {
+    SEAT.with_borrow(|seat| {
+        if let Some((pool, number)) = seat
+            && pool.is_reader(*number)
+            && (how == Waits::Asleep || pool.device.has_request())
+        {
+            pool.leave_reading(*number);
+        }
+    });
 }
 
 impl Workers {
@@ -208,24 +283,29 @@ impl Pool {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn parked(&self) -> MutexGuard<'_, Parked> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn patience(&self) -> MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts a thread, unless there are too many.
     fn start(self: &Arc<Pool>) {
         let interrupt = Arc::new(Interrupt::default());
-        let number = {
+        {
             let mut serving = self.serving();
             if serving.len() >= THREADS_MAX {
                 return;
             }
             serving.push(Arc::clone(&interrupt));
-            serving.len()
-        };
-        self.idle.fetch_add(1, Ordering::Relaxed);
-        let pool = Arc::clone(self);
-        let mine = Arc::clone(&interrupt);
+        }
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let (pool, mine) = (Arc::clone(self), Arc::clone(&interrupt));
         let thread = thread::Builder::new().name(format!("fuse-{number}")).stack_size(STACK_BYTES);
         if let Err(error) = thread.spawn(move || pool.run(number, &mine)) {
             tracing::warn!(%error, "no further thread for the requests of the mount");
-            self.idle.fetch_sub(1, Ordering::Relaxed);
             self.remove(&interrupt);
         }
     }
@@ -236,22 +316,65 @@ impl Pool {
     }
 
     fn run(self: &Arc<Pool>, number: usize, interrupt: &Arc<Interrupt>) {
-        let seat = Seat { pool: self, interrupt };
+        let seat = Seat { pool: self, interrupt, number };
+        SEAT.set(Some((Arc::clone(self), number)));
+        on_wait(hand_over);
         let file = &self.device.files[number % self.device.files.len()];
         let mut buffer = vec![0; self.device.request_bytes_max];
-        while let Some((file, len)) = self.next(file, &mut buffer) {
-            if self.idle.fetch_sub(1, Ordering::Relaxed) == 1 {
-                self.start();
+        while self.is_reader(number) || self.become_reader(number) {
+            let Some((file, len)) = self.next(file, &mut buffer) else {
+                self.parked().gone = true;
+                self.wanted.notify_all();
+                break;
+            };
+            self.read.fetch_add(1, Ordering::SeqCst);
+            if len >= LARGE_BYTES {
+                waits(Waits::Looking);
             }
             self.serve(file, &buffer[..len], interrupt);
-            self.served.store(self.nanos(), Ordering::Relaxed);
-            // Threads that many waiting requests have called for end when these do.
-            if self.idle.fetch_add(1, Ordering::Relaxed) >= self.usual + SPARE_THREADS {
-                break;
-            }
         }
-        self.idle.fetch_sub(1, Ordering::Relaxed);
+        SEAT.set(None);
         drop(seat);
+    }
+
+    fn is_reader(&self, number: usize) -> bool {
+        self.reader.load(Ordering::SeqCst) == number
+    }
+
+    fn change_reader(&self, from: usize, to: usize) -> bool {
+        self.reader.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Waits until this thread is to read; `false` when it is not needed any more.
+    fn become_reader(&self, number: usize) -> bool {
+        let mut parked = self.parked();
+        loop {
+            if parked.gone {
+                return false;
+            }
+            if self.change_reader(NOBODY, number) {
+                return true;
+            }
+            if parked.count >= self.usual + SPARE_THREADS {
+                return false;
+            }
+            parked.count += 1;
+            parked = self.wanted.wait(parked).unwrap_or_else(PoisonError::into_inner);
+            parked.count -= 1;
+        }
+    }
+
+    /// This thread reads no more for now: another one does.
+    fn leave_reading(self: &Arc<Pool>, number: usize) {
+        if number == NOBODY || !self.change_reader(number, NOBODY) {
+            return;
+        }
+        let Parked { count, gone } = *self.parked();
+        if count > 0 {
+            self.wanted.notify_one();
+        } else if !gone {
+            self.start();
+        }
     }
 
     /// The next request, and where its answer goes; `None` when the mount is gone.
@@ -273,24 +396,19 @@ impl Pool {
         }
     }
 
-    /// Looks for a request for a while, unless another thread does so.
+    /// Looks for a request for a while.
     fn look<'p>(&'p self, buffer: &mut [u8]) -> Option<io::Result<(&'p File, usize)>> {
-        let mut patience = self.patience.try_lock().ok()?;
-        patience.look(|| read(&self.device.looking, buffer))
+        self.patience().look(|| read(&self.device.looking, buffer))
     }
 
     /// Sleeps until there is a request.
     fn sleep<'p>(&self, file: &'p File, buffer: &mut [u8]) -> io::Result<(&'p File, usize)> {
+        let begun = Instant::now();
+        self.asleep.store(true, Ordering::SeqCst);
         let found = read(file, buffer);
-        let quiet = self.nanos().saturating_sub(self.served.load(Ordering::Relaxed));
-        if let Ok(mut patience) = self.patience.try_lock() {
-            patience.slept(Duration::from_nanos(quiet));
-        }
+        self.asleep.store(false, Ordering::SeqCst);
+        self.patience().slept(begun.elapsed());
         found
-    }
-
-    fn nanos(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64
     }
 
     fn serve(&self, file: &File, bytes: &[u8], interrupt: &Interrupt) {
@@ -313,12 +431,14 @@ impl Pool {
 
 /// A thread's place among those that serve, also when it panics.
 struct Seat<'p> {
-    pool: &'p Pool,
+    pool: &'p Arc<Pool>,
     interrupt: &'p Arc<Interrupt>,
+    number: usize,
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
+        self.pool.leave_reading(self.number);
         self.pool.remove(self.interrupt);
     }
 }

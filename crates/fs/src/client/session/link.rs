@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kiln_net::blocking::{Closer, Connection};
+use kiln_net::blocking::{Closer, Connection, Waits, waits};
 
 use super::Waiter;
 use crate::core::{Errno, SessionId};
@@ -146,6 +146,7 @@ impl Link {
     }
 
     fn wait<'s>(&self, state: MutexGuard<'s, State>, at_most: Duration) -> MutexGuard<'s, State> {
+        waits(Waits::Asleep);
         self.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner).0
     }
 
