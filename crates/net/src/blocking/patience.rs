@@ -10,15 +10,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a waiting thread looks before it sleeps.
-const LOOK: Duration = Duration::from_micros(200);
+const LOOK: Duration = Duration::from_micros(400);
 /// A sleep that took no longer would have been spared by looking: being woken is most of it.
 const SHORT: Duration = Duration::from_millis(1);
 /// When letting others run has taken so long, somebody needs the processor more than we do.
-const CROWDED: Duration = Duration::from_micros(100);
+const CROWDED: Duration = Duration::from_micros(250);
 /// After so many looks one after the other that found nothing, or one while it was crowded,
 const VAIN_MAX: u32 = 3;
 /// so many waits go without looking.
-const PAUSE_WAITS: u32 = 32;
+const PAUSE_WAITS: u32 = 8;
 /// Looks between two calls of what a thread does [when it waits](on_wait).
 const LOOKS_PER_CALL: u32 = 8;
 
