@@ -36,6 +36,9 @@ pub struct Settings {
     pub segment_age_max: Option<Duration>,
     /// The largest batch that is taken.
     pub batch_bytes_max: u32,
+    /// So many zeros are written behind the end when it has reached the last of them: a batch that takes the place of zeros
+    /// becomes durable without a change of the file's size, in half the time. 0: none.
+    pub fill_ahead_bytes: u64,
 }
 
 impl Default for Settings {
@@ -47,6 +50,7 @@ impl Default for Settings {
             retention_age: None,
             segment_age_max: None,
             batch_bytes_max: 64 << 20,
+            fill_ahead_bytes: 0,
         }
     }
 }
@@ -283,8 +287,10 @@ impl Shared {
         if let Err(error) = state.active.file.write_all_at(&[bytes], position) {
             // What was written of it is cut off, so that the log can go on behind the last whole batch.
             state.active.file.set_len(position)?;
+            state.active.filled = position;
             return Err(error);
         }
+        self.fill_ahead(&mut state.active, position + bytes.len() as u64);
         for (header, _) in batch::batches(bytes) {
             state.active.wrote(&header);
         }
@@ -293,10 +299,30 @@ impl Shared {
         Ok(base)
     }
 
+    /// Zeros behind `end`, unless there are some.
+    fn fill_ahead(&self, active: &mut Active, end: u64) {
+        if end <= active.filled || self.settings.fill_ahead_bytes == 0 {
+            active.filled = active.filled.max(end);
+            return;
+        }
+        let room = self.settings.segment_bytes_max.saturating_sub(end);
+        let zeros = vec![0; self.settings.fill_ahead_bytes.min(room) as usize];
+        active.filled = end;
+        // Without them it is only slower; on a full disk some may stay, and count as none.
+        if active.file.write_all_at(&[&zeros], end).is_ok() {
+            active.filled += zeros.len() as u64;
+        }
+    }
+
     /// Seals the active segment and begins a new one. Both files, and the directory, are synced by the next round
     /// before it calls anything durable; until then recovery treats all of it as tail.
     pub(crate) fn roll(&self, state: &mut State) -> io::Result<()> {
         let base = state.marks.end;
+        // A sealed segment is what it holds; this is durable with the next segment's first record.
+        if self.settings.fill_ahead_bytes > 0 {
+            state.active.file.set_len(state.active.info.bytes)?;
+            state.active.filled = state.active.info.bytes;
+        }
         let file = self.volume.disk().open(&log_path(&self.dir, base), Open::New)?;
         let next = Active::new(base, file, self.settings.index_interval_bytes);
         let sealed = std::mem::replace(&mut state.active, next).seal();

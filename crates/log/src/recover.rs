@@ -134,6 +134,7 @@ impl Opening<'_> {
             return self.begin(start, bases);
         }
         let mut sealed = Vec::new();
+        let mut trimmed = false;
         for (at, base) in bases.iter().enumerate() {
             let next = bases.get(at + 1).copied();
             let is_durable = next.is_some_and(|next| next <= self.durable);
@@ -143,7 +144,13 @@ impl Opening<'_> {
             }
             let mut scan = self.scan(*base)?;
             let end = scan.active.info.last.next();
-            if scan.problem.is_none() && next.is_some_and(|next| self.follows(next, end)) {
+            let is_whole = scan.problem.is_none() || scan.is_filled;
+            if is_whole && next.is_some_and(|next| self.follows(next, end)) {
+                // It was sealed, and what was filled ahead came back with the crash.
+                if scan.is_filled {
+                    scan.active.file.set_len(scan.active.info.bytes).map_err(|source| self.failed(source))?;
+                    trimmed = true;
+                }
                 sealed.push(scan.active.seal());
                 continue;
             }
@@ -152,7 +159,7 @@ impl Opening<'_> {
                 let reason = scan.problem.unwrap_or_else(|| self.lost());
                 return Err(OpenError::Corrupt { file, position: scan.active.info.bytes, reason });
             }
-            let cut = self.cut(&mut scan, &bases[at + 1..])?;
+            let cut = self.cut(&mut scan, &bases[at + 1..])? || trimmed;
             return Ok(Recovered { sealed, active: scan.active, cut });
         }
         unreachable!("nothing follows the last segment, so the loop returned")
@@ -185,7 +192,11 @@ impl Opening<'_> {
     fn cut(&self, scan: &mut Scan, later: &[Offset]) -> Result<bool, OpenError> {
         let info = scan.active.info;
         if let Some(problem) = &scan.problem {
-            tracing::warn!(log = %self.dir.display(), at = info.bytes, %problem, "cutting a torn tail");
+            if scan.is_filled {
+                tracing::debug!(log = %self.dir.display(), at = info.bytes, "cutting what was filled ahead");
+            } else {
+                tracing::warn!(log = %self.dir.display(), at = info.bytes, %problem, "cutting a torn tail");
+            }
             scan.active.file.set_len(info.bytes).map_err(|source| self.failed(source))?;
         }
         self.remove_later(later)?;
@@ -245,12 +256,14 @@ pub(crate) struct Scan {
     pub(crate) active: Active,
     /// Why it ends before the file does.
     pub(crate) problem: Option<String>,
+    /// Zeros are what follows.
+    is_filled: bool,
 }
 
 /// Reads a segment from the front and checks every batch, up to the first that is not sound.
 pub(crate) fn scan(base: Offset, file: Arc<dyn File>, index_interval_bytes: u32) -> io::Result<Scan> {
     let len = file.len()?;
-    let mut scan = Scan { active: Active::new(base, file, index_interval_bytes), problem: None };
+    let mut scan = Scan { active: Active::new(base, file, index_interval_bytes), problem: None, is_filled: false };
     let mut window = Vec::new();
     let mut need = SCAN_BYTES;
     while scan.problem.is_none() && scan.active.info.bytes < len {
@@ -283,6 +296,7 @@ impl Scan {
                 }
                 Err(BadBatch::Short { need, .. }) if need as u64 <= left => return need,
                 Err(bad) => {
+                    self.is_filled = rest.iter().all(|byte| *byte == 0);
                     self.problem = Some(bad.to_string());
                     return 0;
                 }

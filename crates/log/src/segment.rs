@@ -67,12 +67,15 @@ pub(crate) struct Active {
     pub(crate) index: Index,
     /// When its first batch was appended.
     pub(crate) born: Option<Timestamp>,
+    /// How far the file reaches: zeros lie behind the last batch. **Invariant:** as long as it is written to, not below
+    /// `info.bytes`, unless the disk was full.
+    pub(crate) filled: u64,
 }
 
 impl Active {
     pub(crate) fn new(base: Offset, file: Arc<dyn File>, index_interval_bytes: u32) -> Active {
         let index = Index::new(base, index_interval_bytes);
-        Active { info: SegmentInfo::empty(base), file, index, born: None }
+        Active { info: SegmentInfo::empty(base), file, index, born: None, filled: 0 }
     }
 
     /// Counts in a batch that was written at the segment's end.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kiln_log::batch::{Builder, Record, batches, records};
 use kiln_log::{AppendError, Log, ReadError, Settings, Upto, Volume};
 use kiln_types::{Offset, Timestamp};
-use kiln_world::{Clock, RealClock, RealDisk, SimClock, SimDisk};
+use kiln_world::{Clock, Disk, Open, RealClock, RealDisk, SimClock, SimDisk};
 
 fn batch(values: &[&str], time_ms: i64) -> Vec<u8> {
     let mut builder = Builder::new(time_ms);
@@ -173,4 +173,31 @@ fn a_removed_log_can_be_made_anew() {
     assert!(matches!(other.append(&mut batch(&["x"], 0), 0), Err(AppendError::Failed(_))));
     let log = volume.open(Path::new("a/t"), tiny()).expect("open");
     assert_eq!(log.watermarks().end, Offset(0));
+}
+
+#[test]
+fn zeros_ahead_are_no_part_of_the_log() {
+    let (disk, _, volume) = simulated();
+    let settings = Settings { fill_ahead_bytes: 120, ..tiny() };
+    let size = |disk: &SimDisk| {
+        let files = disk.list(Path::new("t")).expect("list").into_iter().map(|entry| entry.name);
+        let logs = files.filter(|name| name.to_string_lossy().ends_with(".log"));
+        let len = |name| disk.open(&Path::new("t").join(name), Open::Existing).expect("open").len().expect("len");
+        logs.map(len).sum::<u64>()
+    };
+    let log = volume.open(Path::new("t"), settings.clone()).expect("open");
+    for n in 0..20 {
+        log.append(&mut batch(&["a record"], n), 0).expect("append");
+    }
+    volume.flush_round();
+    assert!(log.segments().len() > 2, "segments were sealed");
+    assert!(size(&disk) > log.bytes(), "zeros lie behind the end");
+    assert!(size(&disk) <= log.bytes() + 120, "and nowhere else");
+    let before = values(&log.read(Offset(0), Upto::End, 1 << 20).expect("read"));
+    drop((log, volume));
+    disk.crash();
+    let volume = Volume::manual(Arc::new(disk.clone()), Arc::new(SimClock::new(Timestamp(1_000_000))));
+    let log = volume.open(Path::new("t"), settings).expect("open");
+    assert_eq!(values(&log.read(Offset(0), Upto::End, 1 << 20).expect("read")), before);
+    assert_eq!(size(&disk), log.bytes(), "recovery has cut them");
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{DIR, Stored, batch, everything, open, stored, tiny, volume};
-use kiln_log::{ChangeError, Log, SegmentInfo, Upto};
+use kiln_log::{ChangeError, Log, SegmentInfo, Settings, Upto};
 use kiln_types::Offset;
 use kiln_world::{SimDisk, SimRng};
 
@@ -99,7 +99,8 @@ impl Known {
 /// Opens the log and works on it until the script ends or the power fails.
 fn work(disk: &SimDisk, rng: &SimRng, known: &mut Known, context: &str) {
     let volume = volume(disk);
-    let log = match open(&volume, tiny()) {
+    let settings = Settings { fill_ahead_bytes: [0, 200, 2000][rng.below(3) as usize], ..tiny() };
+    let log = match open(&volume, settings) {
         Ok(log) => log,
         Err(error) => {
             assert!(disk.is_off(), "{context}: {error}");
