@@ -223,12 +223,13 @@ impl Client {
             return;
         }
         match self.meta.attr(inode.ino) {
-            Ok(attr) if attr.nlink > 0 => {
+            // Also without a name: another mount may have it open. One that nobody has open is gone by now.
+            Ok(_) => {
                 if let Err(errno) = file.flush() {
                     tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
                 }
             }
-            Ok(_) | Err(_) => file.discard(),
+            Err(_) => file.discard(),
         }
     }
 

@@ -446,6 +446,11 @@ impl State {
         Growth { size, cuts_done: self.cuts_done }
     }
 
+    /// The size that the MDS was not told. One that it was told is not claimed again: another mount may have cut the file since.
+    pub(super) fn untold_growth(&self) -> Growth {
+        self.growth(if self.size > self.told.size { self.size } else { 0 })
+    }
+
     /// The size of `growth` as it may be told now: what a cut took away is not told, and below the cut the MDS knows.
     pub(super) fn grown(&self, growth: Growth) -> u64 {
         if growth.cuts_done == self.cuts_done { growth.size.min(self.cut_limit()) } else { 0 }

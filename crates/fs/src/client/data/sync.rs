@@ -58,7 +58,7 @@ impl FileData {
             return Ok(None);
         }
         state.stamp += 1;
-        let (mark, growth) = (state.stamp, state.growth(state.size));
+        let (mark, growth) = (state.stamp, state.untold_growth());
         let told = state.size <= state.told.size && state.is_dense();
         Ok(state.depart(Pick::Until(mark)).map(|flight| Alone { flight, growth, told }))
     }

@@ -531,6 +531,18 @@ fn a_size_that_was_told_is_not_claimed_again() {
 }
 
 #[test]
+fn a_flush_tells_no_size_that_was_told_before() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &pattern(1000, 1), Mode::Direct, false).unwrap();
+    cluster.mds.set_size(INO, 10);
+    file.write(0, b"short", Mode::Direct, false).unwrap();
+    file.flush().unwrap();
+    file.sync().unwrap();
+    assert_eq!(cluster.mds.get(INO).0.size, 10, "another mount has cut it");
+}
+
+#[test]
 fn data_that_is_held_back_takes_space() {
     let cluster = Cluster::new(1);
     let (_mount, file) = file_on(&cluster, patient(), KIB64);

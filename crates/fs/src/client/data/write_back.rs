@@ -147,7 +147,7 @@ impl FileData {
     pub(super) fn land(&self) -> Result<Growth, Errno> {
         let mut state = self.alive()?;
         state.stamp += 1;
-        let (mark, growth) = (state.stamp, state.growth(state.size));
+        let (mark, growth) = (state.stamp, state.untold_growth());
         state.forced = mark;
         loop {
             if let Some(flight) = state.depart(Pick::Until(mark)) {
