@@ -263,7 +263,8 @@ pub(crate) struct Scan {
 /// Reads a segment from the front and checks every batch, up to the first that is not sound.
 pub(crate) fn scan(base: Offset, file: Arc<dyn File>, index_interval_bytes: u32) -> io::Result<Scan> {
     let len = file.len()?;
-    let mut scan = Scan { active: Active::new(base, file, index_interval_bytes), problem: None, is_filled: false };
+    let mut scan =
+        Scan { active: Active::new(base, file, index_interval_bytes), problem: None, is_filled: false };
     let mut window = Vec::new();
     let mut need = SCAN_BYTES;
     while scan.problem.is_none() && scan.active.info.bytes < len {

@@ -182,7 +182,8 @@ fn zeros_ahead_are_no_part_of_the_log() {
     let size = |disk: &SimDisk| {
         let files = disk.list(Path::new("t")).expect("list").into_iter().map(|entry| entry.name);
         let logs = files.filter(|name| name.to_string_lossy().ends_with(".log"));
-        let len = |name| disk.open(&Path::new("t").join(name), Open::Existing).expect("open").len().expect("len");
+        let len =
+            |name| disk.open(&Path::new("t").join(name), Open::Existing).expect("open").len().expect("len");
         logs.map(len).sum::<u64>()
     };
     let log = volume.open(Path::new("t"), settings.clone()).expect("open");

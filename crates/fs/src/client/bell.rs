@@ -27,7 +27,11 @@ impl Bell {
     }
 
     /// The same, for no longer than that.
-    pub(crate) fn wait_timeout<'s, T>(&self, guard: MutexGuard<'s, T>, at_most: Duration) -> MutexGuard<'s, T> {
+    pub(crate) fn wait_timeout<'s, T>(
+        &self,
+        guard: MutexGuard<'s, T>,
+        at_most: Duration,
+    ) -> MutexGuard<'s, T> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         waits(Waits::Asleep);
         let (guard, _) = self.changed.wait_timeout(guard, at_most).unwrap_or_else(PoisonError::into_inner);

@@ -39,8 +39,7 @@ pub(super) struct Record {
 
 impl Journal {
     pub(super) fn open(volume: &Volume, dir: &Path, segment_bytes_max: u64) -> Result<Journal, OpenError> {
-        let settings =
-            Settings {
+        let settings = Settings {
             segment_bytes_max,
             batch_bytes_max: RECORD_BYTES_MAX,
             fill_ahead_bytes: segment_bytes_max / FILL_SHARE,
