@@ -181,7 +181,9 @@ fn who_writes_from_two_mounts_gets_no_more_than_the_slack() {
             (first.join().unwrap(), second.join().unwrap())
         });
         let taken = first + second;
-        assert!((7 * MIB..=8 * MIB + 4 * 64 * KIB).contains(&taken), "{first} and {second}");
+        // As docs/filesystem.md says: one request of each thread that writes may come on top.
+        let slack = 2 * MIB;
+        assert!((7 * MIB..=8 * MIB + slack).contains(&taken), "{first} and {second}");
         let used = account(one, QuotaKind::User, USER).space.used;
         assert!(used >= taken as u64 / 512, "{used}");
     });

@@ -109,6 +109,8 @@ impl Client {
     /// filled again since. Pages that are only left from earlier go all at once, so that further writes need not do this.
     fn forget_written(&self, inode: &Inode, pages: Pages, offset: u64, len: u64) {
         match pages {
+            // A read may have begun to fill some after the write had begun, with what was there before.
+            Pages::None if inode.has_pages() => self.notices.forget_pages(inode.ino, offset, len),
             Pages::None => {}
             Pages::Used => self.notices.forget_pages(inode.ino, offset, len),
             Pages::Left(fills) => {
