@@ -90,6 +90,7 @@ impl Client {
             {
                 tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
             }
+            file.await_told();
             if keep == DataLease::None {
                 file.forget_clean();
             }

@@ -108,6 +108,8 @@ pub(super) struct Told {
 pub(super) struct Growth {
     size: u64,
     cuts_done: u64,
+    /// Told also where this mount knows a larger size: who writes together with others may know an old one.
+    pub(super) always: bool,
 }
 
 /// A range that is to be read ahead.
@@ -263,6 +265,14 @@ impl FileData {
             state = self.changed.wait(state);
         }
         Ok(ticket)
+    }
+
+    /// Waits until the MDS is told nothing: what it is told later would undo what another mount changes next.
+    pub fn await_told(&self) {
+        let mut state = self.lock();
+        while state.telling > 0 && !self.is_gone() {
+            state = self.changed.wait(state);
+        }
     }
 
     /// A change of the times by this mount: `change` asks the MDS for it. What is written back later does not undo it.
@@ -443,17 +453,19 @@ impl State {
 
     /// The size as it is to be told later, unless the file is cut before that.
     pub(super) fn growth(&self, size: u64) -> Growth {
-        Growth { size, cuts_done: self.cuts_done }
+        Growth { size, cuts_done: self.cuts_done, always: size > 0 }
     }
 
-    /// The size that the MDS was not told. One that it was told is not claimed again: another mount may have cut the file since.
+    /// The size, if the MDS was not told when it comes to that. One that it was told is not claimed again: another mount may have
+    /// cut the file since.
     pub(super) fn untold_growth(&self) -> Growth {
-        self.growth(if self.size > self.told.size { self.size } else { 0 })
+        Growth { size: self.size, cuts_done: self.cuts_done, always: false }
     }
 
     /// The size of `growth` as it may be told now: what a cut took away is not told, and below the cut the MDS knows.
     pub(super) fn grown(&self, growth: Growth) -> u64 {
-        if growth.cuts_done == self.cuts_done { growth.size.min(self.cut_limit()) } else { 0 }
+        let size = if growth.cuts_done == self.cuts_done { growth.size.min(self.cut_limit()) } else { 0 };
+        if growth.always || size > self.told.size { size } else { 0 }
     }
 
     /// What the MDS has been told just now.

@@ -544,6 +544,16 @@ fn a_flush_tells_no_size_that_was_told_before() {
 }
 
 #[test]
+fn a_direct_write_tells_its_end_also_within_a_size_that_was_told() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &pattern(1000, 1), Mode::Direct, false).unwrap();
+    cluster.mds.set_size(INO, 10);
+    file.write(100, b"more", Mode::Direct, false).unwrap();
+    assert_eq!(cluster.mds.get(INO).0.size, 104, "another mount has cut it meanwhile");
+}
+
+#[test]
 fn data_that_is_held_back_takes_space() {
     let cluster = Cluster::new(1);
     let (_mount, file) = file_on(&cluster, patient(), KIB64);

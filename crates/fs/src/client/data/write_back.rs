@@ -247,7 +247,8 @@ impl FileData {
         let size = state.grown(growth);
         let kill_suid_sgid = std::mem::take(&mut state.kill_suid_sgid);
         let written = Written { size, mtime: state.untold_mtime(), blocks, kill_suid_sgid, durably };
-        if size <= state.told.size && written.mtime.is_none() && blocks.is_none() && !kill_suid_sgid {
+        let is_known = size <= state.told.size && !(growth.always && size > 0);
+        if is_known && written.mtime.is_none() && blocks.is_none() && !kill_suid_sgid {
             drop(state);
             return if durably { self.heed(self.mount.mds.sync()) } else { Ok(()) };
         }
