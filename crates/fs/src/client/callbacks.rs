@@ -12,7 +12,7 @@ use super::Client;
 use super::cache::Inode;
 use super::fuse::Kernel;
 use crate::core::{Ino, SessionId};
-use crate::wire::mds::{Acked, Callback, DataLease, Held, HeldLock, Op, Take};
+use crate::wire::mds::{Acked, Callback, DataLease, Held, HeldLock, Take};
 
 /// How often it is looked whether a change of names keeps the kernel from forgetting one.
 const LOOK: Duration = Duration::from_millis(1);
@@ -105,9 +105,7 @@ impl Client {
     fn acknowledge(&self, callback: &Callback) {
         let open = self.meta.inodes.find(callback.ino).is_some_and(|inode| inode.state().tell_open());
         let acked = Acked { seq: callback.seq, ino: callback.ino, open };
-        if let Err(errno) = self.meta.session.tell(Op::Ack(vec![acked])) {
-            tracing::debug!(%errno, "a callback was not acknowledged");
-        }
+        self.meta.session.acknowledge(vec![acked]);
     }
 
     /// Drops what the kernel keeps under leases that may be void.

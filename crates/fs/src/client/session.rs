@@ -30,7 +30,7 @@ use super::fuse::Interrupt;
 use crate::core::quota::Owner;
 use crate::core::{Attr, Errno, SessionId, Xid};
 use crate::wire;
-use crate::wire::mds::{Act, Answer, Ask, Change, Cred, Grant, Lock, Op, Reply};
+use crate::wire::mds::{Acked, Act, Answer, Ask, Change, Cred, Grant, Lock, Op, Reply};
 use crate::wire::mgs::{Address, FsId};
 
 /// How long to wait before a server that refuses is asked again.
@@ -228,6 +228,25 @@ impl Session {
     /// Tells the MDS something that it answers with [`Answer::Done`].
     pub(crate) fn tell(&self, op: Op) -> Result<(), Errno> {
         self.exchange(op, &[], Waiter::MOUNT)?.outcome.map(drop)
+    }
+
+    /// Acknowledges callbacks, if the link is there: after a loss the hello says what is still held. It does not wait for a new
+    /// link, since it is called by the thread that makes it.
+    pub(crate) fn acknowledge(&self, acked: Vec<Acked>) {
+        let Some((session, mut line)) = self.link.line_now() else { return };
+        let request = self.request(session, Op::Ack(acked));
+        match line.connection.call::<_, Reply>(&request, &[]) {
+            Ok((reply, _)) => {
+                if let Err(errno) = reply.outcome {
+                    tracing::debug!(%errno, "a callback was not acknowledged");
+                }
+                self.link.put_back(line);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a callback was not acknowledged: the link is lost");
+                self.link.lost(line.epoch);
+            }
+        }
     }
 
     /// Asks for a lock. A wait for it ends with `EINTR` when the program gets a signal, and the lock is not held then.

@@ -145,6 +145,27 @@ impl Link {
         }
     }
 
+    /// A connection, if the link is up.
+    pub(super) fn line_now(&self) -> Option<(SessionId, Line)> {
+        let mut state = self.state();
+        if state.phase != Phase::Up {
+            return None;
+        }
+        if let Some(line) = state.idle.pop() {
+            return Some((state.session, line));
+        }
+        let (epoch, address) = (self.epoch(), state.address.clone());
+        drop(state);
+        match connect(&address).and_then(|connection| self.enter(connection, epoch)) {
+            Ok(line) => Some((line.session, line)),
+            Err(error) => {
+                tracing::debug!(%error, "no connection to the MDS");
+                self.lost(epoch);
+                None
+            }
+        }
+    }
+
     fn wait<'s>(&self, state: MutexGuard<'s, State>, at_most: Duration) -> MutexGuard<'s, State> {
         waits(Waits::Asleep);
         self.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner).0

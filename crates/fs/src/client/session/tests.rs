@@ -183,6 +183,22 @@ fn calls_wait_while_nobody_serves() {
     assert!(world.session.epoch() > epoch);
 }
 
+/// The thread that acknowledges is the one that mends the link.
+#[test]
+fn an_acknowledgement_does_not_wait_for_the_link() {
+    let mut world = World::start();
+    world.server.take().unwrap().stop(LONG);
+    let (session, done) = (Arc::clone(&world.session), std::sync::mpsc::channel());
+    let tell = done.0;
+    thread::spawn(move || {
+        session.acknowledge(vec![Acked { seq: 1, ino: Ino(1), open: false }]);
+        let _ = tell.send(());
+    });
+    done.1.recv_timeout(LONG).expect("it gives up at once");
+    world.serve();
+    assert_eq!(world.change(), Ok(()));
+}
+
 #[test]
 fn an_evicted_session_begins_anew_and_its_calls_end() {
     let world = World::start();
