@@ -219,7 +219,7 @@ impl Client {
 
     /// Writes back what is left of a file that nobody uses any more, unless nobody can ever read it.
     fn let_go(&self, inode: &Inode, file: &FileData) {
-        if file.attr_changes().is_none() {
+        if !file.holds_back() {
             return;
         }
         match self.meta.attr(inode.ino) {
@@ -237,7 +237,7 @@ impl Client {
     /// call it back, and who removes it need not ask whether it is open. While pages are kept, the lease is too.
     fn give_up_idle(&self, inode: &Arc<Inode>) -> Option<Leases> {
         let file = inode.state().file.clone();
-        if file.is_some_and(|file| file.attr_changes().is_some()) {
+        if file.is_some_and(|file| file.holds_back()) {
             self.house.todo().idle.insert(inode.ino);
             return None;
         }

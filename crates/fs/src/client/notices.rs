@@ -33,9 +33,9 @@ impl Notices {
     /// pages are filled is held meanwhile, so that who fills them does not wait for the MDS.
     pub(crate) fn forget_pages(&self, ino: Ino, offset: u64, len: u64) {
         let (done, wait) = mpsc::sync_channel(1);
+        waits(Waits::Asleep);
         if self.0.send(Stale { ino, offset, len, done }).is_ok() {
             // The thread ends with the mount only; then there are no pages.
-            waits(Waits::Asleep);
             let _ = wait.recv();
         }
     }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long a waiting thread looks before it sleeps.
 const LOOK: Duration = Duration::from_micros(400);
-/// A sleep that took no longer would have been spared by looking: being woken is most of it.
+/// After a sleep that took no longer, looking is worth a try: the wake-ups at both ends, and of whoever else was waited for, are
+/// most of it, and go when all of them look.
 const SHORT: Duration = Duration::from_millis(1);
 /// When letting others run has taken so long, somebody needs the processor more than we do.
 const CROWDED: Duration = Duration::from_micros(250);

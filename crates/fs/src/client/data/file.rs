@@ -182,6 +182,15 @@ impl FileData {
         self.lock().size
     }
 
+    /// Whether something would be lost with this: data that the servers do not have, or what the MDS does not know. Attributes
+    /// alone do not tell: after a cut the MDS knows size and time of a file of which data is held back.
+    pub fn holds_back(&self) -> bool {
+        let state = self.lock();
+        let has_data = !state.dirty.is_empty() || !state.flying.is_empty();
+        drop(state);
+        has_data || self.attr_changes().is_some()
+    }
+
     /// What the MDS does not know yet; `None` when it knows everything.
     pub fn attr_changes(&self) -> Option<LocalChanges> {
         let state = self.lock();

@@ -483,6 +483,23 @@ fn a_lease_can_be_given_back_while_a_cut_waits_for_the_mds() {
 }
 
 #[test]
+fn data_is_held_back_also_when_the_mds_knows_everything_else() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), 0);
+    file.write(0, &pattern(4096, 1), Mode::Cached, false).unwrap();
+    file.flush().unwrap();
+    assert!(!file.holds_back());
+    file.write(0, b"new", Mode::Cached, false).unwrap();
+    file.resize(4096, || {
+        cluster.mds.set_mtime(INO, Time { secs: 1_000_000, nanos: 5 });
+        Ok(cluster.mds.set_size(INO, 4096))
+    })
+    .unwrap();
+    assert_eq!(file.attr_changes(), None, "size, time and space are as the MDS has them");
+    assert!(file.holds_back());
+}
+
+#[test]
 fn a_time_that_was_set_is_not_overwritten_by_data_that_was_written_before() {
     let cluster = Cluster::new(1);
     let (_mount, file) = file_on(&cluster, patient(), KIB64);

@@ -38,13 +38,13 @@ impl<'c> Opening<'c> {
     }
 
     /// The file's data in memory, unless there is nothing in it that is worth more than what an open brings along: nobody
-    /// else has it open, and everything was told.
+    /// else has it open, and nothing is held back.
     fn file_in_use(&self) -> Option<Arc<FileData>> {
         let state = self.inode.state();
         let file = state.file.clone()?;
         let idle = state.opens == 1;
         drop(state);
-        (!idle || file.attr_changes().is_some()).then_some(file)
+        (!idle || file.holds_back()).then_some(file)
     }
 
     /// What the MDS said: the file's data, shared by all its handles.
