@@ -22,10 +22,10 @@ test: test-deps ## everything: units, stock clients against the built binary, ti
 	./scripts/run-tests.sh $(ARGS)
 
 test-fs: test-deps ## the mounted filesystem: system calls and stock programs on one to three mounts, killed servers, full targets
-	./scripts/run-tests.sh --ignore-default-filter -E 'binary(fs_programs) | binary(fs_changelog) | binary(fs_jobstats) | (package(kiln-fs) & binary(mount))' $(ARGS)
+	./scripts/run-tests.sh -E 'binary(fs_programs) | binary(fs_changelog) | binary(fs_jobstats) | (package(kiln-fs) & binary(mount))' $(ARGS)
 
 test-long: test-deps ## the same with long property tests and 20 rounds of kill -9
-	PROPTEST_CASES=4096 KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) ./scripts/run-tests.sh --ignore-default-filter $(ARGS)
+	PROPTEST_CASES=4096 KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) ./scripts/run-tests.sh $(ARGS)
 
 chaos: ## rounds of kill -9 at random moments of the demo; CHAOS_ROUNDS=20, KILN_CHAOS_SEED=n
 	cargo build -p kiln

@@ -70,6 +70,30 @@ pub struct Attr {
 }
 
 impl Attr {
+    /// Those of an empty file.
+    #[cfg(test)]
+    pub(crate) fn of_empty_file(ino: Ino, version: u64) -> Attr {
+        let time = Time::default();
+        Attr {
+            ino,
+            kind: FileKind::Regular,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            project: 0,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            version,
+            flags: 0,
+        }
+    }
+
     /// It has no ACL and no extended attribute: the client need not ask.
     pub const NO_XATTR: u32 = 1;
     /// New entries of this directory take its project (chattr +P).

@@ -6,7 +6,7 @@ use std::thread;
 use super::{Begin, Inode, Inodes, Known, Names, Need, Use};
 use crate::client::data::Mode;
 use crate::client::session::Stamp;
-use crate::core::{Attr, FileKind, Ino, Time};
+use crate::core::{Attr, Ino};
 use crate::wire::mds::{DataLease, Grant, Leases};
 
 const FILE: Ino = Ino(9);
@@ -200,33 +200,11 @@ fn attributes_stay_uncertain_when_the_lease_comes_again_without_them() {
     let inodes = Inodes::new();
     let inode = inodes.get(FILE);
     leased(&inodes, DataLease::None, 1);
-    inode.state().note_attr(&attr(1), Some(0));
+    inode.state().note_attr(&Attr::of_empty_file(FILE, 1), Some(0));
     assert!(inode.state().attr(0).is_some());
     inode.state().lose_meta();
     leased(&inodes, DataLease::None, 1);
     assert!(inode.state().attr(0).is_none());
-    inode.state().note_attr(&attr(2), Some(0));
+    inode.state().note_attr(&Attr::of_empty_file(FILE, 2), Some(0));
     assert!(inode.state().attr(0).is_some());
-}
-
-fn attr(version: u64) -> Attr {
-    let time = Time::default();
-    Attr {
-        ino: FILE,
-        kind: FileKind::Regular,
-        mode: 0o644,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        project: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        btime: time,
-        version,
-        flags: 0,
-    }
 }

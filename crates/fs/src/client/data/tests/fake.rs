@@ -12,7 +12,7 @@ use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Serve
 use super::super::{DataPath, Mds, Osts, Settings, Written};
 use crate::core::layout::{Layout, Pattern, Spread, Stripes};
 use crate::core::quota::Owner;
-use crate::core::{Attr, Errno, FileKind, Ino, ObjectId, OstIndex, SessionId, Time};
+use crate::core::{Attr, Errno, Ino, ObjectId, OstIndex, SessionId, Time};
 use crate::oss::{Label, Oss, Ost};
 use crate::wire;
 use crate::wire::mgs::{self, Address, FsConfig, FsId};
@@ -252,7 +252,7 @@ impl FakeMds {
     pub(super) fn make(&self, ino: Ino, inline: u64, stripe_bytes: u32) -> (Attr, Layout) {
         let stripes = Stripes { count: None, first: None };
         let layout = Spread::plain(inline, stripe_bytes, stripes).to_layout();
-        let attr = attr_of(ino);
+        let attr = Attr::of_empty_file(ino, 1);
         let file = File { attr: attr.clone(), layout: layout.clone(), inline: Vec::new() };
         self.files.lock().unwrap().insert(ino, file);
         (attr, layout)
@@ -373,28 +373,6 @@ impl Mds for FakeMds {
     fn room(&self, _owner: Owner) -> Option<u64> {
         let used: u64 = self.files.lock().unwrap().values().map(|file| file.attr.blocks).sum();
         self.limit.lock().unwrap().map(|limit| limit.saturating_sub(used) * 512)
-    }
-}
-
-fn attr_of(ino: Ino) -> Attr {
-    let time = Time::default();
-    Attr {
-        ino,
-        kind: FileKind::Regular,
-        mode: 0o644,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        project: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        btime: time,
-        version: 1,
-        flags: 0,
     }
 }
 
