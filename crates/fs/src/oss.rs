@@ -21,6 +21,7 @@ mod lock;
 mod objects;
 mod ost;
 mod shelf;
+mod streams;
 
 #[cfg(test)]
 mod tests;

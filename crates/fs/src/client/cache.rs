@@ -8,11 +8,13 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fresh::Freshness;
 pub(crate) use inode::{Begin, Inode, MappedWrite, Need, Pages, State, Use};
 pub(crate) use names::{Known, Names};
 
+use super::bell::Bell;
 use super::session::Stamp;
 use crate::core::Ino;
 use crate::wire::mds::{DataLease, Grant, Held, Leases};
@@ -26,11 +28,13 @@ const LEASED_MAX: usize = 1 << 20;
 pub(crate) struct Inodes {
     table: Mutex<HashMap<Ino, Arc<Inode>>>,
     fresh: Mutex<Freshness>,
+    /// Rung when a release is done.
+    released: Bell,
 }
 
 impl Inodes {
     pub(crate) fn new() -> Inodes {
-        Inodes { table: Mutex::default(), fresh: Mutex::default() }
+        Inodes { table: Mutex::default(), fresh: Mutex::default(), released: Bell::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Ino, Arc<Inode>>> {
@@ -91,6 +95,17 @@ impl Inodes {
     /// The MDS has what was given back; answers that were asked for with a `ticket` from this on may be kept.
     pub(crate) fn released(&self, ino: Ino, ticket: u64) {
         self.fresh().released(ino, ticket);
+        self.released.notify_all();
+    }
+
+    /// Waits, at most so long, until no lease on the inode is being given back; whether that is so. An answer that came
+    /// before could not be kept.
+    pub(crate) fn wait_released(&self, ino: Ino, at_most: Duration) -> bool {
+        let mut fresh = self.fresh();
+        if fresh.is_releasing(ino) {
+            fresh = self.released.wait_timeout(fresh, at_most);
+        }
+        !fresh.is_releasing(ino)
     }
 
     /// Whether an answer says how things are, as far as callbacks that have come tell.

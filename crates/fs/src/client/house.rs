@@ -100,6 +100,10 @@ pub(crate) fn keep_house(client: &Arc<Client>) {
             client.give_back(idle, |inode| client.give_up_idle(inode));
         }
         for dropped in client.house.take(|todo| &mut todo.dropped).chunks(BATCH_MAX) {
+            // Before any release begins: this may take long, and until a release is done nobody gets the lease again.
+            for ino in dropped {
+                client.let_go(*ino);
+            }
             client.give_back(dropped, |inode| client.give_up_dropped(inode));
         }
         if told_jobs.elapsed() > TELL_JOBS {
@@ -218,7 +222,9 @@ impl Client {
     }
 
     /// Writes back what is left of a file that nobody uses any more, unless nobody can ever read it.
-    fn let_go(&self, inode: &Inode, file: &FileData) {
+    fn let_go(&self, ino: Ino) {
+        let Some(inode) = self.meta.inodes.find(ino) else { return };
+        let Some(file) = unreferenced(&inode) else { return };
         if !file.holds_back() {
             return;
         }
@@ -246,15 +252,12 @@ impl Client {
 
     /// Takes the leases from an inode that is not used; `None` when it is, or has none.
     fn give_up_dropped(&self, inode: &Arc<Inode>) -> Option<Leases> {
-        let file = {
-            let state = inode.state();
-            if state.lookups > 0 || state.is_open_at_mds() {
-                return None;
-            }
-            state.file.clone()
-        };
-        if let Some(file) = file {
-            self.let_go(inode, &file);
+        if let Some(file) = unreferenced(inode)
+            && file.holds_data_back()
+        {
+            // Since it was let go of it was opened, written and closed again.
+            self.house.dropped(inode.ino);
+            return None;
         }
         let mut state = inode.state();
         if state.lookups > 0 || state.is_open_at_mds() {
@@ -263,4 +266,10 @@ impl Client {
         state.file = None;
         everything(state.give_up())
     }
+}
+
+/// The data of a file to which nobody refers any more.
+fn unreferenced(inode: &Inode) -> Option<Arc<FileData>> {
+    let state = inode.state();
+    if state.lookups > 0 || state.is_open_at_mds() { None } else { state.file.clone() }
 }

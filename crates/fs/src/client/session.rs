@@ -96,7 +96,7 @@ impl<'w> Waiter<'w> {
 
     /// Whether nobody is left who wants the answer: the program is being killed. Other signals do not end a wait for the
     /// MDS, as nobody could say whether the call was done.
-    fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.interrupt.is_some_and(Interrupt::is_raised) && is_dying(self.pid)
     }
 }

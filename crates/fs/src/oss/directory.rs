@@ -9,7 +9,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +22,7 @@ use super::label::Label;
 use super::lock::{LOCK, TargetLock};
 use super::objects::Objects;
 use super::shelf::Shelf;
+use super::streams::Streams;
 use crate::core::{Errno, ObjectId};
 use crate::wire::oss::{ObjectStat, Space};
 
@@ -38,6 +38,7 @@ pub struct DirectoryObjects {
     /// **Invariant:** [`SHELVES`] of them.
     shelves: Vec<Shelf>,
     root: File,
+    streams: Streams,
     /// Ends last, when nothing is used any more.
     _lock: TargetLock,
 }
@@ -69,7 +70,8 @@ impl DirectoryObjects {
         let objects = dir.join(OBJECTS);
         let shelves = (0..SHELVES).map(|shelf| open(&objects.join(format!("d{shelf}"))).map(Shelf::new));
         let shelves = shelves.collect::<Result<_, _>>()?;
-        Ok(DirectoryObjects { shelves, root: open(dir)?, _lock: lock })
+        let root = open(dir)?;
+        Ok(DirectoryObjects { shelves, streams: Streams::of(&root), root, _lock: lock })
     }
 
     fn shelf(&self, object: ObjectId) -> &Shelf {
@@ -118,7 +120,7 @@ impl Objects for DirectoryObjects {
         let Some(file) = self.existing(object)? else { return Ok(0) };
         let mut filled = 0;
         while filled < into.len() {
-            match file.read_at(&mut into[filled..], offset + filled as u64) {
+            match self.streams.read_at(&file, &mut into[filled..], offset + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -130,7 +132,7 @@ impl Objects for DirectoryObjects {
 
     fn write(&self, object: ObjectId, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         let file = self.shelf(object).made(object).map_err(refusal)?;
-        file.write_all_at(bytes, offset).map_err(refusal)
+        self.streams.write_all_at(&file, bytes, offset).map_err(refusal)
     }
 
     fn truncate(&self, object: ObjectId, len: u64) -> Result<(), Errno> {

@@ -63,6 +63,10 @@ impl Freshness {
         *self.releasing.entry(ino).or_default() += 1;
     }
 
+    pub(super) fn is_releasing(&self, ino: Ino) -> bool {
+        self.releasing.contains_key(&ino)
+    }
+
     pub(super) fn released(&mut self, ino: Ino, ticket: u64) {
         if let Some(count) = self.releasing.get_mut(&ino) {
             *count -= 1;
@@ -79,7 +83,7 @@ impl Freshness {
         stamp.epoch == epoch
             && stamp.seq >= self.revoked.of(ino)
             && stamp.ticket >= self.released.of(ino)
-            && !self.releasing.contains_key(&ino)
+            && !self.is_releasing(ino)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use super::{Begin, Inode, Inodes, Known, Names, Need, Use};
 use crate::client::data::Mode;
@@ -19,6 +20,10 @@ fn stamp(seq: u64) -> Stamp {
 fn leased(inodes: &Inodes, data: DataLease, seq: u64) -> bool {
     let leases = Leases { meta: true, names: false, data };
     inodes.keep(&Grant { ino: FILE, leases }, stamp(seq), 1)
+}
+
+fn write_grant() -> Grant {
+    Grant { ino: FILE, leases: Leases { data: DataLease::Write, ..Leases::default() } }
 }
 
 fn used(inode: &Arc<Inode>, need: Need) -> Use {
@@ -58,6 +63,28 @@ fn who_shares_a_file_asks_for_what_can_be_shared() {
     inode.state().shared = true;
     assert_eq!(asked(&inode, Need::Write), DataLease::Direct);
     assert_eq!(asked(&inode, Need::Append), DataLease::Write);
+}
+
+/// A mount that asked again at once, a thousand times while a release was on its way, told programs `EIO`.
+#[test]
+fn who_asks_while_a_lease_is_being_released_waits_for_that() {
+    const PLENTY: Duration = Duration::from_secs(30);
+    const MOMENT: Duration = Duration::from_millis(1);
+    let inodes = Inodes::new();
+    assert!(inodes.wait_released(FILE, Duration::ZERO), "nothing is being released");
+    inodes.releasing(FILE);
+    inodes.releasing(FILE);
+    assert!(!inodes.wait_released(FILE, MOMENT));
+    inodes.released(FILE, 7);
+    assert!(!inodes.wait_released(FILE, MOMENT), "there were two");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            while !inodes.wait_released(FILE, PLENTY) {}
+            inodes.keep(&write_grant(), Stamp { seq: 1, epoch: 1, ticket: 8 }, 1)
+        });
+        inodes.released(FILE, 8);
+        assert!(waiting.join().expect("it does not panic"), "what is asked for from then on is kept");
+    });
 }
 
 #[test]

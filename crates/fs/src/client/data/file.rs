@@ -185,10 +185,13 @@ impl FileData {
     /// Whether something would be lost with this: data that the servers do not have, or what the MDS does not know. Attributes
     /// alone do not tell: after a cut the MDS knows size and time of a file of which data is held back.
     pub fn holds_back(&self) -> bool {
+        self.holds_data_back() || self.attr_changes().is_some()
+    }
+
+    /// Whether there is data that the servers do not have.
+    pub fn holds_data_back(&self) -> bool {
         let state = self.lock();
-        let has_data = !state.dirty.is_empty() || !state.flying.is_empty();
-        drop(state);
-        has_data || self.attr_changes().is_some()
+        !state.dirty.is_empty() || !state.flying.is_empty()
     }
 
     /// What the MDS does not know yet; `None` when it knows everything.

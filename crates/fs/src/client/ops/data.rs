@@ -1,6 +1,7 @@
 //! File data.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Caller, Client, Outcome, Ready, program_errno};
 use crate::client::cache::{Begin, Inode, MappedWrite, Need, Pages, Use};
@@ -14,6 +15,8 @@ use crate::wire::mds::{Act, Answer, Ask};
 
 /// How often a lease is asked for that is always gone again when it comes.
 const ASKS_MAX: u32 = 1000;
+/// How often who waits for a release looks whether his program is being killed.
+const RELEASE_LOOK: Duration = Duration::from_millis(100);
 /// What `copy_file_range(2)` copies in one piece, in bytes.
 const COPY_BYTES: u32 = 1 << 20;
 /// The most that one `copy_file_range(2)` copies, in bytes: the kernel asks again, and may be interrupted between.
@@ -40,6 +43,11 @@ impl Client {
             match inode.begin(need) {
                 Begin::Use(used) => return Ok(used),
                 Begin::Ask(asking, want) => {
+                    while !self.meta.inodes.wait_released(inode.ino, RELEASE_LOOK) {
+                        if waiter.is_gone() {
+                            return Err(Errno::EINTR);
+                        }
+                    }
                     let before = self.meta.changes();
                     let ask = Ask::Lease { ino: inode.ino, want };
                     let answered = self.meta.session.ask(ask, waiter).map_err(program_errno)?;
