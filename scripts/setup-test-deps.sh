@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 packages=(bsdutils gcc kcat libmpich-dev libopenmpi-dev mpich openmpi-bin python3-venv rsyslog rsyslog-relp)
 # What tests/python/fs drives on a mounted filesystem.
-packages+=(acl dbench fio make rsync samba smbclient)
+packages+=(acl dbench fio fuse3 make rsync samba smbclient)
 requirements=tests/python/requirements.txt
 venv=${KILN_TEST_VENV:-target/venv}
 

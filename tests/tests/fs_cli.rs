@@ -170,6 +170,65 @@ fn pattern(len: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(&mut next).flatten().take(len).collect()
 }
 
+/// What a user does with an instance of their own; `$1` is the binary, `$2` an empty directory of theirs.
+const AS_A_USER: &str = r#"
+set -eu
+kiln=$1 home=$2
+export KILN_DATA=$home/data
+for listener in KAFKA AMQP SYSLOG CONSOLE; do export "KILN_${listener}_LISTEN=127.0.0.1:0"; done
+"$kiln" up --nodes 2 >"$home/up.log" 2>&1 &
+trap '"$kiln" fs umount --lazy "$home/mnt" 2>/dev/null || true; "$kiln" down' EXIT
+for _ in $(seq 200); do "$kiln" status >/dev/null 2>&1 && break; sleep 0.1; done
+"$kiln" fs create scratch
+mkdir "$home/mnt"
+"$kiln" fs mount scratch "$home/mnt"
+cd "$home/mnt"
+mkdir dir
+head -c 3000000 "$kiln" >dir/large
+echo small >small
+ln -s dir/large link
+mv small dir/
+head -c 3000000 "$kiln" | cmp - link
+[ "$(cat dir/small)" = small ]
+[ "$(stat -c %u dir/large)" = "$(id -u)" ]
+cd "$home"
+"$kiln" fs umount "$home/mnt"
+[ -z "$(ls -A "$home/mnt")" ]
+"$kiln" fs mount scratch "$home/mnt"
+[ "$(cat "$home/mnt/dir/small")" = small ]
+"$kiln" fs umount "$home/mnt"
+echo a user may
+"#;
+
+/// Root gives the user a `/dev/fuse` as most systems have it, open to everybody, in a mount namespace of the test's own.
+#[test]
+fn a_user_who_is_not_root_mounts_a_filesystem_of_their_own() {
+    const NOBODY: u32 = 65534;
+    const WITH_DEVICE: &str = r#"
+        set -eu
+        mknod -m 666 "$2/fuse" c 10 229
+        mount --bind "$2/fuse" /dev/fuse
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c "$0" user "$1" "$2"
+    "#;
+    if !can_mount() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a scratch directory");
+    let binary = home.path().join("kiln");
+    std::fs::copy(kiln_tests::binary::kiln(), &binary).expect("a copy where the user can read it");
+    let mut command = if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(home.path(), Some(NOBODY), Some(NOBODY)).expect("root may");
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", WITH_DEVICE, AS_A_USER]);
+        command
+    } else {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", AS_A_USER, "user"]);
+        command
+    };
+    kiln_tests::run(command.arg(&binary).arg(home.path())).ok().says("a user may");
+}
+
 #[test]
 fn two_mounts_show_one_tree() {
     if !can_mount() {

@@ -18,7 +18,7 @@ use crate::pace::{Asks, Pace, QUIET};
 use crate::read::SegmentCache;
 use crate::waiters::Woken;
 
-/// What was appended without anybody waiting for it is flushed at the latest after this time.
+/// What was appended without anybody waiting for it is flushed at the latest after this time, where nobody says otherwise.
 const UNASKED_FLUSH_AFTER: Duration = Duration::from_millis(10);
 
 /// All logs of one disk. Clones are the same volume; the flusher ends when the last one and all logs are dropped.
@@ -36,6 +36,7 @@ struct Handle {
 struct Core {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
+    unasked_after: Duration,
     queue: Mutex<Queue>,
     work: Condvar,
     asks: Asks,
@@ -76,7 +77,15 @@ impl Volume {
     /// # Panics
     /// When the system refuses to start a thread.
     pub fn start(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Volume {
-        let volume = Volume::manual(disk, clock);
+        Volume::start_unhurried(disk, clock, UNASKED_FLUSH_AFTER)
+    }
+
+    /// The same; what nobody waits for is flushed at the latest after `unasked_after`.
+    ///
+    /// # Panics
+    /// When the system refuses to start a thread.
+    pub fn start_unhurried(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, unasked_after: Duration) -> Volume {
+        let volume = Volume::with(disk, clock, unasked_after);
         let core = Arc::clone(&volume.handle.core);
         let flusher = std::thread::Builder::new().name("log-flusher".to_owned()).spawn(move || {
             core.run();
@@ -87,9 +96,14 @@ impl Volume {
 
     /// A volume without a thread, for tests: it flushes when [`Volume::flush_round`] is called.
     pub fn manual(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Volume {
+        Volume::with(disk, clock, UNASKED_FLUSH_AFTER)
+    }
+
+    fn with(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, unasked_after: Duration) -> Volume {
         let core = Core {
             disk,
             clock,
+            unasked_after,
             queue: Mutex::default(),
             work: Condvar::new(),
             asks: Asks::new(),
@@ -249,7 +263,7 @@ impl Core {
                 continue;
             }
             let timed_out;
-            (queue, timed_out) = self.sleep(queue, UNASKED_FLUSH_AFTER);
+            (queue, timed_out) = self.sleep(queue, self.unasked_after);
             if timed_out && !queue.closed {
                 return true;
             }

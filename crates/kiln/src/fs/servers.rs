@@ -30,6 +30,8 @@ const NOBODY: SessionId = SessionId(0);
 const MDT_DIR: &str = "mdt";
 /// What every MDT has that was made.
 const MDT_LABEL: &str = "mdt/label";
+/// What programs have changed and did not sync is safe from a loss of power after this time at the latest.
+const JOURNAL_FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// The least that clients which were there before a start are waited for.
 const RECOVERY_MIN: Duration = Duration::from_secs(2);
 
@@ -158,7 +160,7 @@ impl Setup {
             spread: self.spread(),
             now: time(clock.now()),
         };
-        let volume = Volume::start(Arc::new(disk), Arc::clone(&clock));
+        let volume = Volume::start_unhurried(Arc::new(disk), Arc::clone(&clock), JOURNAL_FLUSH_AFTER);
         let mdt =
             Mdt::open(&volume, Path::new(MDT_DIR), &format, mdt::Settings::default()).map_err(failed)?;
         if mdt.label().uuid != uuid {
