@@ -5,6 +5,7 @@ mod chain;
 mod kafka;
 mod log;
 mod own;
+mod parity;
 mod rabbitmq;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,8 @@ enum Bench {
     Kafka(kafka::Args),
     /// Durable appends and big batches, beside the disk's own rates.
     Log(log::Args),
+    /// Parity of the pool's RAIDZ, beside copying.
+    Parity(parity::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -35,5 +38,9 @@ fn main() -> anyhow::Result<()> {
         Bench::Chain(args) => chain::run(&args),
         Bench::Kafka(args) => kafka::run(&args),
         Bench::Log(args) => log::run(&args),
+        Bench::Parity(args) => {
+            parity::run(&args);
+            Ok(())
+        }
     }
 }

@@ -1,0 +1,7 @@
+//! What is decided without a disk.
+//!
+//! - [`raidz`]: where the columns of a record lie on the disks of a RAIDZ vdev.
+//! - [`ranges`]: sets of transaction groups, such as those that a disk has missed.
+
+pub mod raidz;
+pub mod ranges;

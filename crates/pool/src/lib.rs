@@ -1,0 +1,7 @@
+//! The pool: objects over vdevs, with a checksum for every record and redundancy to mend what does not match.
+//!
+//! - [`parity`]: what RAIDZ computes of its columns, and the way back. Pure.
+//! - [`core`]: what is decided without a disk. Pure.
+
+pub mod core;
+pub mod parity;
