@@ -2,6 +2,8 @@
 //!
 //! - [`parity`]: what RAIDZ computes of its columns, and the way back. Pure.
 //! - [`core`]: what is decided without a disk. Pure.
+//! - [`vdev`]: records on disks: mirrors and RAIDZ, which mend what does not match.
 
 pub mod core;
 pub mod parity;
+pub mod vdev;

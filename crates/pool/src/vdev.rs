@@ -1,0 +1,156 @@
+//! A vdev: disks that hold each record more than once, or with parity, and mend what does not match.
+//!
+//! A record is a run of whole sectors. Whether what was read is right, the caller says (`matches`): the checksum of a record lies with
+//! whoever points to it, and not beside the record, where the same fault would meet both. A read that meets a bad copy answers the
+//! right bytes, and writes them over the bad ones. What cannot be put together any more is [`Damaged`], and never wrong bytes.
+//!
+//! A single disk is a mirror of one.
+
+mod leaf;
+mod mirror;
+mod raidz;
+#[cfg(test)]
+mod tests;
+
+pub use leaf::{Counts, Leaf};
+
+use crate::core::raidz::Layout;
+
+/// What is read and written as a whole, in bytes.
+pub const SECTOR_BYTES: usize = 4096;
+/// Sectors of the largest record: 16 MiB.
+pub const RECORD_SECTORS_MAX: u32 = 4096;
+
+/// How the disks of a vdev keep records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redundancy {
+    /// Each disk has all of it.
+    Mirror,
+    /// In columns, with parity.
+    Raidz(Layout),
+}
+
+/// Says whether bytes are those of the record.
+pub type Matches<'m> = &'m dyn Fn(&[u8]) -> bool;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Vdev {
+    redundancy: Redundancy,
+    /// **Invariant:** at least one; as many as a RAIDZ layout is wide.
+    leaves: Vec<Leaf>,
+}
+
+/// What was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The record.
+    pub bytes: Vec<u8>,
+    /// Disks that had something else, or could not be read, by their place in the vdev. It was written again.
+    pub mended: Vec<usize>,
+}
+
+/// No copy, and nothing that can be computed, is what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record at sector {first} is damaged beyond what its redundancy can mend")]
+pub struct Damaged {
+    /// Where the record begins, in sectors of the vdev.
+    pub first: u64,
+}
+
+/// Too few disks took the record for it to be read again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} disks did not take the record at sector {first}", missed.len())]
+pub struct NotWritten {
+    /// Where the record begins, in sectors of the vdev.
+    pub first: u64,
+    /// The disks that failed, by their place in the vdev.
+    pub missed: Vec<usize>,
+}
+
+impl Vdev {
+    /// `None` when there are no disks, or not as many as the layout is wide.
+    pub fn new(redundancy: Redundancy, leaves: Vec<Leaf>) -> Option<Vdev> {
+        let fits = match redundancy {
+            Redundancy::Mirror => !leaves.is_empty(),
+            Redundancy::Raidz(layout) => leaves.len() == layout.width(),
+        };
+        fits.then_some(Vdev { redundancy, leaves })
+    }
+
+    /// Its disks.
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.leaves
+    }
+
+    /// The sectors of the vdev that a record of so many sectors takes.
+    pub fn allocated(&self, sectors: u32) -> u64 {
+        match self.redundancy {
+            Redundancy::Mirror => sectors.into(),
+            Redundancy::Raidz(layout) => layout.allocated(sectors),
+        }
+    }
+
+    /// Disks that may miss a record without its being lost.
+    pub fn tolerates(&self) -> usize {
+        match self.redundancy {
+            Redundancy::Mirror => self.leaves.len() - 1,
+            Redundancy::Raidz(layout) => layout.parity(),
+        }
+    }
+
+    /// Writes a record, which is durable after [`Vdev::sync`]. The disks that missed it, by their place.
+    ///
+    /// # Panics
+    ///
+    /// Unless the record has 1 to [`RECORD_SECTORS_MAX`] whole sectors.
+    pub fn write(&self, first: u64, bytes: &[u8]) -> Result<Vec<usize>, NotWritten> {
+        let sectors = sectors_of(bytes.len());
+        let missed = match self.redundancy {
+            Redundancy::Mirror => mirror::write(&self.leaves, first, bytes),
+            Redundancy::Raidz(layout) => raidz::write(&self.leaves, &layout.stripe(first, sectors), bytes),
+        };
+        if missed.len() > self.tolerates() { Err(NotWritten { first, missed }) } else { Ok(missed) }
+    }
+
+    /// Reads a record of so many sectors, from as few disks as it takes.
+    ///
+    /// # Panics
+    ///
+    /// As [`Vdev::write`].
+    pub fn read(&self, first: u64, sectors: u32, matches: Matches<'_>) -> Result<Read, Damaged> {
+        self.read_of(first, sectors, matches, false)
+    }
+
+    /// Reads all that there is of a record, parity too, and mends what is not right: a scrub.
+    ///
+    /// # Panics
+    ///
+    /// As [`Vdev::write`].
+    pub fn verify(&self, first: u64, sectors: u32, matches: Matches<'_>) -> Result<Read, Damaged> {
+        self.read_of(first, sectors, matches, true)
+    }
+
+    fn read_of(&self, first: u64, sectors: u32, matches: Matches<'_>, all: bool) -> Result<Read, Damaged> {
+        assert!((1..=RECORD_SECTORS_MAX).contains(&sectors), "a record of {sectors} sectors");
+        let read = match self.redundancy {
+            Redundancy::Mirror => mirror::read(&self.leaves, (first, sectors), matches, all),
+            Redundancy::Raidz(layout) => {
+                raidz::read(&self.leaves, &layout.stripe(first, sectors), matches, all)
+            }
+        };
+        read.ok_or(Damaged { first })
+    }
+
+    /// Makes everything durable that was written. The disks where that failed, by their place: what they were to hold may be gone.
+    pub fn sync(&self) -> Vec<usize> {
+        (0..self.leaves.len()).filter(|place| !self.leaves[*place].sync()).collect()
+    }
+}
+
+fn sectors_of(bytes: usize) -> u32 {
+    let sectors = bytes / SECTOR_BYTES;
+    let whole = bytes.is_multiple_of(SECTOR_BYTES) && (1..=RECORD_SECTORS_MAX as usize).contains(&sectors);
+    assert!(whole, "a record of {bytes} bytes");
+    sectors as u32
+}

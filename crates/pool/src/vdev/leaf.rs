@@ -1,0 +1,108 @@
+//! One disk.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kiln_world::File;
+
+use super::SECTOR_BYTES;
+
+/// What went wrong on a disk since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reads that failed.
+    pub read: u64,
+    /// Writes and syncs that failed.
+    pub write: u64,
+    /// Parts of records that were read and were not what was written.
+    pub checksum: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    read: AtomicU64,
+    write: AtomicU64,
+    checksum: AtomicU64,
+}
+
+/// A disk of a vdev, or the place of one that is not there.
+pub struct Leaf {
+    file: Option<Arc<dyn File>>,
+    /// Where the records begin, in bytes.
+    data_start: u64,
+    counters: Counters,
+}
+
+impl Leaf {
+    /// A disk whose first `data_start` bytes are not for records.
+    pub fn new(file: Arc<dyn File>, data_start: u64) -> Leaf {
+        Leaf { file: Some(file), data_start, counters: Counters::default() }
+    }
+
+    /// The place of a disk that is not there: nothing can be read or written, and nothing is counted.
+    pub fn absent() -> Leaf {
+        Leaf { file: None, data_start: 0, counters: Counters::default() }
+    }
+
+    /// Whether it is there.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What went wrong so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            read: self.counters.read.load(Ordering::Relaxed),
+            write: self.counters.write.load(Ordering::Relaxed),
+            checksum: self.counters.checksum.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What was read was not what was written.
+    pub(super) fn count_checksum(&self) {
+        self.counters.checksum.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many sectors, all of them; `None` when they cannot be read.
+    pub(super) fn read(&self, sector: u64, sectors: u32) -> Option<Vec<u8>> {
+        let file = self.file.as_ref()?;
+        let mut bytes = vec![0; sectors as usize * SECTOR_BYTES];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], self.position(sector) + filled as u64) {
+                Ok(read) if read > 0 => filled += read,
+                _ => {
+                    self.counters.read.fetch_add(1, Ordering::Relaxed);
+                    return None;
+                }
+            }
+        }
+        Some(bytes)
+    }
+
+    /// Whether it was written.
+    pub(super) fn write(&self, sector: u64, bytes: &[u8]) -> bool {
+        let Some(file) = &self.file else { return false };
+        let written = file.write_all_at(&[bytes], self.position(sector)).is_ok();
+        self.counters.write.fetch_add(u64::from(!written), Ordering::Relaxed);
+        written
+    }
+
+    /// Whether everything that was written is durable. A place without a disk has nothing to lose.
+    pub(super) fn sync(&self) -> bool {
+        let synced = self.file.as_ref().is_none_or(|file| file.sync().is_ok());
+        self.counters.write.fetch_add(u64::from(!synced), Ordering::Relaxed);
+        synced
+    }
+
+    fn position(&self, sector: u64) -> u64 {
+        self.data_start + sector * SECTOR_BYTES as u64
+    }
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf").field("is_there", &self.is_there()).field("counts", &self.counts()).finish()
+    }
+}

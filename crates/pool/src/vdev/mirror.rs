@@ -1,0 +1,44 @@
+//! Copies on every disk.
+
+use super::{Leaf, Matches, Read};
+
+/// Neighbouring records are read from the same disk, which then sees them coming; so many sectors further it is the next one's turn.
+const TURN_SECTORS: u64 = 256;
+
+pub(super) fn write(leaves: &[Leaf], first: u64, bytes: &[u8]) -> Vec<usize> {
+    (0..leaves.len()).filter(|place| !leaves[*place].write(first, bytes)).collect()
+}
+
+/// Reads copies until one matches, or all of them.
+pub(super) fn read(
+    leaves: &[Leaf],
+    (first, sectors): (u64, u32),
+    matches: Matches<'_>,
+    all: bool,
+) -> Option<Read> {
+    let turn = (first / TURN_SECTORS) as usize;
+    let mut right: Option<Vec<u8>> = None;
+    let mut bad = Vec::new();
+    for place in (0..leaves.len()).map(|n| (turn + n) % leaves.len()) {
+        let leaf = &leaves[place];
+        match leaf.read(first, sectors) {
+            Some(bytes) if matches(&bytes) => {
+                right.get_or_insert(bytes);
+                if !all {
+                    break;
+                }
+            }
+            Some(_) => {
+                leaf.count_checksum();
+                bad.push(place);
+            }
+            None if leaf.is_there() => bad.push(place),
+            None => {}
+        }
+    }
+    let bytes = right?;
+    let mut mended: Vec<usize> =
+        bad.into_iter().filter(|place| leaves[*place].write(first, &bytes)).collect();
+    mended.sort_unstable();
+    Some(Read { bytes, mended })
+}
