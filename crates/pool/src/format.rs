@@ -2,11 +2,21 @@
 //!
 //! - [`Checksum`]: what a record is recognised by.
 //! - [`Pointer`]: where a record lies and how it is recognised.
+//! - [`Label`]: what each disk says of the pool that it belongs to.
+//! - [`Uberblock`]: the pointer to the root, as of a transaction group.
 
+mod bytes;
 mod checksum;
+mod label;
 mod pointer;
+mod uberblock;
 
 pub use checksum::{Checksum, ChecksumKind};
+pub use label::{
+    CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, LeafConfig, LeafId, LeafState, NAME_BYTES_MAX,
+    PoolId, PoolState, TooLarge, UBERBLOCKS_AT, VdevConfig, VdevKind,
+};
 pub use pointer::{
     Compression, Kind, PLACES_MAX, POINTER_BYTES, Place, Pointer, PointerError, RECORD_BYTES_MAX, Txg, VdevId,
 };
+pub use uberblock::{UBERBLOCK_BYTES, UBERBLOCK_SLOTS, Uberblock, UberblockError};
