@@ -221,7 +221,8 @@ impl<'n, N: Nodes> Tree<'n, N> {
     }
 
     /// The tree after the edits; `None` when nothing is left. The nodes that it does not share with the one before are released, but
-    /// nothing of theirs is written over. After an error the tree is what it was; nodes that were stored until then are nobody's.
+    /// nothing of theirs is written over. After an error nothing holds that was told until then:
+    /// the tree is what it was, nothing was released or dropped, and nodes that were stored are nobody's.
     pub fn apply(&mut self, root: Option<&Root>, edits: &Edits) -> Result<Option<Root>, TreeError<N::Error>> {
         let (mut level, mut entries) = match root {
             Some(root) if !edits.touches(ALL) => return Ok(Some(root.clone())),
