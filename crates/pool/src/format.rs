@@ -3,11 +3,15 @@
 //! - [`Checksum`]: what a record is recognised by.
 //! - [`Pointer`]: where a record lies and how it is recognised.
 //! - [`Label`]: what each disk says of the pool that it belongs to.
+//! - [`encode_node`], [`decode_node`]: nodes of trees.
+//! - [`MapBlock`]: which sectors are taken.
 //! - [`Uberblock`]: the pointer to the root, as of a transaction group.
 
 mod bytes;
 mod checksum;
 mod label;
+mod map;
+mod node;
 mod pointer;
 mod uberblock;
 
@@ -16,6 +20,8 @@ pub use label::{
     CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, LeafConfig, LeafId, LeafState, NAME_BYTES_MAX,
     PoolId, PoolState, TooLarge, UBERBLOCKS_AT, VdevConfig, VdevKind,
 };
+pub use map::{MAP_BYTES, MapBlock, MapError};
+pub use node::{NodeError, decode_node, encode_node};
 pub use pointer::{
     Compression, Kind, PLACES_MAX, POINTER_BYTES, Place, Pointer, PointerError, RECORD_BYTES_MAX, Txg, VdevId,
 };
