@@ -6,6 +6,7 @@
 //!
 //! A single disk is a mirror of one.
 
+pub mod labels;
 mod leaf;
 mod mirror;
 mod raidz;
