@@ -1,7 +1,10 @@
 //! File data.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
+
+use kiln_net::blocking::{Waits, waits};
 
 use super::{Caller, Client, Outcome, Ready, program_errno};
 use crate::client::cache::{Begin, Inode, MappedWrite, Need, Pages, Use};
@@ -13,8 +16,11 @@ use crate::client::session::Waiter;
 use crate::core::{Errno, SetAttr};
 use crate::wire::mds::{Act, Answer, Ask};
 
-/// How often a lease is asked for that is always gone again when it comes.
+/// How often a lease is asked for that is always gone again when it comes: at once at first, then with longer and longer pauses,
+/// for most of a minute in all.
 const ASKS_MAX: u32 = 1000;
+const ASKS_AT_ONCE: u32 = 16;
+const ASK_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// How often who waits for a release looks whether his program is being killed.
 const RELEASE_LOOK: Duration = Duration::from_millis(100);
 /// What `copy_file_range(2)` copies in one piece, in bytes.
@@ -39,10 +45,15 @@ pub(super) struct Write {
 impl Client {
     /// Begins to use a file's data, with the lease that it takes.
     fn begin(&self, waiter: Waiter<'_>, inode: &Arc<Inode>, need: Need) -> Result<Use, Errno> {
-        for _ in 0..ASKS_MAX {
+        for asked in 0..ASKS_MAX {
             match inode.begin(need) {
                 Begin::Use(used) => return Ok(used),
                 Begin::Ask(asking, want) => {
+                    if asked >= ASKS_AT_ONCE {
+                        waits(Waits::Asleep);
+                        let longer = Duration::from_millis((asked - ASKS_AT_ONCE + 1).into());
+                        thread::sleep(longer.min(ASK_PAUSE_MAX));
+                    }
                     while !self.meta.inodes.wait_released(inode.ino, RELEASE_LOOK) {
                         if waiter.is_gone() {
                             return Err(Errno::EINTR);
