@@ -18,7 +18,7 @@ mod uberblock;
 pub use checksum::{Checksum, ChecksumKind};
 pub use label::{
     CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, LeafConfig, LeafId, LeafState, NAME_BYTES_MAX,
-    PoolId, PoolState, TooLarge, UBERBLOCKS_AT, VdevConfig, VdevKind,
+    PoolId, PoolState, UBERBLOCKS_AT, Unfit, VdevConfig, VdevKind,
 };
 pub use map::{MAP_BYTES, MapBlock, MapError};
 pub use node::{NodeError, decode_node, encode_node};

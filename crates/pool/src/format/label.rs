@@ -129,14 +129,29 @@ pub enum LabelError {
     Malformed,
 }
 
-/// The configuration does not fit into a label.
+/// A label that could not be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the pool's configuration takes {0} bytes; a label has room for {CONFIG_BYTES}")]
-pub struct TooLarge(pub usize);
+pub enum Unfit {
+    /// The configuration is too long.
+    #[error("the pool's configuration takes {0} bytes; a label has room for {CONFIG_BYTES}")]
+    TooLarge(usize),
+    /// A name or a path is too long.
+    #[error("a text of {bytes} bytes; it may have {max}")]
+    Text {
+        /// Its length.
+        bytes: usize,
+        /// What it may have.
+        max: usize,
+    },
+    /// A vdev without disks, or with more parity than there is.
+    #[error("a vdev that cannot be")]
+    Vdev,
+}
 
 impl Label {
     /// The bytes of the configuration, [`CONFIG_BYTES`] of them.
-    pub fn encode(&self) -> Result<Vec<u8>, TooLarge> {
+    pub fn encode(&self) -> Result<Vec<u8>, Unfit> {
+        self.check()?;
         let mut out = vec![0; HEAD_BYTES];
         out.extend(self.pool.0.to_be_bytes());
         put_text(&mut out, &self.name);
@@ -151,7 +166,7 @@ impl Label {
         put_leaves(&mut out, &self.spares);
         let needed = out.len() + Checksum::BYTES;
         if needed > CONFIG_BYTES {
-            return Err(TooLarge(needed));
+            return Err(Unfit::TooLarge(needed));
         }
         let body_bytes = (out.len() - HEAD_BYTES) as u32;
         out[..8].copy_from_slice(&MAGIC);
@@ -161,6 +176,22 @@ impl Label {
         out.extend(checksum.bytes());
         out.resize(CONFIG_BYTES, 0);
         Ok(out)
+    }
+
+    /// Whether it could be read again.
+    fn check(&self) -> Result<(), Unfit> {
+        let fits = |text: &str, max: usize| {
+            if text.len() <= max { Ok(()) } else { Err(Unfit::Text { bytes: text.len(), max }) }
+        };
+        fits(&self.name, NAME_BYTES_MAX)?;
+        fits(&self.host, TEXT_BYTES_MAX)?;
+        let mut leaves = self.vdevs.iter().flat_map(|vdev| &vdev.leaves).chain(&self.spares);
+        leaves.try_for_each(|leaf| fits(&leaf.path, TEXT_BYTES_MAX))?;
+        let can_be = |vdev: &VdevConfig| {
+            let parity_fits = !matches!(vdev.kind, VdevKind::Raidz(parity) if !(1..=3).contains(&parity));
+            !vdev.leaves.is_empty() && parity_fits
+        };
+        if self.vdevs.iter().all(can_be) { Ok(()) } else { Err(Unfit::Vdev) }
     }
 
     /// The label whose configuration these bytes begin with.
@@ -367,7 +398,25 @@ mod tests {
     #[test]
     fn a_pool_that_is_too_large_for_a_label_is_told_so() {
         let spares = (0..4000).map(leaf).collect();
-        assert!(matches!(Label { spares, ..label() }.encode(), Err(TooLarge(bytes)) if bytes > CONFIG_BYTES));
+        assert!(
+            matches!(Label { spares, ..label() }.encode(), Err(Unfit::TooLarge(bytes)) if bytes > CONFIG_BYTES)
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        let unfit = Label { name: long, ..label() }.encode();
+        assert_eq!(unfit, Err(Unfit::Text { bytes: NAME_BYTES_MAX + 1, max: NAME_BYTES_MAX }));
+        let path = "x".repeat(70_000);
+        let unfit = Label { spares: vec![LeafConfig { path, ..leaf(1) }], ..label() }.encode();
+        assert_eq!(unfit, Err(Unfit::Text { bytes: 70_000, max: TEXT_BYTES_MAX }));
+        let mut without = label();
+        without.vdevs[0].leaves.clear();
+        assert_eq!(without.encode(), Err(Unfit::Vdev));
+        let mut more = label();
+        more.vdevs[0].kind = VdevKind::Raidz(4);
+        assert_eq!(more.encode(), Err(Unfit::Vdev));
     }
 
     proptest! {

@@ -4,7 +4,8 @@
 //! label 0 | label 1 | records ... | label 2 | label 3
 //! ```
 //!
-//! A configuration is written to labels 0 and 2 and made durable before 1 and 3 are touched: whenever the power fails, two labels are whole. An
+//! A configuration is written to two labels, one at each end, and made durable before the other two are touched, of which one is the newest
+//! that there was: however often the power fails, one label at least is whole. Each configuration has a later transaction group than the one before. An
 //! uberblock goes to all four, to a slot that none of the last 31 has.
 
 use std::io;
@@ -13,13 +14,13 @@ use kiln_world::File;
 
 use super::SECTOR_BYTES;
 use crate::format::{
-    CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, TooLarge, UBERBLOCK_BYTES, UBERBLOCK_SLOTS,
-    UBERBLOCKS_AT, Uberblock,
+    CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, UBERBLOCK_BYTES, UBERBLOCK_SLOTS, UBERBLOCKS_AT,
+    Uberblock, Unfit,
 };
 
 const LABELS: usize = 4;
-/// In which order labels are written; each step is durable before the next.
-const STEPS: [[usize; 2]; 2] = [[0, 2], [1, 3]];
+/// Which labels are written together.
+const PAIRS: [[usize; 2]; 2] = [[0, 2], [1, 3]];
 /// The smallest disk: its labels, and as much again.
 pub const DISK_BYTES_MIN: u64 = 2 * (LABELS * LABEL_BYTES) as u64;
 
@@ -50,10 +51,10 @@ pub enum WriteError {
     /// The disk is too small.
     #[error("a disk of {0} bytes; the smallest has {DISK_BYTES_MIN}")]
     TooSmall(u64),
-    /// The configuration is too large.
+    /// It could not be read again.
     #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// It cannot be written. Two labels are as they were, or as they are to be.
+    Unfit(#[from] Unfit),
+    /// It cannot be written. One label at least is as it was, or as it is to be.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -93,8 +94,12 @@ pub fn write_label(file: &dyn File, label: &Label) -> Result<(), WriteError> {
     let bytes = file.len()?;
     let areas = Areas::of(bytes).ok_or(WriteError::TooSmall(bytes))?;
     let config = label.encode()?;
-    for step in STEPS {
-        for index in step {
+    let mut steps = PAIRS;
+    if labels(file, areas).newest.is_some_and(|(index, _)| PAIRS[0].contains(&index)) {
+        steps.reverse();
+    }
+    for pair in steps {
+        for index in pair {
             file.write_all_at(&[&config], areas.config(index))?;
         }
         file.sync()?;
@@ -106,7 +111,20 @@ pub fn write_label(file: &dyn File, label: &Label) -> Result<(), WriteError> {
 pub fn read_label(file: &dyn File) -> Result<Label, ReadError> {
     let bytes = file.len()?;
     let areas = Areas::of(bytes).ok_or(ReadError::TooSmall(bytes))?;
-    let mut newest: Option<Label> = None;
+    let Labels { newest, wrong } = labels(file, areas);
+    newest.map(|(_, label)| label).ok_or(wrong)
+}
+
+/// What the labels of a disk say.
+struct Labels {
+    /// The newest that is whole, and which one it is.
+    newest: Option<(usize, Label)>,
+    /// What is wrong with the one that says most.
+    wrong: ReadError,
+}
+
+fn labels(file: &dyn File, areas: Areas) -> Labels {
+    let mut newest: Option<(usize, Label)> = None;
     let mut wrong = ReadError::Label(LabelError::Magic);
     for index in 0..LABELS {
         let mut config = vec![0; CONFIG_BYTES];
@@ -114,12 +132,14 @@ pub fn read_label(file: &dyn File) -> Result<Label, ReadError> {
             .map_err(ReadError::Io)
             .and_then(|()| Ok(Label::decode(&config)?));
         match decoded {
-            Ok(label) if newest.as_ref().is_none_or(|newest| newest.txg < label.txg) => newest = Some(label),
+            Ok(label) if newest.as_ref().is_none_or(|(_, newest)| newest.txg < label.txg) => {
+                newest = Some((index, label));
+            }
             Ok(_) | Err(ReadError::Label(LabelError::Magic)) => {}
             Err(error) => wrong = error,
         }
     }
-    newest.ok_or(wrong)
+    Labels { newest, wrong }
 }
 
 /// Writes an uberblock to all labels of a disk. It counts when [`File::sync`] has returned.
@@ -285,6 +305,26 @@ mod tests {
                 if syncs > 0 {
                     assert_eq!(found, label(2), "seed {seed}: the first step was durable");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_label_is_left_however_often_the_power_fails() {
+        for seed in 0..60 {
+            let (disk, file) = made(seed);
+            write_label(&*file, &label(1)).expect("there is room");
+            let mut written = 1;
+            for txg in 2..9 {
+                disk.crash_after_syncs((seed + txg) % 2);
+                let outcome = write_label(&*open(&disk), &label(txg));
+                disk.crash();
+                let found = read_label(&*open(&disk)).expect("one label is whole").txg.0;
+                assert!(
+                    outcome.is_err() && (written..=txg).contains(&found),
+                    "seed {seed}: {found} after {txg}"
+                );
+                written = found;
             }
         }
     }
