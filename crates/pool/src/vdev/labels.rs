@@ -192,8 +192,10 @@ mod tests {
     use kiln_world::{Disk, Open, SimDisk};
 
     use super::*;
+    use crate::core::ranges::Ranges;
     use crate::format::{
-        Checksum, ChecksumKind, Compression, Kind, LeafId, Place, Pointer, PoolId, PoolState, Txg, VdevId,
+        Checksum, ChecksumKind, Compression, Kind, LeafConfig, LeafId, LeafState, Place, Pointer, PoolId,
+        PoolState, Txg, VdevId,
     };
 
     const DISK: &str = "disk";
@@ -212,7 +214,14 @@ mod tests {
         (disk, file)
     }
 
+    /// Different in many sectors, so that it can be torn.
     fn label(txg: u64) -> Label {
+        let spare = |n: u128| LeafConfig {
+            id: LeafId(n),
+            path: format!("/dev/disk{n} as of {txg}"),
+            state: LeafState::Online,
+            missed: Ranges::default(),
+        };
         Label {
             pool: PoolId(1),
             name: format!("as of {txg}"),
@@ -221,7 +230,7 @@ mod tests {
             state: PoolState::Active,
             host: "silicon1".to_owned(),
             vdevs: Vec::new(),
-            spares: Vec::new(),
+            spares: (0..60).map(spare).collect(),
         }
     }
 
