@@ -23,6 +23,7 @@ pub use label::{
 pub use map::{MAP_BYTES, MapBlock, MapError};
 pub use node::{NodeError, decode_node, encode_node};
 pub use pointer::{
-    Compression, Kind, PLACES_MAX, POINTER_BYTES, Place, Pointer, PointerError, RECORD_BYTES_MAX, Txg, VdevId,
+    Compression, Kind, PLACES_MAX, POINTER_BYTES, Place, Pointer, PointerError, RECORD_BYTES_MAX, Txg,
+    VDEV_SECTORS_MAX, VdevId,
 };
 pub use uberblock::{UBERBLOCK_BYTES, UBERBLOCK_SLOTS, Uberblock, UberblockError};

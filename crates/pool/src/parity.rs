@@ -37,19 +37,20 @@ const BLOCK_BYTES: usize = 4096;
 /// data column, and all lengths are multiples of [`UNIT_BYTES`].
 pub fn generate(data: &[&[u8]], parity: &mut [&mut [u8]]) {
     check(data, parity);
+    for column in parity.iter_mut() {
+        column.fill(0);
+    }
+    sum(data, parity);
+}
+
+/// Adds columns to parity that is zero, by Horner's rule. A column may be empty: it counts in the powers of those before it.
+fn sum(data: &[&[u8]], parity: &mut [&mut [u8]]) {
     let len = parity[0].len();
-    let mut begin = 0;
-    while begin < len {
+    for begin in (0..len).step_by(BLOCK_BYTES) {
         let end = (begin + BLOCK_BYTES).min(len);
-        let part = |column: &'_ [u8]| -> (usize, usize) { (begin.min(column.len()), end.min(column.len())) };
-        for column in parity.iter_mut() {
-            column[begin..end].fill(0);
-        }
         for column in data {
-            let (from, to) = part(column);
-            add_block(&column[from..to], parity, begin, end);
+            add_block(&column[begin.min(column.len())..end.min(column.len())], parity, begin, end);
         }
-        begin = end;
     }
 }
 
@@ -162,15 +163,7 @@ fn syndromes(data: &[&[u8]], lost: &[usize], rows: usize, used: &[(usize, &[u8])
         .map(|(index, column)| if lost.contains(&index) { &[][..] } else { *column })
         .collect();
     let mut sums = vec![vec![0; longest]; rows];
-    let mut begin = 0;
-    while begin < longest {
-        let end = (begin + BLOCK_BYTES).min(longest);
-        let mut parity: Vec<&mut [u8]> = sums.iter_mut().map(Vec::as_mut_slice).collect();
-        for column in &known {
-            add_block(&column[begin.min(column.len())..end.min(column.len())], &mut parity, begin, end);
-        }
-        begin = end;
-    }
+    sum(&known, &mut sums.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
     let of_used = used.iter().map(|(row, column)| {
         assert_eq!(column.len(), longest, "parity is as long as the longest column");
         let mut sum = std::mem::take(&mut sums[*row]);

@@ -14,12 +14,15 @@
 //! read or written for it: there is no write hole. The layout is RAID-Z's, as J. Bonwick described it in 2005. What a record takes is
 //! rounded up to multiples of `parity + 1` sectors, the least that a record can take, so that no gap stays that nothing fits in.
 
-use crate::parity::{DATA_MAX, PARITY_MAX};
+use crate::parity::PARITY_MAX;
+
+/// Disks of a RAIDZ vdev. It bounds what is tried to mend a record: with three parity columns 5,489 sets of columns.
+pub const WIDTH_MAX: usize = 32;
 
 /// How many disks a RAIDZ vdev has, and how many of them it can lose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// **Invariant:** more than `parity`, at most [`DATA_MAX`].
+    /// **Invariant:** more than `parity`, at most [`WIDTH_MAX`].
     width: usize,
     /// **Invariant:** 1 to [`PARITY_MAX`].
     parity: usize,
@@ -46,7 +49,7 @@ pub struct Stripe {
 impl Layout {
     /// `None` when there cannot be such a vdev.
     pub fn new(width: usize, parity: usize) -> Option<Layout> {
-        let fits = (1..=PARITY_MAX).contains(&parity) && width > parity && width <= DATA_MAX;
+        let fits = (1..=PARITY_MAX).contains(&parity) && width > parity && width <= WIDTH_MAX;
         fits.then_some(Layout { width, parity })
     }
 
@@ -86,11 +89,6 @@ impl Layout {
             Column { disk: (at % width) as usize, row: at / width, sectors }
         });
         Stripe { columns: columns.collect(), parity: self.parity }
-    }
-
-    /// Rows that a vdev needs for so many sectors.
-    pub fn rows(&self, sectors: u64) -> u64 {
-        sectors.div_ceil(self.width as u64)
     }
 }
 
@@ -138,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        for (width, parity) in [(1, 1), (0, 0), (3, 0), (3, 3), (9, 4), (256, 1)] {
+        for (width, parity) in [(1, 1), (0, 0), (3, 0), (3, 3), (9, 4), (WIDTH_MAX + 1, 1)] {
             assert_eq!(Layout::new(width, parity), None, "{width} disks, parity {parity}");
         }
     }

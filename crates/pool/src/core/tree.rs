@@ -124,11 +124,6 @@ impl Edits {
         self.puts.insert(key, value);
     }
 
-    /// Whether nothing is to change.
-    pub fn is_empty(&self) -> bool {
-        self.removals.is_empty() && self.puts.is_empty()
-    }
-
     fn removes(&self, key: Key) -> bool {
         let next = self.removals.partition_point(|(_, last)| *last < key);
         self.removals.get(next).is_some_and(|(first, _)| *first <= key)

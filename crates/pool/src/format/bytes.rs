@@ -1,5 +1,12 @@
 //! Reading fields of bytes that may be anything, and writing them.
 
+/// A field at a fixed place. **Must hold:** `at + N` is within, as it is in a block whose length is in its type.
+pub(super) fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut part = [0; N];
+    part.copy_from_slice(&bytes[at..at + N]);
+    part
+}
+
 /// What is left to be read.
 pub(super) struct Reader<'b>(&'b [u8]);
 

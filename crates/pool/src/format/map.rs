@@ -1,5 +1,6 @@
 //! The map of a stretch of a vdev. It lies in one of two fixed places, so that it needs no pointer, and has a checksum of its own.
 
+use super::bytes::part;
 use super::{Checksum, ChecksumKind, Txg, VdevId};
 use crate::core::space::Map;
 
@@ -94,13 +95,6 @@ fn checksum_of(bytes: &[u8]) -> [u8; BITS_AT - CHECKSUM_AT] {
     let mut short = [0; BITS_AT - CHECKSUM_AT];
     short.copy_from_slice(&checksum.bytes()[..BITS_AT - CHECKSUM_AT]);
     short
-}
-
-/// **Must hold:** `at + N` is within.
-fn part<const N: usize>(bytes: &[u8; MAP_BYTES], at: usize) -> [u8; N] {
-    let mut part = [0; N];
-    part.copy_from_slice(&bytes[at..at + N]);
-    part
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Where a record lies, and how it is recognised. A pointer is in the node above the record, up to the root in the uberblock: what
 //! is read is checked by what was read before.
 
+use super::bytes::part;
 use super::{Checksum, ChecksumKind};
 
 /// Length of a pointer.
@@ -23,12 +24,15 @@ pub struct VdevId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Txg(pub u64);
 
+/// Sectors of the largest vdev: four exabytes. A sector below it can be computed with and never overflows.
+pub const VDEV_SECTORS_MAX: u64 = 1 << 50;
+
 /// Where a record begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// On which vdev.
     pub vdev: VdevId,
-    /// At which of its sectors.
+    /// At which of its sectors. **Invariant:** below [`VDEV_SECTORS_MAX`].
     pub sector: u64,
 }
 
@@ -98,6 +102,9 @@ pub enum PointerError {
         /// As stored.
         stored_bytes: u32,
     },
+    /// At a sector that no vdev has.
+    #[error("a record at sector {0}")]
+    Sector(u64),
     /// What must be zero is not.
     #[error("reserved bytes that are not zero")]
     Reserved,
@@ -111,6 +118,7 @@ impl Pointer {
     /// When an invariant does not hold.
     pub fn encode(&self) -> [u8; POINTER_BYTES] {
         assert!((1..=PLACES_MAX).contains(&self.places.len()), "{} places", self.places.len());
+        assert!(self.places.iter().all(|place| place.sector < VDEV_SECTORS_MAX), "sectors of a vdev");
         assert!(lengths_fit(self.compression, self.bytes, self.stored_bytes), "lengths of a record");
         let mut out = [0; POINTER_BYTES];
         out[0] = self.kind as u8;
@@ -160,7 +168,10 @@ impl Pointer {
             Place { vdev, sector: u64::from_be_bytes(part(bytes, at + 8)) }
         };
         let birth = Txg(u64::from_be_bytes(part(bytes, 16)));
-        let places = (0..count).map(place).collect();
+        let places: Vec<Place> = (0..count).map(place).collect();
+        if let Some(beyond) = places.iter().find(|place| place.sector >= VDEV_SECTORS_MAX) {
+            return Err(PointerError::Sector(beyond.sector));
+        }
         let pointer = Pointer { kind, places, compression, stored_bytes, bytes: length, birth, checksum };
         if pointer.encode() == *bytes { Ok(pointer) } else { Err(PointerError::Reserved) }
     }
@@ -170,13 +181,6 @@ fn lengths_fit(compression: Compression, bytes: u32, stored_bytes: u32) -> bool 
     let bounds = 1..=RECORD_BYTES_MAX;
     let same = bytes == stored_bytes || compression != Compression::None;
     same && bounds.contains(&bytes) && bounds.contains(&stored_bytes)
-}
-
-/// **Must hold:** `at + N` is within.
-fn part<const N: usize>(bytes: &[u8; POINTER_BYTES], at: usize) -> [u8; N] {
-    let mut part = [0; N];
-    part.copy_from_slice(&bytes[at..at + N]);
-    part
 }
 
 #[cfg(test)]
@@ -227,6 +231,7 @@ mod tests {
         assert_eq!(with(3, 9), PointerError::Checksum(9));
         assert_eq!(with(4, 0xff), PointerError::Length { bytes: 0x4000, stored_bytes: 0xff00_1234 });
         assert_eq!(with(CHECKSUM_AT + 20, 1), PointerError::Checksum(1));
+        assert_eq!(with(PLACES_AT + 8, 1), PointerError::Sector(1 << 56 | 0x0102_0304_0506));
         for reserved in [12, PLACES_AT + 5, RESERVED_AT, POINTER_BYTES - 1] {
             assert_eq!(with(reserved, 1), PointerError::Reserved, "byte {reserved}");
         }
@@ -237,7 +242,7 @@ mod tests {
         #[test]
         fn it_comes_back(
             kind in prop::sample::select(vec![Kind::Data, Kind::Node, Kind::Root]),
-            places in prop::collection::vec((any::<u32>(), any::<u64>()), 1..=PLACES_MAX),
+            places in prop::collection::vec((any::<u32>(), 0..VDEV_SECTORS_MAX), 1..=PLACES_MAX),
             lengths in (1..=RECORD_BYTES_MAX, 1..=RECORD_BYTES_MAX),
             compressed in any::<bool>(),
             birth in any::<u64>(),

@@ -1,5 +1,6 @@
 //! Where everything begins: the pointer to the pool's root, as of a transaction group.
 
+use super::bytes::part;
 use super::{Checksum, ChecksumKind, POINTER_BYTES, Pointer, PointerError, PoolId, Txg};
 
 /// Length of an uberblock.
@@ -88,13 +89,6 @@ impl Uberblock {
     pub fn slot(&self) -> u64 {
         self.txg.0 % UBERBLOCK_SLOTS
     }
-}
-
-/// **Must hold:** `at + N` is within.
-fn part<const N: usize>(bytes: &[u8; UBERBLOCK_BYTES], at: usize) -> [u8; N] {
-    let mut part = [0; N];
-    part.copy_from_slice(&bytes[at..at + N]);
-    part
 }
 
 #[cfg(test)]

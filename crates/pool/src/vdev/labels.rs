@@ -13,6 +13,7 @@ use std::io;
 use kiln_world::File;
 
 use super::SECTOR_BYTES;
+use super::leaf::read_exactly;
 use crate::format::{
     CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, UBERBLOCK_BYTES, UBERBLOCK_SLOTS, UBERBLOCKS_AT,
     Uberblock, Unfit,
@@ -171,17 +172,6 @@ pub fn read_uberblocks(file: &dyn File) -> Result<Vec<Uberblock>, ReadError> {
     }
     found.sort_by_key(|uberblock| std::cmp::Reverse(uberblock.txg));
     Ok(found)
-}
-
-fn read_exactly(file: &dyn File, into: &mut [u8], at: u64) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < into.len() {
-        match file.read_at(&mut into[filled..], at + filled as u64)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => filled += read,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

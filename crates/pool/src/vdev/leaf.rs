@@ -1,6 +1,7 @@
 //! One disk.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -68,15 +69,9 @@ impl Leaf {
     pub(super) fn read(&self, sector: u64, sectors: u32) -> Option<Vec<u8>> {
         let file = self.file.as_ref()?;
         let mut bytes = vec![0; sectors as usize * SECTOR_BYTES];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], self.position(sector) + filled as u64) {
-                Ok(read) if read > 0 => filled += read,
-                _ => {
-                    self.counters.read.fetch_add(1, Ordering::Relaxed);
-                    return None;
-                }
-            }
+        if read_exactly(&**file, &mut bytes, self.position(sector)).is_err() {
+            self.counters.read.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
         Some(bytes)
     }
@@ -99,6 +94,18 @@ impl Leaf {
     fn position(&self, sector: u64) -> u64 {
         self.data_start + sector * SECTOR_BYTES as u64
     }
+}
+
+/// Fills all of `into`; what ends before is an error.
+pub(super) fn read_exactly(file: &dyn File, into: &mut [u8], at: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match file.read_at(&mut into[filled..], at + filled as u64)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => filled += read,
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Leaf {

@@ -21,7 +21,7 @@ pub(super) fn write(leaves: &[Leaf], stripe: &Stripe, bytes: &[u8]) -> Vec<usize
 pub(super) fn read(leaves: &[Leaf], stripe: &Stripe, matches: Matches<'_>, all: bool) -> Option<Read> {
     let of = |column: &Column| leaves[column.disk].read(column.row, column.sectors);
     let data: Vec<Option<Vec<u8>>> = stripe.data().iter().map(of).collect();
-    let whole = data.iter().cloned().collect::<Option<Vec<_>>>().map(|columns| columns.concat());
+    let whole = data.iter().map(Option::as_deref).collect::<Option<Vec<_>>>().map(|columns| columns.concat());
     let right = whole.filter(|bytes| matches(bytes));
     if !all && let Some(bytes) = right {
         return Some(Read { bytes, mended: Vec::new() });

@@ -49,10 +49,14 @@ impl Client {
             match inode.begin(need) {
                 Begin::Use(used) => return Ok(used),
                 Begin::Ask(asking, want) => {
+                    // Nothing tells when the cause has passed: another mount may be the cause.
                     if asked >= ASKS_AT_ONCE {
                         waits(Waits::Asleep);
                         let longer = Duration::from_millis((asked - ASKS_AT_ONCE + 1).into());
                         thread::sleep(longer.min(ASK_PAUSE_MAX));
+                        if waiter.is_gone() {
+                            return Err(Errno::EINTR);
+                        }
                     }
                     while !self.meta.inodes.wait_released(inode.ino, RELEASE_LOOK) {
                         if waiter.is_gone() {
