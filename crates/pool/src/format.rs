@@ -6,19 +6,30 @@
 //! - [`encode_node`], [`decode_node`]: nodes of trees.
 //! - [`MapBlock`]: which sectors are taken.
 //! - [`Uberblock`]: the pointer to the root, as of a transaction group.
+//! - [`PoolRoot`], [`DatasetRecord`], [`ObjectRecord`]: what the root and the trees hold.
+//! - [`LogHead`], [`LogEntry`]: the intent log.
 
 mod bytes;
 mod checksum;
+mod dataset;
 mod label;
+mod log;
 mod map;
 mod node;
 mod pointer;
+mod root;
 mod uberblock;
 
 pub use checksum::{Checksum, ChecksumKind};
+pub use dataset::{
+    DATASET_NAME_BYTES_MAX, DatasetRecord, ObjectRecord, dataset_key, is_record, object_key, record_key,
+};
 pub use label::{
     CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, LeafConfig, LeafId, LeafState, NAME_BYTES_MAX,
     PoolId, PoolState, UBERBLOCKS_AT, Unfit, VdevConfig, VdevKind,
+};
+pub use log::{
+    LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogChange, LogEntry, LogHead, LogStart,
 };
 pub use map::{MAP_BYTES, MapBlock, MapError};
 pub use node::{NodeError, decode_node, encode_node};
@@ -26,4 +37,5 @@ pub use pointer::{
     Compression, Kind, PLACES_MAX, POINTER_BYTES, Place, Pointer, PointerError, RECORD_BYTES_MAX, Txg,
     VDEV_SECTORS_MAX, VdevId,
 };
+pub use root::{PoolRoot, RecordError};
 pub use uberblock::{UBERBLOCK_BYTES, UBERBLOCK_SLOTS, Uberblock, UberblockError};

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Each octave has this many buckets, as a power of two.
 const BUCKET_BITS: u32 = 5;
+/// More than a product of two numbers is rounded by, relative to it.
+const ROUNDING: f64 = 4.0 * f64::EPSILON;
 
 /// Counts by bucket. At most 1,920 buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +44,9 @@ impl Histogram {
 
     /// The duration that `fraction` (0 to 1) of all do not exceed, to about 3 %; `None` when none was counted.
     pub fn quantile(&self, fraction: f64) -> Option<Duration> {
-        let rank = ((self.count as f64 * fraction.clamp(0.0, 1.0)).ceil() as u64).max(1);
+        let share = self.count as f64 * fraction.clamp(0.0, 1.0);
+        // A product that is a whole number may come out a little above it: 25 * 0.56 does.
+        let rank = ((share - share * ROUNDING).ceil() as u64).max(1);
         let mut below = 0;
         let found = self.buckets.iter().find(|(_, count)| {
             below += **count;
@@ -80,6 +84,13 @@ mod tests {
             let found = histogram.quantile(f64::from(percent) / 100.0).unwrap().as_micros() as f64;
             prop_assert!((found - exact).abs() <= exact * 0.032 + 1.0, "{found} for {exact}");
         }
+    }
+
+    #[test]
+    fn a_share_that_is_a_whole_number_is_not_rounded_up() {
+        let mut histogram = Histogram::default();
+        (1..=25).for_each(|micros| histogram.add(Duration::from_micros(micros)));
+        assert_eq!(histogram.quantile(0.56), Some(Duration::from_micros(14)));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reading fields of bytes that may be anything, and writing them.
 
+use super::{Place, VDEV_SECTORS_MAX, VdevId};
+
 /// A field at a fixed place. **Must hold:** `at + N` is within, as it is in a block whose length is in its type.
 pub(super) fn part<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut part = [0; N];
@@ -51,6 +53,12 @@ impl<'b> Reader<'b> {
         self.array().map(u128::from_be_bytes)
     }
 
+    /// A place, of 12 bytes; `None` also for one that no vdev has.
+    pub(super) fn place(&mut self) -> Option<Place> {
+        let place = Place { vdev: VdevId(self.u32()?), sector: self.u64()? };
+        (place.sector < VDEV_SECTORS_MAX).then_some(place)
+    }
+
     /// A text behind its length of two bytes.
     pub(super) fn text(&mut self) -> Option<String> {
         let len = self.u16()?;
@@ -64,4 +72,9 @@ pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     let len = u16::try_from(text.len()).expect("the caller has looked at the length");
     out.extend(len.to_be_bytes());
     out.extend(text.as_bytes());
+}
+
+pub(super) fn put_place(out: &mut Vec<u8>, place: Place) {
+    out.extend(place.vdev.0.to_be_bytes());
+    out.extend(place.sector.to_be_bytes());
 }

@@ -1,0 +1,461 @@
+//! A transaction group: what was changed and is not on the disks yet.
+//!
+//! It lies over what was before: of an object that it changes it knows the length, the records that are new, and the records that are
+//! gone. Everything else is looked up below. It also knows what of this no intent log has yet.
+
+use std::collections::BTreeMap;
+
+use super::ranges::Ranges;
+use crate::format::{LogChange, LogEntry, Txg};
+
+/// An object of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// The dataset's number.
+    pub dataset: u64,
+    /// The object's number in it.
+    pub object: u64,
+}
+
+/// What a group says of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found<'g> {
+    /// Its bytes; zeros follow up to the object's length.
+    Bytes(&'g [u8]),
+    /// It is zeros.
+    Hole,
+    /// Nothing: it is as it was before the group.
+    Below,
+}
+
+/// What is new of an object.
+#[derive(Clone, Debug, Default)]
+pub struct Dirty {
+    /// Its length. **Invariant:** 0 when it is destroyed.
+    len: u64,
+    /// It is not there any more.
+    destroyed: bool,
+    /// Numbers of records of which nothing that was before is left.
+    removed: Ranges,
+    /// New records by their number. **Invariant:** none reaches beyond `len`.
+    records: BTreeMap<u64, Vec<u8>>,
+    unlogged: Unlogged,
+}
+
+/// What of an object's changes is not in the intent log yet.
+#[derive(Clone, Debug, Default)]
+struct Unlogged {
+    /// It was destroyed, and may have come back since.
+    destroyed: bool,
+    /// The shortest that it was.
+    cut: Option<u64>,
+    /// Bytes that were written, or became zeros.
+    touched: Ranges,
+    /// Something is not logged.
+    any: bool,
+}
+
+impl Dirty {
+    /// The length; `None` when it is destroyed.
+    pub fn len(&self) -> Option<u64> {
+        (!self.destroyed).then_some(self.len)
+    }
+
+    /// The numbers of records of which nothing is left that was before.
+    pub fn removed(&self) -> &Ranges {
+        &self.removed
+    }
+
+    /// The new records.
+    pub fn records(&self) -> &BTreeMap<u64, Vec<u8>> {
+        &self.records
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Group {
+    txg: Txg,
+    objects: BTreeMap<ObjectKey, Dirty>,
+    /// Of all new records.
+    bytes: u64,
+    records: u64,
+}
+
+impl Group {
+    /// A group without changes.
+    pub fn new(txg: Txg) -> Group {
+        Group { txg, objects: BTreeMap::new(), bytes: 0, records: 0 }
+    }
+
+    /// Which one it is.
+    pub fn txg(&self) -> Txg {
+        self.txg
+    }
+
+    /// What its new records hold.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many new records there are.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Whether nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// What is changed, in the order of datasets and objects.
+    pub fn objects(&self) -> impl Iterator<Item = (ObjectKey, &Dirty)> {
+        self.objects.iter().map(|(key, dirty)| (*key, dirty))
+    }
+
+    /// What is new of an object.
+    pub fn object(&self, key: ObjectKey) -> Option<&Dirty> {
+        self.objects.get(&key)
+    }
+
+    /// What the group says of a record.
+    pub fn record(&self, key: ObjectKey, number: u64) -> Found<'_> {
+        let Some(dirty) = self.objects.get(&key) else { return Found::Below };
+        match dirty.records.get(&number) {
+            Some(bytes) => Found::Bytes(bytes),
+            None if dirty.removed.contains(number) => Found::Hole,
+            None => Found::Below,
+        }
+    }
+
+    /// An object as it is to be changed; `len` is what it has until now.
+    fn changed(&mut self, key: ObjectKey, len: u64) -> &mut Dirty {
+        let dirty = self.objects.entry(key).or_insert_with(|| Dirty { len, ..Dirty::default() });
+        dirty.destroyed = false;
+        dirty.unlogged.any = true;
+        dirty
+    }
+
+    /// Writes into a record, `within` bytes behind its beginning; what is between its old end and there becomes zeros. `base` is what
+    /// the record was if the group says nothing of it ([`Found::Below`]), and `len` the length that the object has until now.
+    pub fn write(
+        &mut self,
+        (key, len): (ObjectKey, u64),
+        (number, record_bytes): (u64, u32),
+        within: usize,
+        bytes: &[u8],
+        base: Vec<u8>,
+    ) {
+        let mut added = 0;
+        let dirty = self.changed(key, len);
+        let removed = &dirty.removed;
+        let record = dirty.records.entry(number).or_insert_with(|| {
+            added = 1;
+            if removed.contains(number) { Vec::new() } else { base }
+        });
+        let before = if added == 1 { 0 } else { record.len() };
+        let end = within + bytes.len();
+        if record.len() < end {
+            record.resize(end, 0);
+        }
+        record[within..end].copy_from_slice(bytes);
+        let grown = record.len() - before;
+        let first = number * u64::from(record_bytes) + within as u64;
+        dirty.len = dirty.len.max(first + bytes.len() as u64);
+        if let Some(last) = (bytes.len() as u64).checked_sub(1) {
+            dirty.unlogged.touched.insert(first, first + last);
+        }
+        self.bytes += grown as u64;
+        self.records += added;
+    }
+
+    /// Cuts an object, or lets it reach further. `base` is what is left of the record in which it is cut, if that is not empty and the
+    /// group says nothing of it; `len` the length that the object has until now.
+    pub fn set_len(
+        &mut self,
+        (key, len): (ObjectKey, u64),
+        record_bytes: u32,
+        new_len: u64,
+        base: Option<Vec<u8>>,
+    ) {
+        let record_bytes = u64::from(record_bytes);
+        let (mut added, mut freed) = ((0, 0), (0, 0));
+        let dirty = self.changed(key, len);
+        if new_len >= dirty.len {
+            dirty.len = new_len;
+            return;
+        }
+        dirty.len = new_len;
+        dirty.unlogged.cut = Some(dirty.unlogged.cut.map_or(new_len, |cut| cut.min(new_len)));
+        dirty.unlogged.touched.remove(new_len, u64::MAX);
+        let (last, within) = (new_len / record_bytes, (new_len % record_bytes) as usize);
+        let first_gone = if within == 0 { last } else { last + 1 };
+        if within > 0
+            && let Some(mut base) = base
+            && !dirty.removed.contains(last)
+            && !dirty.records.contains_key(&last)
+        {
+            base.truncate(within);
+            added = (base.len() as u64, 1);
+            dirty.records.insert(last, base);
+        }
+        let gone = dirty.records.split_off(&first_gone);
+        dirty.removed.insert(first_gone, u64::MAX);
+        freed.0 += gone.values().map(|bytes| bytes.len() as u64).sum::<u64>();
+        freed.1 += gone.len() as u64;
+        if within > 0
+            && let Some(record) = dirty.records.get_mut(&last)
+        {
+            let kept = record.len().min(within);
+            freed.0 += (record.len() - kept) as u64;
+            record.truncate(kept);
+        }
+        self.bytes = self.bytes + added.0 - freed.0;
+        self.records = self.records + added.1 - freed.1;
+    }
+
+    /// Makes whole records, `first` to `last`, zeros; the object's length stays.
+    pub fn punch(&mut self, (key, len): (ObjectKey, u64), record_bytes: u32, (first, last): (u64, u64)) {
+        let dirty = self.changed(key, len);
+        dirty.removed.insert(first, last);
+        let gone: Vec<u64> = dirty.records.range(first..=last).map(|(number, _)| *number).collect();
+        let mut freed = 0;
+        for number in &gone {
+            freed += dirty.records.remove(number).map_or(0, |bytes| bytes.len() as u64);
+        }
+        let touched = (first * u64::from(record_bytes), (last + 1).saturating_mul(u64::from(record_bytes)) - 1);
+        if let Some(end) = dirty.len.checked_sub(1) {
+            dirty.unlogged.touched.insert(touched.0, touched.1.min(end));
+        }
+        self.bytes -= freed;
+        self.records -= gone.len() as u64;
+    }
+
+    /// Destroys an object.
+    pub fn destroy(&mut self, key: ObjectKey) {
+        let dirty = self.changed(key, 0);
+        let gone = std::mem::take(&mut dirty.records);
+        dirty.len = 0;
+        dirty.destroyed = true;
+        dirty.removed.insert(0, u64::MAX);
+        dirty.unlogged = Unlogged { destroyed: true, any: true, ..Unlogged::default() };
+        self.bytes -= gone.values().map(|bytes| bytes.len() as u64).sum::<u64>();
+        self.records -= gone.len() as u64;
+    }
+
+    /// Forgets all objects of a dataset, which is not there any more.
+    pub fn forget_dataset(&mut self, dataset: u64) {
+        let gone: Vec<ObjectKey> =
+            self.objects.keys().filter(|key| key.dataset == dataset).copied().collect();
+        for dirty in gone.iter().filter_map(|key| self.objects.remove(key)) {
+            self.bytes -= dirty.records.values().map(|bytes| bytes.len() as u64).sum::<u64>();
+            self.records -= dirty.records.len() as u64;
+        }
+    }
+
+    /// Whether an object has changes that no log has.
+    pub fn is_unlogged(&self, key: ObjectKey) -> bool {
+        self.objects.get(&key).is_some_and(|dirty| dirty.unlogged.any)
+    }
+
+    /// About how many bytes of an object are to be logged.
+    pub fn unlogged_bytes(&self, key: ObjectKey) -> u64 {
+        let touched = self.objects.get(&key).map(|dirty| &dirty.unlogged.touched);
+        touched.map_or(0, |touched| touched.iter().map(|(first, last)| last - first + 1).sum())
+    }
+
+    /// What brings an object from what the log had of it until now to what it is; from now on it counts as logged.
+    pub fn take_unlogged(&mut self, key: ObjectKey, record_bytes: u32) -> Vec<LogEntry> {
+        let txg = self.txg;
+        let Some(dirty) = self.objects.get_mut(&key) else { return Vec::new() };
+        let Unlogged { destroyed, cut, touched, any } = std::mem::take(&mut dirty.unlogged);
+        let mut changes = Vec::new();
+        if destroyed {
+            changes.push(LogChange::Destroy);
+        }
+        if let Some(cut) = cut {
+            changes.push(LogChange::SetLen(cut));
+        }
+        for (first, last) in touched.iter() {
+            dirty.log_range((first, last), u64::from(record_bytes), &mut changes);
+        }
+        if any && !dirty.destroyed {
+            changes.push(LogChange::SetLen(dirty.len));
+        }
+        let entry = |change| LogEntry { txg, dataset: key.dataset, object: key.object, change };
+        changes.into_iter().map(entry).collect()
+    }
+}
+
+impl Dirty {
+    /// The bytes from `first` to `last` as they are now, record by record.
+    fn log_range(&self, (first, last): (u64, u64), record_bytes: u64, into: &mut Vec<LogChange>) {
+        let mut at = first;
+        while at <= last {
+            let number = at / record_bytes;
+            let end = ((number + 1) * record_bytes - 1).min(last);
+            let (from, to) = ((at - number * record_bytes) as usize, (end + 1 - number * record_bytes) as usize);
+            match self.records.get(&number) {
+                Some(record) => {
+                    let written = record.get(from.min(record.len())..to.min(record.len())).unwrap_or_default();
+                    if !written.is_empty() {
+                        into.push(LogChange::Write { offset: at, bytes: written.to_vec() });
+                    }
+                    let zeros = (to - from - written.len()) as u64;
+                    if zeros > 0 {
+                        into.push(LogChange::Punch { offset: at + written.len() as u64, len: zeros });
+                    }
+                }
+                None => into.push(LogChange::Punch { offset: at, len: end - at + 1 }),
+            }
+            at = end + 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RECORD: u32 = 8;
+    const KEY: ObjectKey = ObjectKey { dataset: 1, object: 2 };
+
+    /// What an object is without any group.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    struct Plain(Option<Vec<u8>>);
+
+    impl Plain {
+        fn apply(&mut self, change: &LogChange) {
+            let bytes = self.0.get_or_insert_default();
+            match change {
+                LogChange::Destroy => self.0 = None,
+                LogChange::SetLen(len) => bytes.resize(*len as usize, 0),
+                LogChange::Write { offset, bytes: new } => {
+                    let end = *offset as usize + new.len();
+                    if bytes.len() < end {
+                        bytes.resize(end, 0);
+                    }
+                    bytes[*offset as usize..end].copy_from_slice(new);
+                }
+                LogChange::Punch { offset, len } => {
+                    let (from, to) = (*offset as usize, (*offset + *len) as usize);
+                    let (from, to) = (from.min(bytes.len()), to.min(bytes.len()));
+                    bytes[from..to].fill(0);
+                }
+            }
+        }
+
+        fn record(&self, number: u64) -> Vec<u8> {
+            let bytes = self.0.as_deref().unwrap_or_default();
+            let first = (number as usize * RECORD as usize).min(bytes.len());
+            bytes[first..bytes.len().min(first + RECORD as usize)].to_vec()
+        }
+    }
+
+    /// An object with a group over what it was.
+    struct Object {
+        below: Plain,
+        group: Group,
+    }
+
+    impl Object {
+        fn len(&self) -> u64 {
+            let below = self.below.0.as_ref().map_or(0, |bytes| bytes.len() as u64);
+            self.group.object(KEY).map_or(below, |dirty| dirty.len().unwrap_or(0))
+        }
+
+        fn base(&self, number: u64) -> Vec<u8> {
+            match self.group.record(KEY, number) {
+                Found::Below => self.below.record(number),
+                Found::Bytes(_) | Found::Hole => Vec::new(),
+            }
+        }
+
+        fn apply(&mut self, change: &LogChange) {
+            let (record_bytes, len) = (u64::from(RECORD), self.len());
+            match change {
+                LogChange::Destroy => self.group.destroy(KEY),
+                LogChange::SetLen(new_len) => {
+                    let base = Some(self.base(new_len / record_bytes));
+                    self.group.set_len((KEY, len), RECORD, *new_len, base);
+                }
+                LogChange::Write { offset, bytes } => {
+                    for (index, byte) in bytes.iter().enumerate() {
+                        let at = offset + index as u64;
+                        let number = at / record_bytes;
+                        let (base, len) = (self.base(number), self.len());
+                        let within = (at % record_bytes) as usize;
+                        self.group.write((KEY, len), (number, RECORD), within, &[*byte], base);
+                    }
+                }
+                LogChange::Punch { offset, len: count } => {
+                    let (first, last) = (offset / record_bytes, (offset + count) / record_bytes - 1);
+                    self.group.punch((KEY, len), RECORD, (first, last));
+                }
+            }
+        }
+
+        fn now(&self) -> Plain {
+            let Some(len) = self.group.object(KEY).map_or(Some(self.len()), Dirty::len) else {
+                return Plain(None);
+            };
+            let mut bytes = Vec::new();
+            for number in 0..len.div_ceil(u64::from(RECORD)) {
+                let mut record = match self.group.record(KEY, number) {
+                    Found::Bytes(record) => record.to_vec(),
+                    Found::Hole => Vec::new(),
+                    Found::Below => self.below.record(number),
+                };
+                assert!(record.len() <= RECORD as usize);
+                record.resize(RECORD as usize, 0);
+                bytes.extend(record);
+            }
+            bytes.truncate(len as usize);
+            Plain(Some(bytes))
+        }
+    }
+
+    fn change() -> impl Strategy<Value = LogChange> {
+        prop_oneof![
+            1 => Just(LogChange::Destroy),
+            3 => (0..60_u64).prop_map(LogChange::SetLen),
+            5 => (0..50_u64, prop::collection::vec(any::<u8>(), 1..20))
+                .prop_map(|(offset, bytes)| LogChange::Write { offset, bytes }),
+            // Whole records.
+            2 => (0..5_u64, 0..3_u64).prop_map(|(first, more)| LogChange::Punch { offset: first * 8, len: more * 8 + 8 }),
+        ]
+    }
+
+    proptest! {
+        /// The group over what was before is what happened, and so is what the log says of it, at whatever moments it was asked.
+        #[test]
+        fn it_is_what_happened(
+            before in prop::option::of(prop::collection::vec(any::<u8>(), 0..60)),
+            changes in prop::collection::vec((change(), any::<bool>()), 0..30),
+        ) {
+            let below = Plain(before);
+            let mut plain = below.clone();
+            let mut logged = below.clone();
+            let mut object = Object { below, group: Group::new(Txg(3)) };
+            for (change, log) in changes {
+                plain.apply(&change);
+                object.apply(&change);
+                prop_assert_eq!(&object.now(), &plain);
+                prop_assert!(object.group.is_unlogged(KEY));
+                if log {
+                    for entry in object.group.take_unlogged(KEY, RECORD) {
+                        logged.apply(&entry.change);
+                    }
+                    prop_assert_eq!(&logged, &plain);
+                    prop_assert!(!object.group.is_unlogged(KEY));
+                }
+                let dirty = object.group.object(KEY).expect("it was changed");
+                let bytes: usize = dirty.records().values().map(Vec::len).sum();
+                prop_assert_eq!(object.group.bytes(), bytes as u64);
+                prop_assert_eq!(object.group.records(), dirty.records().len() as u64);
+            }
+        }
+    }
+}

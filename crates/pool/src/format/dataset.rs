@@ -1,0 +1,127 @@
+//! What the trees hold besides pointers: a dataset in the tree of datasets, an object in the tree of its dataset.
+
+use super::bytes::{Reader, put_text};
+use super::root::{put_root, read_root};
+use super::{RecordError, Txg};
+use crate::core::tree::{Key, Root};
+
+/// Length of a dataset's name, in bytes.
+pub const DATASET_NAME_BYTES_MAX: usize = 255;
+/// The tag of a dataset in the tree of datasets.
+const TAG_DATASET: u8 = 1;
+/// The tag of an object's attributes in the tree of its dataset.
+const TAG_OBJECT: u8 = 1;
+/// The tag of an object's records.
+const TAG_RECORD: u8 = 2;
+
+/// A dataset: a set of objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatasetRecord {
+    /// Its name.
+    pub name: String,
+    /// When it was made.
+    pub created: Txg,
+    /// The length of its objects' records, in bytes: a power of two from a sector up.
+    pub record_bytes: u32,
+    /// The tree of its objects; `None` when there are none.
+    pub root: Option<Root>,
+}
+
+impl DatasetRecord {
+    /// Its bytes. **Must hold:** the name has at most [`DATASET_NAME_BYTES_MAX`] bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_text(&mut out, &self.name);
+        out.extend(self.created.0.to_be_bytes());
+        out.extend(self.record_bytes.to_be_bytes());
+        put_root(&mut out, self.root.as_ref());
+        out
+    }
+
+    /// The dataset that these bytes are.
+    pub fn decode(bytes: &[u8]) -> Result<DatasetRecord, RecordError> {
+        let mut reader = Reader::new(bytes);
+        let record = read_dataset(&mut reader).filter(|_| reader.is_empty());
+        record.ok_or(RecordError::Malformed)
+    }
+}
+
+fn read_dataset(reader: &mut Reader<'_>) -> Option<DatasetRecord> {
+    Some(DatasetRecord {
+        name: reader.text().filter(|name| name.len() <= DATASET_NAME_BYTES_MAX)?,
+        created: Txg(reader.u64()?),
+        record_bytes: reader.u32().filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 20).contains(bytes))?,
+        root: read_root(reader)?,
+    })
+}
+
+/// An object's attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObjectRecord {
+    /// Its length, in bytes.
+    pub len: u64,
+    /// What its records take on the vdevs, in sectors, with parity and copies within a vdev.
+    pub sectors: u64,
+}
+
+impl ObjectRecord {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        [self.len.to_be_bytes(), self.sectors.to_be_bytes()].concat()
+    }
+
+    /// The attributes that these bytes are.
+    pub fn decode(bytes: &[u8]) -> Result<ObjectRecord, RecordError> {
+        let mut reader = Reader::new(bytes);
+        let (len, sectors) = (reader.u64(), reader.u64());
+        match (len, sectors) {
+            (Some(len), Some(sectors)) if reader.is_empty() => Ok(ObjectRecord { len, sectors }),
+            _ => Err(RecordError::Malformed),
+        }
+    }
+}
+
+/// The key of a dataset.
+pub fn dataset_key(dataset: u64) -> Key {
+    Key { object: dataset, tag: TAG_DATASET, index: 0 }
+}
+
+/// The key of an object's attributes.
+pub fn object_key(object: u64) -> Key {
+    Key { object, tag: TAG_OBJECT, index: 0 }
+}
+
+/// The key of the part of an object that begins at a sector of it.
+pub fn record_key(object: u64, sector: u64) -> Key {
+    Key { object, tag: TAG_RECORD, index: sector }
+}
+
+/// Whether a key is one of [`record_key`].
+pub fn is_record(key: Key) -> bool {
+    key.tag == TAG_RECORD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        let dataset = DatasetRecord { name: "ab".into(), created: Txg(5), record_bytes: 4096, root: None };
+        let golden = [0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 0, 0];
+        assert_eq!(dataset.encode(), golden);
+        assert_eq!(DatasetRecord::decode(&golden), Ok(dataset));
+        let object = ObjectRecord { len: 0x0102, sectors: 3 };
+        let golden = [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3];
+        assert_eq!(object.encode(), golden);
+        assert_eq!(ObjectRecord::decode(&golden), Ok(object));
+    }
+
+    #[test]
+    fn what_is_none_is_told() {
+        assert_eq!(ObjectRecord::decode(&[0; 15]), Err(RecordError::Malformed));
+        assert_eq!(ObjectRecord::decode(&[0; 17]), Err(RecordError::Malformed));
+        let odd = [0, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 1, 0];
+        assert_eq!(DatasetRecord::decode(&odd), Err(RecordError::Malformed), "no power of two");
+    }
+}

@@ -1,0 +1,146 @@
+//! The root of the pool, to which the uberblock points: where the tree of datasets and the intent log begin.
+
+use super::bytes::{Reader, put_place};
+use super::{LogStart, POINTER_BYTES, Txg};
+use crate::core::tree::Root;
+
+const MAGIC: [u8; 8] = *b"KILNROT\0";
+const VERSION: u32 = 1;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolRoot {
+    /// The transaction group that wrote it.
+    pub txg: Txg,
+    /// The number of the next dataset.
+    pub next_dataset: u64,
+    /// The tree of datasets; `None` when there are none.
+    pub datasets: Option<Root>,
+    /// Where the intent log of later groups begins.
+    pub log: LogStart,
+}
+
+/// Bytes that are no root, or no dataset, or no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Nothing of Kiln's.
+    #[error("no record of this kind")]
+    Magic,
+    /// Written by a newer Kiln.
+    #[error("a record of version {0}; this Kiln knows up to {VERSION}")]
+    Version(u32),
+    /// The checksum of the pointer matches, and yet it cannot be one.
+    #[error("a record that cannot be read")]
+    Malformed,
+}
+
+impl PoolRoot {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.extend(VERSION.to_be_bytes());
+        out.extend(self.txg.0.to_be_bytes());
+        out.extend(self.next_dataset.to_be_bytes());
+        put_root(&mut out, self.datasets.as_ref());
+        out.extend(self.log.chain.to_be_bytes());
+        out.extend(self.log.seq.to_be_bytes());
+        put_place(&mut out, self.log.slot);
+        out.extend(self.log.slot_sectors.to_be_bytes());
+        out.extend(self.log.offset.to_be_bytes());
+        out
+    }
+
+    /// The root that these bytes are.
+    pub fn decode(bytes: &[u8]) -> Result<PoolRoot, RecordError> {
+        let mut reader = Reader::new(bytes);
+        if reader.take(8) != Some(&MAGIC) {
+            return Err(RecordError::Magic);
+        }
+        match reader.u32() {
+            Some(VERSION) => {}
+            Some(version) => return Err(RecordError::Version(version)),
+            None => return Err(RecordError::Malformed),
+        }
+        let root = read(&mut reader).filter(|_| reader.is_empty());
+        root.ok_or(RecordError::Malformed)
+    }
+}
+
+fn read(reader: &mut Reader<'_>) -> Option<PoolRoot> {
+    Some(PoolRoot {
+        txg: Txg(reader.u64()?),
+        next_dataset: reader.u64()?,
+        datasets: read_root(reader)?,
+        log: LogStart {
+            chain: reader.u64()?,
+            seq: reader.u64()?,
+            slot: reader.place()?,
+            slot_sectors: reader.u32()?,
+            offset: reader.u32()?,
+        },
+    })
+}
+
+/// A tree's root: whether there is one, its level, the pointer to it.
+pub(super) fn put_root(out: &mut Vec<u8>, root: Option<&Root>) {
+    out.push(u8::from(root.is_some()));
+    if let Some(root) = root {
+        out.push(root.level);
+        out.extend(&root.place);
+    }
+}
+
+/// `None` when it cannot be read; `Some(None)` for an empty tree.
+pub(super) fn read_root(reader: &mut Reader<'_>) -> Option<Option<Root>> {
+    match reader.u8()? {
+        0 => Some(None),
+        1 => Some(Some(Root { level: reader.u8()?, place: reader.take(POINTER_BYTES)?.to_vec() })),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Place, VdevId};
+    use super::*;
+
+    fn root() -> PoolRoot {
+        PoolRoot {
+            txg: Txg(9),
+            next_dataset: 3,
+            datasets: Some(Root { level: 1, place: vec![7; POINTER_BYTES] }),
+            log: LogStart {
+                chain: 5,
+                seq: 6,
+                slot: Place { vdev: VdevId(1), sector: 0x0203 },
+                slot_sectors: 64,
+                offset: 2,
+            },
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let mut golden = b"KILNROT\0".to_vec();
+        golden.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
+        golden.extend([7; POINTER_BYTES]);
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6]);
+        golden.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0, 64, 0, 0, 0, 2]);
+        assert_eq!(root().encode(), golden);
+        assert_eq!(PoolRoot::decode(&golden), Ok(root()));
+        let empty = PoolRoot { datasets: None, ..root() };
+        assert_eq!(PoolRoot::decode(&empty.encode()), Ok(empty));
+    }
+
+    #[test]
+    fn what_is_no_root_is_told() {
+        let bytes = root().encode();
+        for len in 12..bytes.len() {
+            assert_eq!(PoolRoot::decode(&bytes[..len]), Err(RecordError::Malformed), "cut to {len}");
+        }
+        assert_eq!(PoolRoot::decode(&bytes[..7]), Err(RecordError::Magic));
+        let mut newer = bytes;
+        newer[11] = 2;
+        assert_eq!(PoolRoot::decode(&newer), Err(RecordError::Version(2)));
+    }
+}
