@@ -8,6 +8,7 @@
 //! neighbour; nodes that would be large become several of the same size.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What an entry is found by: an object, what of it, and which one of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,14 +48,17 @@ pub struct Node {
     pub entries: Vec<Entry>,
 }
 
-/// Where nodes are.
-pub trait Nodes {
+/// Where nodes are read.
+pub trait Load {
     /// Why a node cannot be read or written.
     type Error;
 
     /// The node at a place.
-    fn load(&mut self, place: &[u8]) -> Result<Node, Self::Error>;
+    fn load(&mut self, place: &[u8]) -> Result<Arc<Node>, Self::Error>;
+}
 
+/// Where nodes are written too.
+pub trait Nodes: Load {
     /// Writes a node to a new place, which is told in at most [`VALUE_BYTES_MAX`] bytes.
     fn store(&mut self, node: &Node) -> Result<Vec<u8>, Self::Error>;
 
@@ -159,7 +163,7 @@ pub struct Tree<'n, N> {
     node_bytes_max: usize,
 }
 
-impl<'n, N: Nodes> Tree<'n, N> {
+impl<'n, N: Load> Tree<'n, N> {
     /// # Panics
     ///
     /// When nodes could not hold [`NODE_BYTES_MIN`].
@@ -200,8 +204,8 @@ impl<'n, N: Nodes> Tree<'n, N> {
         let node = self.load(level, place)?;
         if level == 0 {
             let begin = node.entries.partition_point(|entry| entry.key < first);
-            let wanted = node.entries.into_iter().skip(begin).take_while(|entry| entry.key <= last);
-            found.extend(wanted.take(count_max - found.len()));
+            let wanted = node.entries[begin..].iter().take_while(|entry| entry.key <= last);
+            found.extend(wanted.take(count_max - found.len()).cloned());
             return Ok(());
         }
         // The child before the first that begins behind `first` may have it.
@@ -215,6 +219,15 @@ impl<'n, N: Nodes> Tree<'n, N> {
         Ok(())
     }
 
+    fn load(&mut self, level: u8, place: &[u8]) -> Result<Arc<Node>, TreeError<N::Error>> {
+        let node = self.nodes.load(place)?;
+        let in_order = node.entries.is_sorted_by(|a, b| a.key < b.key);
+        let fits = node.level == level && level < LEVELS_MAX && !node.entries.is_empty() && in_order;
+        if fits { Ok(node) } else { Err(TreeError::Malformed { level }) }
+    }
+}
+
+impl<N: Nodes> Tree<'_, N> {
     /// The tree after the edits; `None` when nothing is left. The nodes that it does not share with the one before are released, but
     /// nothing of theirs is written over. After an error nothing holds that was told until then:
     /// the tree is what it was, nothing was released or dropped, and nodes that were stored are nobody's.
@@ -246,12 +259,10 @@ impl<'n, N: Nodes> Tree<'n, N> {
     /// The root of a tree whose top node may have one child only.
     fn lowest_root(&mut self, mut level: u8, mut place: Vec<u8>) -> Result<Root, TreeError<N::Error>> {
         while level > 0 {
-            let mut node = self.load(level, &place)?;
-            if node.entries.len() > 1 {
-                break;
-            }
+            let node = self.load(level, &place)?;
+            let [only] = &node.entries[..] else { break };
             self.nodes.release(&place)?;
-            (level, place) = (level - 1, node.entries.remove(0).value);
+            (level, place) = (level - 1, only.value.clone());
         }
         Ok(Root { level, place })
     }
@@ -333,14 +344,7 @@ impl<'n, N: Nodes> Tree<'n, N> {
     fn take(&mut self, level: u8, place: &[u8]) -> Result<Node, TreeError<N::Error>> {
         let node = self.load(level, place)?;
         self.nodes.release(place)?;
-        Ok(node)
-    }
-
-    fn load(&mut self, level: u8, place: &[u8]) -> Result<Node, TreeError<N::Error>> {
-        let node = self.nodes.load(place)?;
-        let in_order = node.entries.is_sorted_by(|a, b| a.key < b.key);
-        let fits = node.level == level && level < LEVELS_MAX && !node.entries.is_empty() && in_order;
-        if fits { Ok(node) } else { Err(TreeError::Malformed { level }) }
+        Ok(Arc::unwrap_or_clone(node))
     }
 
     /// Whether entries fill less than a quarter of a node.

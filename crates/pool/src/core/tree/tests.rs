@@ -25,13 +25,15 @@ fn number(place: &[u8]) -> u64 {
     u64::from_be_bytes(place.try_into().expect("a number"))
 }
 
-impl Nodes for Memory {
+impl Load for Memory {
     type Error = NoSuchNode;
 
-    fn load(&mut self, place: &[u8]) -> Result<Node, NoSuchNode> {
-        self.nodes.get(&number(place)).cloned().ok_or(NoSuchNode)
+    fn load(&mut self, place: &[u8]) -> Result<Arc<Node>, NoSuchNode> {
+        self.nodes.get(&number(place)).cloned().map(Arc::new).ok_or(NoSuchNode)
     }
+}
 
+impl Nodes for Memory {
     fn store(&mut self, node: &Node) -> Result<Vec<u8>, NoSuchNode> {
         let bytes: usize = node.entries.iter().map(size_of).sum();
         assert!(bytes <= NODE_BYTES_MIN && !node.entries.is_empty(), "a node of {bytes} bytes");
