@@ -31,6 +31,16 @@ pub enum Redundancy {
     Raidz(Layout),
 }
 
+impl Redundancy {
+    /// The sectors of a vdev that a record of so many sectors takes.
+    pub fn allocated(self, sectors: u32) -> u64 {
+        match self {
+            Redundancy::Mirror => sectors.into(),
+            Redundancy::Raidz(layout) => layout.allocated(sectors),
+        }
+    }
+}
+
 /// Says whether bytes are those of the record.
 pub type Matches<'m> = &'m dyn Fn(&[u8]) -> bool;
 
@@ -40,6 +50,17 @@ pub struct Vdev {
     redundancy: Redundancy,
     /// **Invariant:** at least one; as many as a RAIDZ layout is wide.
     leaves: Vec<Leaf>,
+}
+
+/// What is read of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effort {
+    /// As little as it takes.
+    Enough,
+    /// The same, and nothing from disks that are behind.
+    Current,
+    /// Everything that there is.
+    All,
 }
 
 /// What was read.
@@ -84,12 +105,9 @@ impl Vdev {
         &self.leaves
     }
 
-    /// The sectors of the vdev that a record of so many sectors takes.
-    pub fn allocated(&self, sectors: u32) -> u64 {
-        match self.redundancy {
-            Redundancy::Mirror => sectors.into(),
-            Redundancy::Raidz(layout) => layout.allocated(sectors),
-        }
+    /// How its disks keep records.
+    pub fn redundancy(&self) -> Redundancy {
+        self.redundancy
     }
 
     /// Disks that may miss a record without its being lost.
@@ -120,7 +138,17 @@ impl Vdev {
     ///
     /// As [`Vdev::write`].
     pub fn read(&self, first: u64, sectors: u32, matches: Matches<'_>) -> Result<Read, Damaged> {
-        self.read_of(first, sectors, matches, false)
+        self.read_of(first, sectors, matches, Effort::Enough)
+    }
+
+    /// Reads a record that says itself whether it is one, and so may be old on a disk that has missed something: such disks are not
+    /// asked.
+    ///
+    /// # Panics
+    ///
+    /// As [`Vdev::write`].
+    pub fn read_current(&self, first: u64, sectors: u32, matches: Matches<'_>) -> Result<Read, Damaged> {
+        self.read_of(first, sectors, matches, Effort::Current)
     }
 
     /// Reads all that there is of a record, parity too, and mends what is not right: a scrub.
@@ -129,15 +157,15 @@ impl Vdev {
     ///
     /// As [`Vdev::write`].
     pub fn verify(&self, first: u64, sectors: u32, matches: Matches<'_>) -> Result<Read, Damaged> {
-        self.read_of(first, sectors, matches, true)
+        self.read_of(first, sectors, matches, Effort::All)
     }
 
-    fn read_of(&self, first: u64, sectors: u32, matches: Matches<'_>, all: bool) -> Result<Read, Damaged> {
+    fn read_of(&self, first: u64, sectors: u32, matches: Matches<'_>, effort: Effort) -> Result<Read, Damaged> {
         assert!((1..=RECORD_SECTORS_MAX).contains(&sectors), "a record of {sectors} sectors");
         let read = match self.redundancy {
-            Redundancy::Mirror => mirror::read(&self.leaves, (first, sectors), matches, all),
+            Redundancy::Mirror => mirror::read(&self.leaves, (first, sectors), matches, effort),
             Redundancy::Raidz(layout) => {
-                raidz::read(&self.leaves, &layout.stripe(first, sectors), matches, all)
+                raidz::read(&self.leaves, &layout.stripe(first, sectors), matches, effort)
             }
         };
         read.ok_or(Damaged { first })

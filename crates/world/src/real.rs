@@ -1,8 +1,8 @@
 //! The machine's own filesystem.
 
 use std::fs;
-use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io::{self, IoSlice, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -179,7 +179,12 @@ impl File for RealFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        let metadata = self.file.metadata()?;
+        if metadata.file_type().is_block_device() {
+            // Metadata has no length of it; where its end is, it says. Positions of `pread` and `pwrite` are their own.
+            return (&self.file).seek(SeekFrom::End(0));
+        }
+        Ok(metadata.len())
     }
 
     fn disk_bytes(&self) -> io::Result<u64> {

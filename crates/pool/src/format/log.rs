@@ -9,7 +9,7 @@ use super::{Checksum, ChecksumKind, Place, PoolId, Txg};
 /// Length of a block's head.
 pub const LOG_HEAD_BYTES: usize = 4096;
 /// The longest body.
-pub const LOG_BODY_BYTES_MAX: usize = 1 << 20;
+pub const LOG_BODY_BYTES_MAX: usize = 256 << 10;
 /// What of the entries may lie in the head.
 pub const LOG_INLINE_BYTES: usize = CHECKSUM_AT - INLINE_AT;
 

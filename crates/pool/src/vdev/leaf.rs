@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kiln_world::File;
 
@@ -32,23 +32,40 @@ pub struct Leaf {
     file: Option<Arc<dyn File>>,
     /// Where the records begin, in bytes.
     data_start: u64,
+    /// It has missed transaction groups: what it holds may be old.
+    behind: AtomicBool,
     counters: Counters,
 }
 
 impl Leaf {
     /// A disk whose first `data_start` bytes are not for records.
     pub fn new(file: Arc<dyn File>, data_start: u64) -> Leaf {
-        Leaf { file: Some(file), data_start, counters: Counters::default() }
+        Leaf { file: Some(file), data_start, behind: AtomicBool::new(false), counters: Counters::default() }
     }
 
     /// The place of a disk that is not there: nothing can be read or written, and nothing is counted.
     pub fn absent() -> Leaf {
-        Leaf { file: None, data_start: 0, counters: Counters::default() }
+        Leaf { file: None, data_start: 0, behind: AtomicBool::new(true), counters: Counters::default() }
     }
 
     /// Whether it is there.
     pub fn is_there(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// The disk itself.
+    pub fn file(&self) -> Option<&Arc<dyn File>> {
+        self.file.as_ref()
+    }
+
+    /// Whether it has missed something: what it holds may be old, for which it is not to be blamed.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire)
+    }
+
+    /// It has missed something, or has everything again.
+    pub fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Release);
     }
 
     /// What went wrong so far.
@@ -62,7 +79,7 @@ impl Leaf {
 
     /// What was read was not what was written.
     pub(super) fn count_checksum(&self) {
-        self.counters.checksum.fetch_add(1, Ordering::Relaxed);
+        self.counters.checksum.fetch_add(u64::from(!self.is_behind()), Ordering::Relaxed);
     }
 
     /// So many sectors, all of them; `None` when they cannot be read.

@@ -1,6 +1,6 @@
 //! Copies on every disk.
 
-use super::{Leaf, Matches, Read};
+use super::{Effort, Leaf, Matches, Read};
 
 /// Neighbouring records are read from the same disk, which then sees them coming; so many sectors further it is the next one's turn.
 const TURN_SECTORS: u64 = 256;
@@ -14,17 +14,20 @@ pub(super) fn read(
     leaves: &[Leaf],
     (first, sectors): (u64, u32),
     matches: Matches<'_>,
-    all: bool,
+    effort: Effort,
 ) -> Option<Read> {
     let turn = (first / TURN_SECTORS) as usize;
     let mut right: Option<Vec<u8>> = None;
     let mut bad = Vec::new();
-    for place in (0..leaves.len()).map(|n| (turn + n) % leaves.len()) {
+    let mut places: Vec<usize> = (0..leaves.len()).map(|n| (turn + n) % leaves.len()).collect();
+    places.sort_by_key(|place| leaves[*place].is_behind());
+    places.retain(|place| effort != Effort::Current || !leaves[*place].is_behind());
+    for place in places {
         let leaf = &leaves[place];
         match leaf.read(first, sectors) {
             Some(bytes) if matches(&bytes) => {
                 right.get_or_insert(bytes);
-                if !all {
+                if effort != Effort::All {
                     break;
                 }
             }

@@ -1,6 +1,6 @@
 //! Columns on different disks, some of them parity.
 
-use super::{Leaf, Matches, Read, SECTOR_BYTES};
+use super::{Effort, Leaf, Matches, Read, SECTOR_BYTES};
 use crate::core::raidz::{Column, Stripe};
 use crate::parity::{generate, reconstruct};
 
@@ -18,12 +18,17 @@ pub(super) fn write(leaves: &[Leaf], stripe: &Stripe, bytes: &[u8]) -> Vec<usize
 }
 
 /// The data columns alone, if that is all it takes; else every column, and those taken for bad that make the rest match.
-pub(super) fn read(leaves: &[Leaf], stripe: &Stripe, matches: Matches<'_>, all: bool) -> Option<Read> {
-    let of = |column: &Column| leaves[column.disk].read(column.row, column.sectors);
+pub(super) fn read(leaves: &[Leaf], stripe: &Stripe, matches: Matches<'_>, effort: Effort) -> Option<Read> {
+    let of = |column: &Column| {
+        let leaf = &leaves[column.disk];
+        let asked = effort != Effort::Current || !leaf.is_behind();
+        asked.then(|| leaf.read(column.row, column.sectors)).flatten()
+    };
     let data: Vec<Option<Vec<u8>>> = stripe.data().iter().map(of).collect();
     let whole = data.iter().map(Option::as_deref).collect::<Option<Vec<_>>>().map(|columns| columns.concat());
     let right = whole.filter(|bytes| matches(bytes));
-    if !all && let Some(bytes) = right {
+    if effort != Effort::All
+        && let Some(bytes) = right {
         return Some(Read { bytes, mended: Vec::new() });
     }
     let parity: Vec<Option<Vec<u8>>> = stripe.parity().iter().map(of).collect();

@@ -207,7 +207,7 @@ proptest! {
             let bytes = record(*sectors, n as u64);
             bench.vdev.write(first, &bytes).expect("all disks are there");
             places.push((first, *sectors, bytes));
-            first += bench.vdev.allocated(*sectors);
+            first += bench.vdev.redundancy().allocated(*sectors);
         }
         let mut lost: Vec<usize> = lost.iter().map(|index| index.index(width)).collect();
         lost.sort_unstable();

@@ -1,0 +1,660 @@
+//! Objects in datasets, changed in transaction groups.
+//!
+//! What is changed lies in memory, in the open [`Group`], until that is committed: its records are written where nothing is, then the
+//! nodes of the trees that lead to them, the maps of space, the root, and at last the uberblock, which makes it all true at once. Meanwhile
+//! the next group is open. [`Pool::sync`] does not wait for that: it writes what is new of the objects to the intent log, which is
+//! replayed when the pool is opened after a crash.
+//!
+//! **Order of locks:** an object, `committing`, `groups`, `roots`, the log, space.
+
+mod cache;
+mod commit;
+mod log;
+mod open;
+mod scrub;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use kiln_world::Clock;
+
+use crate::core::group::{Dirty, Found, Group, ObjectKey};
+use crate::core::tree::{Root, Tree, TreeError};
+use crate::format::{
+    DATASET_NAME_BYTES_MAX, DatasetRecord, Label, ObjectRecord, Place, PoolId, Txg, object_key, record_key,
+};
+use crate::vdev::SECTOR_BYTES;
+use log::{LOG_BYTES_MAX, Log};
+use store::{Reading, Store, StoreError, pointer_of};
+
+pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
+pub use scrub::{DamagedRecord, Scrub, ScrubReport};
+
+/// Length of the nodes of trees.
+const NODE_BYTES: usize = 16 << 10;
+/// Objects are changed by one at a time; so many locks are shared by all of them.
+const OBJECT_LOCKS: usize = 64;
+/// A dataset's records, unless it says otherwise.
+pub const RECORD_BYTES: u32 = 128 << 10;
+/// The largest object, in bytes.
+pub const OBJECT_BYTES_MAX: u64 = i64::MAX as u64;
+
+/// How a pool is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How much changed data may wait in memory, in bytes; who changes more waits.
+    pub dirty_bytes_max: u64,
+    /// How long a change waits to be committed at most, unless somebody wants it earlier. `None`: there is no thread that commits, and
+    /// whoever needs a commit does it.
+    pub commit_every: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { dirty_bytes_max: 256 << 20, commit_every: Some(Duration::from_secs(5)) }
+    }
+}
+
+/// Why something could not be done with a pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// The pool is full.
+    #[error("no space is left in the pool")]
+    NoSpace,
+    /// What was asked for is damaged beyond what redundancy can mend.
+    #[error("damaged beyond what the pool's redundancy can mend")]
+    Damaged,
+    /// Too many disks failed: nothing can be written until the pool is opened again.
+    #[error("the pool is suspended: {0}")]
+    Suspended(String),
+    /// There is no such dataset.
+    #[error("no such dataset")]
+    NoDataset,
+    /// There is one of that name.
+    #[error("a dataset of that name is there already")]
+    DatasetExists,
+    /// A name that no dataset can have.
+    #[error("a dataset's name has 1 to {DATASET_NAME_BYTES_MAX} bytes")]
+    DatasetName,
+    /// An object cannot be so long.
+    #[error("an object has at most {OBJECT_BYTES_MAX} bytes")]
+    TooLong,
+}
+
+impl From<StoreError> for PoolError {
+    fn from(error: StoreError) -> PoolError {
+        match error {
+            StoreError::NoSpace => PoolError::NoSpace,
+            StoreError::Damaged(_) | StoreError::Malformed(_) => PoolError::Damaged,
+            StoreError::NotWritten => PoolError::Suspended(error.to_string()),
+        }
+    }
+}
+
+impl From<TreeError<StoreError>> for PoolError {
+    fn from(error: TreeError<StoreError>) -> PoolError {
+        match error {
+            TreeError::Node(error) => error.into(),
+            TreeError::Malformed { .. } => PoolError::Damaged,
+        }
+    }
+}
+
+/// A dataset of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatasetId(pub u64);
+
+/// Length of an object, and what it takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ObjectStat {
+    /// Its length, in bytes.
+    pub len: u64,
+    /// What it takes on the disks, in bytes, with parity and without copies; what is not committed counts with its length.
+    pub disk_bytes: u64,
+}
+
+/// Space of a pool, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// All of it, with what parity takes.
+    pub total_bytes: u64,
+    /// What of it is free for objects.
+    pub free_bytes: u64,
+}
+
+/// What is committed. A record that is looked up in it is there as long as the lock is held.
+#[derive(Clone, Debug)]
+struct Roots {
+    txg: Txg,
+    tree: Option<Root>,
+    next_dataset: u64,
+    datasets: BTreeMap<u64, DatasetRecord>,
+}
+
+/// What is to be done to the datasets by the open group.
+#[derive(Clone, Debug)]
+enum DatasetChange {
+    Create(u64, DatasetRecord),
+    Destroy(u64),
+}
+
+#[derive(Debug)]
+struct Groups {
+    open: Group,
+    /// What is being committed.
+    syncing: Option<Arc<Group>>,
+    /// Of the open group.
+    datasets: Vec<DatasetChange>,
+    /// The last that is durable.
+    committed: Txg,
+    /// A group before this one may lack something in the log that counts as logged.
+    logged_from: Txg,
+    /// Space for objects as of the last commit, in sectors.
+    free_sectors: u64,
+    /// Somebody wants the open group to be committed.
+    wanted: bool,
+    /// Nothing can be written any more.
+    suspended: Option<String>,
+    ended: bool,
+}
+
+struct Shared {
+    id: PoolId,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    store: Store,
+    /// The configuration, as of the newest labels.
+    config: Mutex<Config>,
+    roots: RwLock<Roots>,
+    groups: Mutex<Groups>,
+    changed: Condvar,
+    committing: Mutex<()>,
+    /// Of the newest root.
+    root_places: Mutex<Vec<Place>>,
+    objects: [Mutex<()>; OBJECT_LOCKS],
+    log: Log,
+}
+
+/// The configuration, and whether the labels have it.
+#[derive(Clone, Debug)]
+struct Config {
+    label: Label,
+    changed: bool,
+}
+
+/// A pool that is open. It ends when it is dropped, without a commit: what was synced is there when it is opened again.
+pub struct Pool {
+    shared: Arc<Shared>,
+    committer: Option<JoinHandle<()>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    fn run(shared: Shared) -> std::io::Result<Pool> {
+        let shared = Arc::new(shared);
+        let committer = match shared.settings.commit_every {
+            None => None,
+            Some(every) => {
+                let shared = Arc::clone(&shared);
+                Some(thread::Builder::new().name("pool-commit".into()).spawn(move || shared.commit_when_wanted(every))?)
+            }
+        };
+        Ok(Pool { shared, committer })
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> String {
+        locked(&self.shared.config).label.name.clone()
+    }
+
+    /// The configuration of now.
+    pub fn config(&self) -> Label {
+        locked(&self.shared.config).label.clone()
+    }
+
+    /// The datasets, with their names.
+    pub fn datasets(&self) -> Vec<(DatasetId, String)> {
+        let roots = self.shared.roots();
+        roots.datasets.iter().map(|(id, record)| (DatasetId(*id), record.name.clone())).collect()
+    }
+
+    /// The dataset of a name.
+    pub fn dataset(&self, name: &str) -> Option<DatasetId> {
+        let roots = self.shared.roots();
+        roots.datasets.iter().find(|(_, record)| record.name == name).map(|(id, _)| DatasetId(*id))
+    }
+
+    /// Makes a dataset, which is durable when this returns.
+    pub fn create_dataset(&self, name: &str, record_bytes: u32) -> Result<DatasetId, PoolError> {
+        if !(1..=DATASET_NAME_BYTES_MAX).contains(&name.len()) {
+            return Err(PoolError::DatasetName);
+        }
+        let sizes = SECTOR_BYTES as u32..=1 << 20;
+        assert!(record_bytes.is_power_of_two() && sizes.contains(&record_bytes), "records of {record_bytes} bytes");
+        self.shared.change_datasets(|roots, txg| {
+            if roots.datasets.values().any(|record| record.name == name) {
+                return Err(PoolError::DatasetExists);
+            }
+            let record = DatasetRecord { name: name.to_owned(), created: txg, record_bytes, root: None };
+            Ok(DatasetChange::Create(roots.next_dataset, record))
+        })?;
+        self.dataset(name).ok_or(PoolError::NoDataset)
+    }
+
+    /// Destroys a dataset with all its objects, durably.
+    pub fn destroy_dataset(&self, dataset: DatasetId) -> Result<(), PoolError> {
+        self.shared.change_datasets(|roots, _| {
+            let known = roots.datasets.contains_key(&dataset.0);
+            known.then_some(DatasetChange::Destroy(dataset.0)).ok_or(PoolError::NoDataset)
+        })
+    }
+
+    /// Fills the front of `into` from `offset` on; how much of it. Less only at the end of the object; one that is not there is empty.
+    pub fn read(&self, dataset: DatasetId, object: u64, offset: u64, into: &mut [u8]) -> Result<usize, PoolError> {
+        self.shared.read(ObjectKey { dataset: dataset.0, object }, offset, into)
+    }
+
+    /// Writes at `offset`; an object that was shorter reaches there with zeros, and one that was not there is made.
+    pub fn write(&self, dataset: DatasetId, object: u64, offset: u64, bytes: &[u8]) -> Result<(), PoolError> {
+        self.shared.write(ObjectKey { dataset: dataset.0, object }, offset, bytes)
+    }
+
+    /// Cuts an object, or lets it reach further with zeros; one that is not there is made.
+    pub fn set_len(&self, dataset: DatasetId, object: u64, len: u64) -> Result<(), PoolError> {
+        self.shared.set_len(ObjectKey { dataset: dataset.0, object }, len)
+    }
+
+    /// Makes a part of an object zeros, and gives the space of whole records back. Its length stays.
+    pub fn punch(&self, dataset: DatasetId, object: u64, offset: u64, len: u64) -> Result<(), PoolError> {
+        self.shared.punch(ObjectKey { dataset: dataset.0, object }, offset, len)
+    }
+
+    /// Destroys an object, if it is there.
+    pub fn destroy(&self, dataset: DatasetId, object: u64) -> Result<(), PoolError> {
+        self.shared.destroy(ObjectKey { dataset: dataset.0, object })
+    }
+
+    /// Length and space of an object; `None` when it is not there.
+    pub fn stat(&self, dataset: DatasetId, object: u64) -> Result<Option<ObjectStat>, PoolError> {
+        self.shared.stat(ObjectKey { dataset: dataset.0, object })
+    }
+
+    /// The first record from `offset` on that is (`hole`) or is not a hole, as an offset that is not below `offset`; `None` when there
+    /// is none. What is behind the end of an object is a hole.
+    pub fn seek(&self, dataset: DatasetId, object: u64, offset: u64, hole: bool) -> Result<Option<u64>, PoolError> {
+        self.shared.seek(ObjectKey { dataset: dataset.0, object }, offset, hole)
+    }
+
+    /// Makes what was done to objects until now durable.
+    pub fn sync(&self, dataset: DatasetId, objects: &[u64]) -> Result<(), PoolError> {
+        let key = |object: &u64| ObjectKey { dataset: dataset.0, object: *object };
+        self.shared.sync(&objects.iter().map(key).collect::<Vec<_>>())
+    }
+
+    /// Makes everything durable that was done until now, by committing it.
+    pub fn commit(&self) -> Result<(), PoolError> {
+        let open = locked(&self.shared.groups).open.txg();
+        self.shared.commit_through(open)
+    }
+
+    /// The objects of a dataset from `first` on that are committed, at most so many, in ascending order.
+    pub fn objects(&self, dataset: DatasetId, first: u64, count_max: usize) -> Result<Vec<u64>, PoolError> {
+        self.shared.objects_of(dataset.0, first, count_max)
+    }
+
+    /// How much there is.
+    pub fn space(&self) -> Space {
+        let counts = self.shared.store.space().counts();
+        let outstanding = self.shared.outstanding(&locked(&self.shared.groups));
+        let bytes = SECTOR_BYTES as u64;
+        let free = counts.free.saturating_sub(counts.reserved).saturating_sub(outstanding);
+        Space { total_bytes: (counts.total - counts.reserved) * bytes, free_bytes: free * bytes }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        locked(&self.shared.groups).ended = true;
+        self.shared.changed.notify_all();
+        if let Some(committer) = self.committer.take()
+            && committer.join().is_err()
+        {
+            // It has told why when it panicked; nothing waits for it any more.
+        }
+    }
+}
+
+impl Shared {
+    fn roots(&self) -> RwLockReadGuard<'_, Roots> {
+        self.roots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        locked(&self.groups)
+    }
+
+    fn object_lock(&self, key: ObjectKey) -> MutexGuard<'_, ()> {
+        let spread = key.object ^ key.object >> 32 ^ key.dataset;
+        locked(&self.objects[spread as usize % OBJECT_LOCKS])
+    }
+
+    fn record_bytes(&self, dataset: u64) -> Result<u32, PoolError> {
+        let roots = self.roots();
+        roots.datasets.get(&dataset).map(|record| record.record_bytes).ok_or(PoolError::NoDataset)
+    }
+
+    /// The open group and what is being committed, newest first.
+    fn layers(&self) -> (MutexGuard<'_, Groups>, Option<Arc<Group>>) {
+        let groups = self.groups();
+        let syncing = groups.syncing.clone();
+        (groups, syncing)
+    }
+
+    fn len(&self, key: ObjectKey) -> Result<Option<u64>, PoolError> {
+        let (groups, syncing) = self.layers();
+        let found = groups.open.object(key).map(Dirty::len);
+        drop(groups);
+        let found = found.or_else(|| syncing.as_ref()?.object(key).map(Dirty::len));
+        match found {
+            Some(len) => Ok(len),
+            None => Ok(self.committed_object(key)?.map(|record| record.len)),
+        }
+    }
+
+    fn committed_object(&self, key: ObjectKey) -> Result<Option<ObjectRecord>, PoolError> {
+        let roots = self.roots();
+        let dataset = roots.datasets.get(&key.dataset).ok_or(PoolError::NoDataset)?;
+        let mut reading = Reading(&self.store);
+        let value = Tree::new(&mut reading, NODE_BYTES).get(dataset.root.as_ref(), object_key(key.object))?;
+        value.map(|value| ObjectRecord::decode(&value).map_err(|_| PoolError::Damaged)).transpose()
+    }
+
+    /// Hands a record's bytes to `with`, without the zeros at its end.
+    fn with_record<R>(
+        &self,
+        key: ObjectKey,
+        (number, record_bytes): (u64, u32),
+        whole: bool,
+        with: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, PoolError> {
+        let (groups, syncing) = self.layers();
+        match groups.open.record(key, number) {
+            Found::Bytes(bytes) => return Ok(with(bytes)),
+            Found::Hole => return Ok(with(&[])),
+            Found::Below => drop(groups),
+        }
+        match syncing.as_ref().map_or(Found::Below, |group| group.record(key, number)) {
+            Found::Bytes(bytes) => return Ok(with(bytes)),
+            Found::Hole => return Ok(with(&[])),
+            Found::Below => {}
+        }
+        self.committed_record(key, (number, record_bytes), whole).map(|bytes| with(&bytes))
+    }
+
+    /// The parts of a record that is committed, put together.
+    fn committed_record(
+        &self,
+        key: ObjectKey,
+        (number, record_bytes): (u64, u32),
+        whole: bool,
+    ) -> Result<Arc<Vec<u8>>, PoolError> {
+        let roots = self.roots();
+        let dataset = roots.datasets.get(&key.dataset).ok_or(PoolError::NoDataset)?;
+        let sectors = u64::from(record_bytes) / SECTOR_BYTES as u64;
+        let (first, last) = (number * sectors, (number + 1) * sectors - 1);
+        let mut reading = Reading(&self.store);
+        let range = (record_key(key.object, first), record_key(key.object, last));
+        let parts =
+            Tree::new(&mut reading, NODE_BYTES).scan(dataset.root.as_ref(), range.0, range.1, sectors as usize)?;
+        if let [only] = &parts[..]
+            && only.key == range.0
+        {
+            let pointer = pointer_of(&only.value)?;
+            return Ok(if whole { Arc::new(self.store.read(&pointer)?) } else { self.store.read_kept(&pointer)? });
+        }
+        let mut record = Vec::new();
+        for part in &parts {
+            let at = (part.key.index - first) as usize * SECTOR_BYTES;
+            record.resize(at, 0);
+            record.extend(self.store.read(&pointer_of(&part.value)?)?);
+        }
+        record.truncate(record_bytes as usize);
+        Ok(Arc::new(record))
+    }
+
+    fn read(&self, key: ObjectKey, offset: u64, into: &mut [u8]) -> Result<usize, PoolError> {
+        let record_bytes = self.record_bytes(key.dataset)?;
+        let len = self.len(key)?.unwrap_or(0);
+        let count = len.saturating_sub(offset).min(into.len() as u64) as usize;
+        for piece in pieces(offset, count, record_bytes) {
+            let out = &mut into[piece.from..piece.from + piece.len];
+            let whole = piece.len == record_bytes as usize;
+            self.with_record(key, (piece.number, record_bytes), whole, |bytes| {
+                let there = bytes.get(piece.within..).unwrap_or_default();
+                let there = &there[..there.len().min(out.len())];
+                out[..there.len()].copy_from_slice(there);
+                out[there.len()..].fill(0);
+            })?;
+        }
+        Ok(count)
+    }
+
+    fn write(&self, key: ObjectKey, offset: u64, bytes: &[u8]) -> Result<(), PoolError> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= OBJECT_BYTES_MAX);
+        let end = end.ok_or(PoolError::TooLong)?;
+        let record_bytes = self.record_bytes(key.dataset)?;
+        let _changing = self.object_lock(key);
+        let len = self.len(key)?.unwrap_or(0);
+        if bytes.is_empty() {
+            self.admit(0, 0)?;
+            self.groups().open.write((key, len), (offset / u64::from(record_bytes), record_bytes), 0, &[], Vec::new());
+            return Ok(());
+        }
+        self.admit(bytes.len() as u64, bytes.len() as u64 / u64::from(record_bytes) + 2)?;
+        for piece in pieces(offset, bytes.len(), record_bytes) {
+            let written = &bytes[piece.from..piece.from + piece.len];
+            let mut groups = self.groups();
+            let mut base = Vec::new();
+            if groups.open.record(key, piece.number) == Found::Below {
+                drop(groups);
+                base = self.base(key, (piece.number, record_bytes), len, (piece.within, piece.len))?;
+                groups = self.groups();
+            }
+            if let Some(why) = &groups.suspended {
+                return Err(PoolError::Suspended(why.clone()));
+            }
+            groups.open.write((key, len), (piece.number, record_bytes), piece.within, written, base);
+        }
+        debug_assert!(self.len(key).is_ok_and(|len| len >= Some(end)), "the object reaches there now");
+        Ok(())
+    }
+
+    /// What a record holds, unless a write of `bytes` bytes from `within` on covers all that there is.
+    fn base(
+        &self,
+        key: ObjectKey,
+        (number, record_bytes): (u64, u32),
+        len: u64,
+        (within, bytes): (usize, usize),
+    ) -> Result<Vec<u8>, PoolError> {
+        let begin = number * u64::from(record_bytes);
+        let covers = within == 0 && (bytes == record_bytes as usize || begin + bytes as u64 >= len);
+        if covers || begin >= len {
+            return Ok(Vec::new());
+        }
+        self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec)
+    }
+
+    fn set_len(&self, key: ObjectKey, new_len: u64) -> Result<(), PoolError> {
+        if new_len > OBJECT_BYTES_MAX {
+            return Err(PoolError::TooLong);
+        }
+        let record_bytes = self.record_bytes(key.dataset)?;
+        let _changing = self.object_lock(key);
+        let len = self.len(key)?.unwrap_or(0);
+        self.admit(0, 0)?;
+        let (number, within) = (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
+        let base = (new_len < len && within > 0)
+            .then(|| self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec))
+            .transpose()?;
+        self.groups().open.set_len((key, len), record_bytes, new_len, base);
+        Ok(())
+    }
+
+    fn punch(&self, key: ObjectKey, offset: u64, count: u64) -> Result<(), PoolError> {
+        let record_bytes = self.record_bytes(key.dataset)?;
+        let size = u64::from(record_bytes);
+        let changing = self.object_lock(key);
+        let len = self.len(key)?.unwrap_or(0);
+        let end = offset.saturating_add(count).min(len);
+        if offset >= end {
+            return Ok(());
+        }
+        self.admit(0, 0)?;
+        // What reaches to the end of the object reaches to the end of its record.
+        let whole_end = if end == len { end.div_ceil(size) } else { end / size };
+        let (first, whole) = (offset.div_ceil(size), whole_end);
+        if first < whole {
+            self.groups().open.punch((key, len), record_bytes, (first, whole - 1));
+        }
+        drop(changing);
+        let head = (offset, end.min(first * size));
+        let tail = (head.1.max(whole * size), end);
+        for (from, to) in [head, tail].into_iter().filter(|(from, to)| from < to) {
+            self.zero(key, (from, to), record_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Writes zeros over a part of a record, unless nothing is there.
+    fn zero(&self, key: ObjectKey, (from, to): (u64, u64), record_bytes: u32) -> Result<(), PoolError> {
+        let number = from / u64::from(record_bytes);
+        let within = (from % u64::from(record_bytes)) as usize;
+        let there = self.with_record(key, (number, record_bytes), true, <[u8]>::len)?;
+        let count = ((to - from) as usize).min(there.saturating_sub(within));
+        if count > 0 { self.write(key, from, &vec![0; count]) } else { Ok(()) }
+    }
+
+    fn destroy(&self, key: ObjectKey) -> Result<(), PoolError> {
+        let _changing = self.object_lock(key);
+        if self.len(key)?.is_some() {
+            self.admit(0, 0)?;
+            self.groups().open.destroy(key);
+        }
+        Ok(())
+    }
+
+    fn stat(&self, key: ObjectKey) -> Result<Option<ObjectStat>, PoolError> {
+        let Some(len) = self.len(key)? else { return Ok(None) };
+        let (groups, syncing) = self.layers();
+        let new: u64 = [Some(&groups.open), syncing.as_deref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|group| group.object(key))
+            .flat_map(|dirty| dirty.records().values())
+            .map(|bytes| bytes.len().next_multiple_of(SECTOR_BYTES) as u64)
+            .sum();
+        drop(groups);
+        let committed = self.committed_object(key)?.unwrap_or_default();
+        Ok(Some(ObjectStat { len, disk_bytes: committed.sectors * SECTOR_BYTES as u64 + new }))
+    }
+
+    fn seek(&self, key: ObjectKey, offset: u64, hole: bool) -> Result<Option<u64>, PoolError> {
+        let record_bytes = self.record_bytes(key.dataset)?;
+        let Some(len) = self.len(key)?.filter(|len| offset < *len) else { return Ok(None) };
+        let size = u64::from(record_bytes);
+        let mut number = offset / size;
+        while number * size < len {
+            let (is_hole, next) = self.is_hole(key, (number, record_bytes))?;
+            if is_hole == hole {
+                return Ok(Some(offset.max(number * size)));
+            }
+            number = next;
+        }
+        Ok(hole.then_some(len))
+    }
+
+    /// Whether a record is a hole, and the next one of which that is not known.
+    fn is_hole(&self, key: ObjectKey, (number, record_bytes): (u64, u32)) -> Result<(bool, u64), PoolError> {
+        let (groups, syncing) = self.layers();
+        let layers = [Some(&groups.open), syncing.as_deref()].into_iter().flatten();
+        let mut covered = false;
+        for layer in layers {
+            covered |= layer.object(key).is_some();
+            match layer.record(key, number) {
+                Found::Bytes(_) => return Ok((false, number + 1)),
+                Found::Hole => return Ok((true, number + 1)),
+                Found::Below => {}
+            }
+        }
+        drop(groups);
+        let roots = self.roots();
+        let dataset = roots.datasets.get(&key.dataset).ok_or(PoolError::NoDataset)?;
+        let sectors = u64::from(record_bytes) / SECTOR_BYTES as u64;
+        let mut reading = Reading(&self.store);
+        let (first, last) = (record_key(key.object, number * sectors), record_key(key.object, u64::MAX));
+        let next = Tree::new(&mut reading, NODE_BYTES).scan(dataset.root.as_ref(), first, last, 1)?;
+        let next = next.first().map_or(u64::MAX, |entry| entry.key.index / sectors);
+        // Where nothing lies over what is committed, the whole gap is one.
+        let skipped = if covered { number + 1 } else { next };
+        Ok(if next == number { (false, number + 1) } else { (true, skipped) })
+    }
+
+    fn objects_of(&self, dataset: u64, first: u64, count_max: usize) -> Result<Vec<u64>, PoolError> {
+        let roots = self.roots();
+        let root = roots.datasets.get(&dataset).ok_or(PoolError::NoDataset)?.root.clone();
+        let mut reading = Reading(&self.store);
+        let mut tree = Tree::new(&mut reading, NODE_BYTES);
+        let mut found = Vec::new();
+        let mut next = Some(first);
+        while let Some(from) = next.filter(|_| found.len() < count_max) {
+            let entries = tree.scan(root.as_ref(), object_key(from), record_key(u64::MAX, u64::MAX), 1)?;
+            let object = entries.first().map(|entry| entry.key.object);
+            found.extend(object);
+            next = object.and_then(|object| object.checked_add(1));
+        }
+        Ok(found)
+    }
+}
+
+/// A part of a read or a write that lies in one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    number: u64,
+    /// Where in the record.
+    within: usize,
+    /// Where in what is read or written.
+    from: usize,
+    len: usize,
+}
+
+fn pieces(offset: u64, count: usize, record_bytes: u32) -> impl Iterator<Item = Piece> {
+    let size = u64::from(record_bytes);
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        if from >= count {
+            return None;
+        }
+        let at = offset + from as u64;
+        let within = (at % size) as usize;
+        let len = (record_bytes as usize - within).min(count - from);
+        let piece = Piece { number: at / size, within, from, len };
+        from += len;
+        Some(piece)
+    })
+}

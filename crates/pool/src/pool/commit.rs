@@ -1,0 +1,523 @@
+//! How a transaction group gets to the disks, and who waits for that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, Reading, Store, StoreError, pointer_of, sectors_of};
+use super::{
+    DatasetChange, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked,
+};
+use crate::core::allocator::{ChangedMap, Purpose};
+use crate::core::group::{Dirty, Group, ObjectKey};
+use crate::core::tree::{Edits, Entry, Load, Node, Nodes, Root, Tree};
+use crate::format::{
+    ChecksumKind, DatasetRecord, Kind, LogStart, MapBlock, ObjectRecord, Place, Pointer, PoolRoot, RecordError, Txg,
+    Uberblock, VdevConfig, dataset_key, encode_node, is_record, object_key, record_key,
+};
+use crate::vdev::SECTOR_BYTES;
+use crate::vdev::labels::{write_label, write_uberblock};
+
+/// The intent log between two commits, in bytes.
+const LOG_BETWEEN_COMMITS_BYTES: u64 = 64 << 20;
+/// The longest root, in bytes.
+const ROOT_BYTES_MAX: usize = SECTOR_BYTES;
+
+impl Shared {
+    /// What the groups that are not committed may still take, in sectors.
+    pub(super) fn outstanding(&self, groups: &Groups) -> u64 {
+        let of = |group: &Group| self.needed(group.bytes(), group.records());
+        of(&groups.open) + groups.syncing.as_deref().map_or(0, of)
+    }
+
+    /// The most that so many bytes in so many records take, with the nodes that lead to them.
+    fn needed(&self, bytes: u64, records: u64) -> u64 {
+        const NODE_BYTES_OF_RECORD: u64 = 512;
+        let space = self.store.space();
+        let sectors = bytes / SECTOR_BYTES as u64 + records;
+        let unit = space.allocated_most(64);
+        let nodes = records * NODE_BYTES_OF_RECORD * NODE_COPIES as u64 / SECTOR_BYTES as u64;
+        (sectors * unit).div_ceil(64) + records * (space.allocated_most(1) - 1) + nodes
+    }
+
+    /// Waits until so much more may be changed, and fails when there will never be room for it.
+    pub(super) fn admit(&self, bytes: u64, records: u64) -> Result<(), PoolError> {
+        let half = self.settings.dirty_bytes_max / 2;
+        let mut tried: Option<Txg> = None;
+        loop {
+            let mut groups = self.groups();
+            if let Some(why) = &groups.suspended {
+                return Err(PoolError::Suspended(why.clone()));
+            }
+            let open = groups.open.txg();
+            let fits = self.outstanding(&groups) + self.needed(bytes, records) <= groups.free_sectors;
+            if !fits && bytes > 0 {
+                // What was freed is there when the group that freed it is committed.
+                let nothing_freed = groups.open.is_empty() && groups.syncing.is_none();
+                if nothing_freed || tried.is_some_and(|tried| groups.committed >= tried) {
+                    return Err(PoolError::NoSpace);
+                }
+                tried.get_or_insert(open);
+                drop(groups);
+                self.commit_through(open)?;
+                continue;
+            }
+            if groups.open.bytes() < half {
+                return Ok(());
+            }
+            groups.wanted = true;
+            self.changed.notify_all();
+            if self.settings.commit_every.is_some() && groups.syncing.is_none() {
+                return Ok(());
+            }
+            drop(groups);
+            self.commit_through(Txg(open.0 - u64::from(self.settings.commit_every.is_some())))?;
+        }
+    }
+
+    pub(super) fn sync(&self, keys: &[ObjectKey]) -> Result<(), PoolError> {
+        loop {
+            let mut groups = self.groups();
+            if let Some(why) = &groups.suspended {
+                return Err(PoolError::Suspended(why.clone()));
+            }
+            let open = groups.open.txg();
+            let waits = groups.syncing.as_ref().filter(|group| keys.iter().any(|key| group.is_unlogged(*key)));
+            if let Some(txg) = waits.map(|group| group.txg()) {
+                drop(groups);
+                self.commit_through(txg)?;
+                continue;
+            }
+            let changed: Vec<ObjectKey> =
+                keys.iter().filter(|key| groups.open.object(**key).is_some()).copied().collect();
+            let bytes: u64 = changed.iter().map(|key| groups.open.unlogged_bytes(*key)).sum();
+            let logged = changed.is_empty() || open >= groups.logged_from;
+            if !logged || bytes > LOG_BYTES_MAX {
+                drop(groups);
+                return self.commit_through(open);
+            }
+            let mut entries = Vec::new();
+            for key in changed {
+                let record_bytes = self.record_bytes(key.dataset)?;
+                entries.extend(groups.open.take_unlogged(key, record_bytes));
+            }
+            let ticket = self.log.submit(&entries);
+            drop(groups);
+            if self.log.wait(&self.store, ticket).is_err() {
+                return self.commit_through(open);
+            }
+            if self.log.is_long(LOG_BETWEEN_COMMITS_BYTES) {
+                self.groups().wanted = true;
+                self.changed.notify_all();
+            }
+            return Ok(());
+        }
+    }
+
+    /// Changes the datasets by the group that is open, and commits that.
+    pub(super) fn change_datasets(
+        &self,
+        change: impl Fn(&Roots, Txg) -> Result<DatasetChange, PoolError>,
+    ) -> Result<(), PoolError> {
+        let committing = locked(&self.committing);
+        let txg = {
+            let roots = self.roots();
+            let mut groups = locked(&self.groups);
+            let change = change(&roots, groups.open.txg())?;
+            groups.datasets.push(change);
+            groups.open.txg()
+        };
+        self.commit_open(txg)?;
+        drop(committing);
+        Ok(())
+    }
+
+    /// Waits until a group is durable; commits it if nobody does.
+    pub(super) fn commit_through(&self, txg: Txg) -> Result<(), PoolError> {
+        let _committing = locked(&self.committing);
+        let groups = self.groups();
+        if let Some(why) = &groups.suspended {
+            return Err(PoolError::Suspended(why.clone()));
+        }
+        let done = groups.committed >= txg;
+        drop(groups);
+        if done { Ok(()) } else { self.commit_open(txg) }
+    }
+
+    /// What the committing thread does.
+    pub(super) fn commit_when_wanted(&self, every: Duration) {
+        loop {
+            let groups = self.groups();
+            let waits = |groups: &mut Groups| !groups.wanted && !groups.ended && groups.suspended.is_none();
+            let waited = self.changed.wait_timeout_while(groups, every, waits);
+            let (groups, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+            if groups.ended || groups.suspended.is_some() {
+                return;
+            }
+            let (open, empty) = (groups.open.txg(), groups.open.is_empty() && groups.datasets.is_empty());
+            let wanted = groups.wanted;
+            drop(groups);
+            if !empty || wanted {
+                // What failed is known to all who wait: the pool is suspended.
+                let _ = self.commit_through(open);
+            }
+        }
+    }
+
+    /// Commits the open group, which is that one. **Must hold:** the caller has `committing`.
+    pub(super) fn commit_open(&self, txg: Txg) -> Result<(), PoolError> {
+        // Before the group is closed: entries of the next one lie behind.
+        let (start, new_chain) = self.log.position(&self.store, txg.0);
+        let (group, datasets) = {
+            let mut groups = self.groups();
+            debug_assert_eq!(groups.open.txg(), txg, "one group is committed after the other");
+            groups.wanted = false;
+            let group = std::mem::replace(&mut groups.open, Group::new(Txg(txg.0 + 1)));
+            let group = Arc::new(group);
+            groups.syncing = Some(Arc::clone(&group));
+            (group, std::mem::take(&mut groups.datasets))
+        };
+        match self.write_group(&group, datasets, start) {
+            Ok((roots, maps)) => {
+                // Readers of what was before are done when this lock is had, so what they read may be written over.
+                *self.roots.write().unwrap_or_else(std::sync::PoisonError::into_inner) = roots;
+                let mut space = self.store.space();
+                let freed = space.committed(&maps);
+                debug_assert_eq!(freed, Ok(()), "the maps to be written had it too");
+                drop(space);
+                let lost = self.log.committed(&self.store, start, new_chain);
+                let counts = self.store.space().counts();
+                let mut groups = self.groups();
+                groups.syncing = None;
+                groups.committed = txg;
+                groups.free_sectors = counts.free.saturating_sub(counts.reserved);
+                if lost {
+                    groups.logged_from = Txg(groups.open.txg().0 + 1);
+                }
+                self.changed.notify_all();
+                Ok(())
+            }
+            Err(error) => {
+                let why = format!("transaction group {} could not be committed: {error}", txg.0);
+                let mut groups = self.groups();
+                groups.suspended = Some(why.clone());
+                self.changed.notify_all();
+                Err(PoolError::Suspended(why))
+            }
+        }
+    }
+
+    fn write_group(
+        &self,
+        group: &Group,
+        changes: Vec<DatasetChange>,
+        log: LogStart,
+    ) -> Result<(Roots, Vec<ChangedMap>), PoolError> {
+        let txg = group.txg();
+        let mut roots = self.roots().clone();
+        let mut writer = Writer { store: &self.store, txg, freed: Vec::new() };
+        let mut edits = Edits::default();
+        for change in changes {
+            writer.change_datasets(&mut roots, change, &mut edits)?;
+        }
+        let mut objects = group.objects().peekable();
+        while let Some((first, _)) = objects.peek() {
+            let id = first.dataset;
+            let of_dataset = std::iter::from_fn(|| objects.next_if(|(key, _)| key.dataset == id));
+            let of_dataset: Vec<(ObjectKey, &Dirty)> = of_dataset.collect();
+            // A dataset that was destroyed meanwhile takes its changes along.
+            if let Some(dataset) = roots.datasets.get_mut(&id) {
+                writer.write_objects(dataset, &of_dataset)?;
+                edits.put(dataset_key(id), dataset.encode());
+            }
+        }
+        roots.tree = Tree::new(&mut writer, NODE_BYTES).apply(roots.tree.as_ref(), &edits)?;
+        roots.txg = txg;
+        let freed = writer.freed;
+        let maps = self.finish(&roots, &freed, log)?;
+        Ok((roots, maps))
+    }
+
+    /// Writes maps, root and uberblock.
+    fn finish(&self, roots: &Roots, freed: &[Pointer], log: LogStart) -> Result<Vec<ChangedMap>, PoolError> {
+        let store = &self.store;
+        let root_places =
+            store.room(Purpose::Node, ROOT_BYTES_MAX, ROOT_COPIES).ok_or(StoreError::NoSpace)?;
+        // The root before this one is not needed when this one is there.
+        let old_root = std::mem::replace(&mut *locked(&self.root_places), root_places.clone());
+        let maps = {
+            let mut space = store.space();
+            let records = freed.iter().flat_map(|pointer| {
+                let sectors = sectors_of(pointer.stored_bytes as usize);
+                pointer.places.iter().map(move |place| (*place, sectors))
+            });
+            let old_root = old_root.into_iter().map(|place| (place, sectors_of(ROOT_BYTES_MAX)));
+            for (place, sectors) in records.chain(old_root) {
+                space.free(place, sectors).map_err(|_| PoolError::Damaged)?;
+            }
+            space.changed_maps().map_err(|_| PoolError::Damaged)?
+        };
+        for map in &maps {
+            let block = MapBlock { vdev: map.vdev, stretch: map.stretch, txg: roots.txg, map: map.map.clone() };
+            if !store.write_place(Place { vdev: map.vdev, sector: map.sector }, &block.encode()) {
+                return Err(StoreError::NotWritten.into());
+            }
+        }
+        let root = PoolRoot {
+            txg: roots.txg,
+            next_dataset: roots.next_dataset,
+            datasets: roots.tree.clone(),
+            log,
+        };
+        let bytes = root.encode();
+        let record = NewRecord { kind: Kind::Root, bytes: &bytes, birth: roots.txg, checksum: ChecksumKind::Blake3 };
+        let pointer = store.write_at(record, root_places)?;
+        store.sync()?;
+        self.write_config(roots.txg)?;
+        self.write_uberblocks(Uberblock {
+            pool: self.id,
+            txg: roots.txg,
+            time: self.clock.now().0.div_euclid(1_000_000).unsigned_abs(),
+            root: pointer,
+        })?;
+        Ok(maps)
+    }
+
+    /// Writes what disks have missed to the labels of the others, if there is something new.
+    fn write_config(&self, txg: Txg) -> Result<(), PoolError> {
+        let missed = self.store.take_missed();
+        let mut config = locked(&self.config);
+        for (top, leaf) in missed {
+            let there = &self.store.tops[top].vdev.leaves()[leaf];
+            let known = &mut config.label.vdevs[top].leaves[leaf].missed;
+            if !known.contains(txg.0) {
+                known.insert(txg.0, txg.0);
+                there.set_behind(true);
+                config.changed = true;
+            }
+        }
+        if !config.changed {
+            return Ok(());
+        }
+        config.label.txg = txg;
+        self.write_labels(&config.label)?;
+        config.changed = false;
+        Ok(())
+    }
+
+    /// Writes the labels of all disks that are there; enough of them must take it.
+    pub(super) fn write_labels(&self, label: &crate::format::Label) -> Result<(), PoolError> {
+        self.on_enough_disks(&label.vdevs, |file, leaf| {
+            let label = crate::format::Label { leaf, ..label.clone() };
+            write_label(file, &label).is_ok()
+        })
+    }
+
+    fn write_uberblocks(&self, uberblock: Uberblock) -> Result<(), PoolError> {
+        let vdevs = locked(&self.config).label.vdevs.clone();
+        self.on_enough_disks(&vdevs, |file, _| write_uberblock(file, &uberblock).is_ok())?;
+        self.on_enough_disks(&vdevs, |file, _| file.sync().is_ok())
+    }
+
+    /// Does something on every disk; an error when so many fail that a vdev would not be whole with the others.
+    fn on_enough_disks(
+        &self,
+        vdevs: &[VdevConfig],
+        act: impl Fn(&dyn kiln_world::File, crate::format::LeafId) -> bool,
+    ) -> Result<(), PoolError> {
+        for (top, config) in self.store.tops.iter().zip(vdevs) {
+            let leaves = top.vdev.leaves().iter().zip(&config.leaves);
+            let failed = leaves.filter(|(leaf, config)| {
+                let file = leaf.file().filter(|_| !config.missed.contains(u64::MAX));
+                !file.is_some_and(|file| act(&**file, config.id))
+            });
+            if failed.count() > top.vdev.tolerates() {
+                return Err(StoreError::NotWritten.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes records and nodes of a group, and gathers what it frees.
+struct Writer<'s> {
+    store: &'s Store,
+    txg: Txg,
+    freed: Vec<Pointer>,
+}
+
+impl Writer<'_> {
+    fn change_datasets(
+        &mut self,
+        roots: &mut Roots,
+        change: DatasetChange,
+        edits: &mut Edits,
+    ) -> Result<(), PoolError> {
+        match change {
+            DatasetChange::Create(id, record) => {
+                edits.put(dataset_key(id), record.encode());
+                roots.next_dataset = id + 1;
+                roots.datasets.insert(id, record);
+            }
+            DatasetChange::Destroy(id) => {
+                if let Some(record) = roots.datasets.remove(&id) {
+                    edits.remove(dataset_key(id), dataset_key(id));
+                    if let Some(root) = record.root {
+                        self.free_tree(&root)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees a tree with all that it leads to.
+    fn free_tree(&mut self, root: &Root) -> Result<(), PoolError> {
+        let pointer = pointer_of(&root.place)?;
+        let node = Reading(self.store).load(&root.place)?;
+        if node.level != root.level {
+            return Err(PoolError::Damaged);
+        }
+        for entry in &node.entries {
+            match root.level.checked_sub(1) {
+                Some(level) => self.free_tree(&Root { level, place: entry.value.clone() })?,
+                None if is_record(entry.key) => self.freed.push(pointer_of(&entry.value)?),
+                None => {}
+            }
+        }
+        self.freed.push(pointer);
+        Ok(())
+    }
+
+    fn write_objects(
+        &mut self,
+        dataset: &mut DatasetRecord,
+        objects: &[(ObjectKey, &Dirty)],
+    ) -> Result<(), PoolError> {
+        let mut edits = Edits::default();
+        for (key, dirty) in objects {
+            self.write_object(dataset, key.object, dirty, &mut edits)?;
+        }
+        dataset.root = Tree::new(self, NODE_BYTES).apply(dataset.root.as_ref(), &edits)?;
+        Ok(())
+    }
+
+    fn write_object(
+        &mut self,
+        dataset: &DatasetRecord,
+        object: u64,
+        dirty: &Dirty,
+        edits: &mut Edits,
+    ) -> Result<(), PoolError> {
+        let sectors_of_record = u64::from(dataset.record_bytes) / SECTOR_BYTES as u64;
+        let Some(len) = dirty.len() else {
+            edits.remove(object_key(object), record_key(object, u64::MAX));
+            return Ok(());
+        };
+        let range = |first: u64, last: u64| {
+            let end = (last.saturating_add(1)).saturating_mul(sectors_of_record);
+            (record_key(object, first * sectors_of_record), record_key(object, end.saturating_sub(1)))
+        };
+        let mut gone = dirty.removed().clone();
+        dirty.records().keys().for_each(|number| gone.insert(*number, *number));
+        let mut sectors = self.sectors_without(dataset, object, gone.iter().map(|(first, last)| range(first, last)))?;
+        for (first, last) in gone.iter() {
+            let (first, last) = range(first.min(u64::MAX / sectors_of_record), last);
+            edits.remove(first, last);
+        }
+        for (number, bytes) in dirty.records() {
+            if !bytes.is_empty() {
+                sectors += self.write_parts(object, number * sectors_of_record, bytes, edits)?;
+            }
+        }
+        edits.put(object_key(object), ObjectRecord { len, sectors }.encode());
+        Ok(())
+    }
+
+    /// What an object takes until now, without what lies in these ranges.
+    fn sectors_without(
+        &mut self,
+        dataset: &DatasetRecord,
+        object: u64,
+        gone: impl Iterator<Item = (crate::core::tree::Key, crate::core::tree::Key)>,
+    ) -> Result<u64, PoolError> {
+        const AT_ONCE: usize = 1024;
+        let mut reading = Reading(self.store);
+        let mut tree = Tree::new(&mut reading, NODE_BYTES);
+        let Some(known) = tree.get(dataset.root.as_ref(), object_key(object))? else { return Ok(0) };
+        let mut sectors = ObjectRecord::decode(&known).map_err(|_: RecordError| PoolError::Damaged)?.sectors;
+        for (mut first, last) in gone {
+            loop {
+                let entries = tree.scan(dataset.root.as_ref(), first, last, AT_ONCE)?;
+                for entry in &entries {
+                    sectors = sectors.saturating_sub(self.taken(&pointer_of(&entry.value)?));
+                }
+                let Some(next) = entries.last().filter(|_| entries.len() == AT_ONCE) else { break };
+                first = record_key(object, next.key.index + 1);
+            }
+        }
+        Ok(sectors)
+    }
+
+    /// The sectors that a record takes in its first place.
+    fn taken(&self, pointer: &Pointer) -> u64 {
+        let place = pointer.places[0];
+        self.store.space().allocated(place.vdev, sectors_of(pointer.stored_bytes as usize))
+    }
+
+    /// Writes a record, in parts where no room is for it as a whole; the sectors that it takes.
+    fn write_parts(&mut self, object: u64, sector: u64, bytes: &[u8], edits: &mut Edits) -> Result<u64, PoolError> {
+        let record =
+            NewRecord { kind: Kind::Data, bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
+        let one = bytes.len() <= SECTOR_BYTES;
+        let written = match self.store.write_new(record, 1) {
+            // What was acknowledged has the room that is kept for nodes, before it is lost.
+            Err(StoreError::NoSpace) if one => {
+                let places = self.store.room(Purpose::Node, bytes.len(), 1).ok_or(StoreError::NoSpace)?;
+                self.store.write_at(record, places)
+            }
+            Err(StoreError::NoSpace) => {
+                let half = (bytes.len() / 2).next_multiple_of(SECTOR_BYTES);
+                let (first, second) = bytes.split_at(half);
+                let behind = sector + (half / SECTOR_BYTES) as u64;
+                return Ok(self.write_parts(object, sector, first, edits)?
+                    + self.write_parts(object, behind, second, edits)?);
+            }
+            written => written,
+        };
+        let pointer = written?;
+        edits.put(record_key(object, sector), pointer.encode().to_vec());
+        Ok(self.taken(&pointer))
+    }
+}
+
+impl Load for Writer<'_> {
+    type Error = StoreError;
+
+    fn load(&mut self, place: &[u8]) -> Result<Arc<Node>, StoreError> {
+        Reading(self.store).load(place)
+    }
+}
+
+impl Nodes for Writer<'_> {
+    fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
+        let bytes = encode_node(node);
+        let record = NewRecord { kind: Kind::Node, bytes: &bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
+        let pointer = self.store.write_new(record, NODE_COPIES)?;
+        self.store.keep_node(&pointer, Arc::new(node.clone()));
+        Ok(pointer.encode().to_vec())
+    }
+
+    fn release(&mut self, place: &[u8]) -> Result<(), StoreError> {
+        let pointer = pointer_of(place)?;
+        self.store.forget_node(&pointer);
+        self.freed.push(pointer);
+        Ok(())
+    }
+
+    fn dropped(&mut self, entry: Entry) -> Result<(), StoreError> {
+        if is_record(entry.key) {
+            self.freed.push(pointer_of(&entry.value)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,342 @@
+//! The intent log as it is written: one who waits writes for all who wait.
+//!
+//! Blocks lie one after the other in slots. Where the next block is follows from the one before: behind it, or, when the slot could not
+//! hold the longest block any more, at the beginning of the next slot, which every head names. So a reader needs no index, and what lies
+//! behind the last block is never taken for one: its number is not the next.
+//!
+//! The log takes nothing (**`chain` is `None`**) while there is no room for its slots, or after a write of it failed; who wants something
+//! durable then waits for the transaction group. The next commit begins a new chain.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::store::{Store, StoreError, sectors_of};
+use crate::format::{
+    Checksum, ChecksumKind, LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogEntry, LogHead, LogStart,
+    Place, PoolId,
+};
+use crate::vdev::SECTOR_BYTES;
+
+/// A slot holds so many of the longest blocks.
+const BLOCKS_OF_SLOT: u64 = 4;
+/// What may wait to be written, in bytes; who has more waits for the transaction group.
+pub(super) const LOG_BYTES_MAX: u64 = 128 << 10;
+
+/// The log did not take something; it may be on the disk or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NotLogged;
+
+/// What has been handed to the log up to a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticket(u64);
+
+#[derive(Debug)]
+struct Chain {
+    /// Where the next block goes.
+    at: LogStart,
+    next_slot: Place,
+    /// Slots that may hold blocks which are needed, oldest first, and the next one.
+    slots: VecDeque<Place>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    chain: Option<Chain>,
+    /// Entries that are not written yet, each encoded, the last of which is number `submitted`.
+    queue: VecDeque<Vec<u8>>,
+    /// The number of the last entry that was handed over, and of the last that is durable. **Invariant:** `durable <= submitted`.
+    submitted: u64,
+    durable: u64,
+    /// Of the entries up to this number some were thrown away.
+    lost: u64,
+    /// Some were since the last commit began.
+    lost_lately: bool,
+    /// Somebody is writing a block.
+    writing: bool,
+    /// Bytes written since the last commit.
+    written: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Log {
+    pool: PoolId,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// A chain that no root names yet.
+#[derive(Debug)]
+pub(super) struct NewChain(Chain);
+
+impl Log {
+    pub(super) fn new(pool: PoolId) -> Log {
+        Log { pool, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the log of the transaction groups from now on begins, for a root that is about to be written; with a chain that begins when
+    /// that root is durable ([`Log::committed`]), if there is none and there is room for one.
+    pub(super) fn position(&self, store: &Store, chain: u64) -> (LogStart, Option<NewChain>) {
+        let mut state = self.state();
+        let writing = state.writing;
+        if let Some(chain) = &mut state.chain {
+            // What is being written was given its place before.
+            if writing || make_room(chain, store).is_some() {
+                return (chain.at, None);
+            }
+            self.fail(&mut state);
+        }
+        match new_chain(store, chain) {
+            Some(new) => (new.at, Some(NewChain(new))),
+            None => (no_log(), None),
+        }
+    }
+
+    /// A root is durable by which this is the log. Slots before it are free. Whether entries of later groups may have been lost, which then
+    /// come with the next commit.
+    pub(super) fn committed(&self, store: &Store, start: LogStart, new: Option<NewChain>) -> bool {
+        let mut state = self.state();
+        state.written = 0;
+        let mut old = Vec::new();
+        if let Some(NewChain(new)) = new {
+            let slots = store.space().slots().to_vec();
+            old.extend(slots.into_iter().map(|(place, _)| place).filter(|place| !new.slots.contains(place)));
+            state.chain = Some(new);
+        } else if let Some(chain) = &mut state.chain {
+            while chain.slots.front().is_some_and(|slot| *slot != start.slot) {
+                old.extend(chain.slots.pop_front());
+            }
+        }
+        let lost = std::mem::take(&mut state.lost_lately);
+        drop(state);
+        free_slots(store, old);
+        lost
+    }
+
+    /// Whether so much was logged that it is time to commit.
+    pub(super) fn is_long(&self, bytes_max: u64) -> bool {
+        self.state().written > bytes_max
+    }
+
+    /// Takes entries, which are durable when [`Log::wait`] has returned.
+    pub(super) fn submit(&self, entries: &[LogEntry]) -> Ticket {
+        let mut state = self.state();
+        for entry in entries {
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            state.queue.push_back(bytes);
+        }
+        state.submitted += entries.len() as u64;
+        Ticket(state.submitted)
+    }
+
+    /// Waits until everything up to there is durable; writes it if nobody does.
+    pub(super) fn wait(&self, store: &Store, ticket: Ticket) -> Result<(), NotLogged> {
+        let mut state = self.state();
+        loop {
+            if ticket.0 <= state.lost {
+                return Err(NotLogged);
+            }
+            if ticket.0 <= state.durable {
+                return Ok(());
+            }
+            if state.writing {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (body, last) = take_body(&mut state);
+            let Some((at, head)) = next_block(self.pool, &mut state, store, &body) else {
+                self.fail(&mut state);
+                continue;
+            };
+            state.writing = true;
+            drop(state);
+            let written = write_block(store, at, &head, &body);
+            state = self.state();
+            state.writing = false;
+            match written {
+                Ok(sectors) if state.chain.is_some() => advance(&mut state, sectors, last, body.len()),
+                _ => self.fail(&mut state),
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Nothing more is taken until the next commit. What was handed over and is not durable comes with that.
+    fn fail(&self, state: &mut State) {
+        state.chain = None;
+        state.queue.clear();
+        state.lost = state.submitted;
+        state.lost_lately = true;
+        self.changed.notify_all();
+    }
+}
+
+fn free_slots(store: &Store, slots: Vec<Place>) {
+    let mut space = store.space();
+    for slot in slots {
+        // A slot is in the list of slots once, so it is taken.
+        let freed = space.free_slot(slot);
+        debug_assert_eq!(freed, Ok(()));
+    }
+}
+
+/// What stands in the root of a pool without a log.
+fn no_log() -> LogStart {
+    LogStart {
+        chain: 0,
+        seq: 0,
+        slot: Place { vdev: crate::format::VdevId(0), sector: 0 },
+        slot_sectors: 0,
+        offset: 0,
+    }
+}
+
+/// The longest block, in sectors of a vdev.
+fn block_sectors_max(store: &Store) -> u64 {
+    let space = store.space();
+    space.allocated_most(1) + space.allocated_most(sectors_of(LOG_BODY_BYTES_MAX))
+}
+
+fn new_chain(store: &Store, chain: u64) -> Option<Chain> {
+    let slot_sectors = u32::try_from(block_sectors_max(store) * BLOCKS_OF_SLOT).ok()?;
+    let mut space = store.space();
+    let slot = space.allocate_slot(slot_sectors)?;
+    let Some(next_slot) = space.allocate_slot(slot_sectors) else {
+        let freed = space.free_slot(slot);
+        debug_assert_eq!(freed, Ok(()));
+        return None;
+    };
+    let at = LogStart { chain, seq: 0, slot, slot_sectors, offset: 0 };
+    Some(Chain { at, next_slot, slots: [slot, next_slot].into() })
+}
+
+/// Entries up to the longest body, and the number of the last.
+fn take_body(state: &mut State) -> (Vec<u8>, u64) {
+    let mut body = Vec::new();
+    while let Some(entry) = state.queue.front() {
+        if !body.is_empty() && body.len() + entry.len() > LOG_BODY_BYTES_MAX {
+            break;
+        }
+        body.extend(entry);
+        state.queue.pop_front();
+    }
+    (body, state.submitted - state.queue.len() as u64)
+}
+
+/// Goes on to the next slot when this one could not hold the longest block; `None` when there is no room for another.
+fn make_room(chain: &mut Chain, store: &Store) -> Option<()> {
+    if u64::from(chain.at.offset) + block_sectors_max(store) > u64::from(chain.at.slot_sectors) {
+        let after = store.space().allocate_slot(chain.at.slot_sectors)?;
+        chain.slots.push_back(after);
+        (chain.at.slot, chain.at.offset) = (chain.next_slot, 0);
+        chain.next_slot = after;
+    }
+    Some(())
+}
+
+/// Place and head of the next block; `None` when there is no chain, or no room for it.
+fn next_block(pool: PoolId, state: &mut State, store: &Store, body: &[u8]) -> Option<(LogStart, LogHead)> {
+    let chain = state.chain.as_mut()?;
+    make_room(chain, store)?;
+    let inline = if body.len() <= LOG_INLINE_BYTES { body.to_vec() } else { Vec::new() };
+    let head = LogHead {
+        pool,
+        chain: chain.at.chain,
+        seq: chain.at.seq,
+        next_slot: chain.next_slot,
+        body_bytes: body.len() as u32,
+        body_checksum: Checksum::of(ChecksumKind::Xxh3, body),
+        inline,
+    };
+    Some((chain.at, head))
+}
+
+/// Writes a block, durably; the sectors of its vdev that it takes.
+fn write_block(store: &Store, at: LogStart, head: &LogHead, body: &[u8]) -> Result<u32, StoreError> {
+    let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
+    let mut written = store.write_place(place, &head.encode());
+    if head.inline.is_empty() && !body.is_empty() {
+        let head_sectors = store.space().allocated(place.vdev, 1);
+        let mut padded = body.to_vec();
+        padded.resize(sectors_of(body.len()) as usize * SECTOR_BYTES, 0);
+        let place = Place { sector: place.sector + head_sectors, ..place };
+        written &= store.write_place(place, &padded);
+    }
+    if !written {
+        return Err(StoreError::NotWritten);
+    }
+    store.sync_vdev(place.vdev)?;
+    Ok(block_sectors(store, place, body.len()))
+}
+
+fn block_sectors(store: &Store, place: Place, body_bytes: usize) -> u32 {
+    let space = store.space();
+    let body =
+        if body_bytes <= LOG_INLINE_BYTES { 0 } else { space.allocated(place.vdev, sectors_of(body_bytes)) };
+    (space.allocated(place.vdev, 1) + body) as u32
+}
+
+fn advance(state: &mut State, sectors: u32, last: u64, bytes: usize) {
+    state.durable = last;
+    state.written += bytes as u64;
+    if let Some(chain) = &mut state.chain {
+        chain.at.seq += 1;
+        chain.at.offset += sectors;
+    }
+}
+
+/// What is in the log that begins there, and the slots that it lies in, which are claimed. The log ends at the first block that is not
+/// there or not whole.
+pub(super) fn replay(store: &Store, pool: PoolId, start: LogStart) -> Vec<LogEntry> {
+    let mut entries = Vec::new();
+    if start.slot_sectors == 0 || !store.space().claim_slot(start.slot, start.slot_sectors) {
+        return entries;
+    }
+    let longest = block_sectors_max(store);
+    let mut at = start;
+    let mut next_slot: Option<Place> = None;
+    loop {
+        if u64::from(at.offset) + longest > u64::from(at.slot_sectors) {
+            let Some(slot) = next_slot else { return entries };
+            if !store.space().claim_slot(slot, at.slot_sectors) {
+                return entries;
+            }
+            (at.slot, at.offset) = (slot, 0);
+        }
+        let Some((head, body)) = read_block(store, pool, at) else { return entries };
+        let Some(found) = LogEntry::decode_all(&body) else { return entries };
+        entries.extend(found);
+        let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
+        at.offset += block_sectors(store, place, body.len());
+        at.seq += 1;
+        next_slot = Some(head.next_slot);
+    }
+}
+
+fn read_block(store: &Store, pool: PoolId, at: LogStart) -> Option<(LogHead, Vec<u8>)> {
+    let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
+    let head_of = |bytes: &[u8]| {
+        let bytes: &[u8; LOG_HEAD_BYTES] = bytes.try_into().ok()?;
+        LogHead::decode(bytes)
+            .filter(|head| (head.pool, head.chain, head.seq) == (pool, at.chain, at.seq))
+    };
+    let head = head_of(&store.read_current(place, 1, &|bytes| head_of(bytes).is_some())?)?;
+    let length = head.body_bytes as usize;
+    if length <= LOG_INLINE_BYTES {
+        let body = head.inline.clone();
+        return head.body_checksum.matches(&body).then_some((head, body));
+    }
+    let head_sectors = store.space().allocated(place.vdev, 1);
+    let place = Place { sector: place.sector + head_sectors, ..place };
+    let whole = |bytes: &[u8]| {
+        bytes[length..].iter().all(|byte| *byte == 0) && head.body_checksum.matches(&bytes[..length])
+    };
+    let mut body = store.read_current(place, sectors_of(length), &whole)?;
+    body.truncate(length);
+    Some((head, body))
+}

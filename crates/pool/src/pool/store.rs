@@ -1,0 +1,354 @@
+//! Records on the vdevs: written where there is room, found again by their pointers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::cache::Cache;
+use crate::core::allocator::{Allocator, Purpose};
+use crate::core::tree::{Load, Node};
+use crate::format::{
+    Checksum, ChecksumKind, Compression, Kind, POINTER_BYTES, Place, Pointer, Txg, VdevId, decode_node,
+};
+use crate::vdev::{Damaged, SECTOR_BYTES, Vdev};
+
+/// What nodes that were read may take in memory.
+const NODE_CACHE_BYTES: usize = 64 << 20;
+/// What records that were read in part may take.
+const RECORD_CACHE_BYTES: usize = 32 << 20;
+/// Copies of a node, beyond what its vdev keeps; of the root there are more.
+pub(super) const NODE_COPIES: usize = 2;
+/// Copies of the root.
+pub(super) const ROOT_COPIES: usize = 3;
+
+/// Why a record cannot be read or written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum StoreError {
+    /// No copy of it is right.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    /// It is there, and cannot be what it should.
+    #[error("a record that cannot be read: {0}")]
+    Malformed(&'static str),
+    /// No vdev has room.
+    #[error("no space is left in the pool")]
+    NoSpace,
+    /// Too few disks took it.
+    #[error("too few disks took a record")]
+    NotWritten,
+}
+
+/// A top-level vdev.
+#[derive(Debug)]
+pub(super) struct Top {
+    pub(super) id: VdevId,
+    pub(super) vdev: Vdev,
+    /// Sectors for records.
+    pub(super) sectors: u64,
+}
+
+/// A disk, by the places of its vdev and of itself in it.
+pub(super) type LeafAt = (usize, usize);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) tops: Vec<Top>,
+    space: Mutex<Allocator>,
+    nodes: Cache<(Place, Txg), Arc<Node>>,
+    records: Cache<(Place, Txg), Arc<Vec<u8>>>,
+    /// Disks that did not take something since this was asked last.
+    missed: Mutex<BTreeSet<LeafAt>>,
+    /// Bytes that were mended on each disk, or parts of records, since the pool was opened.
+    mended: Mutex<BTreeMap<LeafAt, u64>>,
+}
+
+/// What is to be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewRecord<'b> {
+    pub(super) kind: Kind,
+    pub(super) bytes: &'b [u8],
+    pub(super) birth: Txg,
+    pub(super) checksum: ChecksumKind,
+}
+
+impl Store {
+    pub(super) fn new(tops: Vec<Top>, space: Allocator) -> Store {
+        Store {
+            tops,
+            space: Mutex::new(space),
+            nodes: Cache::new(NODE_CACHE_BYTES),
+            records: Cache::new(RECORD_CACHE_BYTES),
+            missed: Mutex::default(),
+            mended: Mutex::default(),
+        }
+    }
+
+    pub(super) fn space(&self) -> MutexGuard<'_, Allocator> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn top(&self, id: VdevId) -> Option<(usize, &Top)> {
+        self.tops.iter().enumerate().find(|(_, top)| top.id == id)
+    }
+
+    /// Finds room for a record and writes it there.
+    pub(super) fn write_new(&self, record: NewRecord<'_>, copies: usize) -> Result<Pointer, StoreError> {
+        let purpose = if record.kind == Kind::Data { Purpose::Data } else { Purpose::Node };
+        let places = self.room(purpose, record.bytes.len(), copies).ok_or(StoreError::NoSpace)?;
+        self.write_at(record, places)
+    }
+
+    /// As many places as there are to be copies; one at least.
+    pub(super) fn room(&self, purpose: Purpose, bytes: usize, copies: usize) -> Option<Vec<Place>> {
+        let sectors = sectors_of(bytes);
+        let mut space = self.space();
+        let mut places = Vec::with_capacity(copies);
+        while places.len() < copies {
+            match space.allocate_besides(purpose, sectors, &places) {
+                Some(place) => places.push(place),
+                None => break,
+            }
+        }
+        (!places.is_empty()).then_some(places)
+    }
+
+    /// Writes a record to places that were allocated for it.
+    pub(super) fn write_at(&self, record: NewRecord<'_>, places: Vec<Place>) -> Result<Pointer, StoreError> {
+        let NewRecord { kind, bytes, birth, checksum } = record;
+        let padded;
+        let stored = if bytes.len().is_multiple_of(SECTOR_BYTES) {
+            bytes
+        } else {
+            padded = [bytes, &vec![0; SECTOR_BYTES - bytes.len() % SECTOR_BYTES]].concat();
+            &padded
+        };
+        let mut written = 0;
+        for place in &places {
+            written += usize::from(self.write_place(*place, stored));
+        }
+        if written == 0 {
+            return Err(StoreError::NotWritten);
+        }
+        let length = u32::try_from(bytes.len()).map_err(|_| StoreError::Malformed("it is too long"))?;
+        Ok(Pointer {
+            kind,
+            places,
+            compression: Compression::None,
+            stored_bytes: length,
+            bytes: length,
+            birth,
+            checksum: Checksum::of(checksum, bytes),
+        })
+    }
+
+    /// Writes whole sectors; whether enough disks took them.
+    pub(super) fn write_place(&self, place: Place, stored: &[u8]) -> bool {
+        let Some((index, top)) = self.top(place.vdev) else { return false };
+        match top.vdev.write(place.sector, stored) {
+            Ok(missed) => {
+                self.note_missed(index, missed);
+                true
+            }
+            Err(failed) => {
+                self.note_missed(index, failed.missed);
+                false
+            }
+        }
+    }
+
+    fn note_missed(&self, top: usize, leaves: Vec<usize>) {
+        if !leaves.is_empty() {
+            let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+            missed.extend(leaves.into_iter().map(|leaf| (top, leaf)));
+        }
+    }
+
+    /// Disks that did not take something since this was asked last.
+    pub(super) fn take_missed(&self) -> BTreeSet<LeafAt> {
+        std::mem::take(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many records were mended on each disk.
+    pub(super) fn mended(&self) -> BTreeMap<LeafAt, u64> {
+        self.mended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_mended(&self, top: usize, leaves: &[usize]) {
+        if !leaves.is_empty() {
+            let mut mended = self.mended.lock().unwrap_or_else(PoisonError::into_inner);
+            for leaf in leaves {
+                *mended.entry((top, *leaf)).or_default() += 1;
+            }
+        }
+    }
+
+    /// Makes durable what was written to all vdevs. Fails when a vdev may have lost something.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let tops: Vec<usize> = (0..self.tops.len()).collect();
+        self.sync_tops(&tops)
+    }
+
+    /// The same for one vdev.
+    pub(super) fn sync_vdev(&self, id: VdevId) -> Result<(), StoreError> {
+        let (index, _) = self.top(id).ok_or(StoreError::NotWritten)?;
+        self.sync_tops(&[index])
+    }
+
+    fn sync_tops(&self, tops: &[usize]) -> Result<(), StoreError> {
+        let mut enough = true;
+        for index in tops {
+            let vdev = &self.tops[*index].vdev;
+            let failed = vdev.sync();
+            let absent = vdev.leaves().iter().filter(|leaf| !leaf.is_there()).count();
+            enough &= failed.len() + absent <= vdev.tolerates();
+            self.note_missed(*index, failed);
+        }
+        if enough { Ok(()) } else { Err(StoreError::NotWritten) }
+    }
+
+    /// The bytes of a record. Bad copies are mended.
+    pub(super) fn read(&self, pointer: &Pointer) -> Result<Vec<u8>, StoreError> {
+        self.read_with(pointer, |vdev, sector, sectors, matches| {
+            vdev.read(sector, sectors, matches).map(|read| (read.bytes, read.mended))
+        })
+    }
+
+    fn read_with(
+        &self,
+        pointer: &Pointer,
+        read: impl Fn(&Vdev, u64, u32, &dyn Fn(&[u8]) -> bool) -> Result<(Vec<u8>, Vec<usize>), Damaged>,
+    ) -> Result<Vec<u8>, StoreError> {
+        if pointer.compression != Compression::None {
+            return Err(StoreError::Malformed("it is compressed in a way that this Kiln does not know"));
+        }
+        let stored = pointer.stored_bytes as usize;
+        let matches = |bytes: &[u8]| is_record(pointer, bytes);
+        let mut damaged = Vec::new();
+        for place in &pointer.places {
+            let Some((index, top)) = self.top(place.vdev) else { continue };
+            match read(&top.vdev, place.sector, sectors_of(stored), &matches) {
+                Ok((mut bytes, mended)) => {
+                    self.note_mended(index, &mended);
+                    for place in damaged {
+                        self.write_place(place, &bytes);
+                    }
+                    bytes.truncate(stored);
+                    return Ok(bytes);
+                }
+                Err(Damaged { .. }) => damaged.push(*place),
+            }
+        }
+        let first = pointer.places.first().map_or(0, |place| place.sector);
+        Err(StoreError::Damaged(Damaged { first }))
+    }
+
+    /// Reads every copy and all parity of a record, and mends what is wrong. Fails when nothing of it is right.
+    pub(super) fn verify(&self, pointer: &Pointer) -> Result<Verified, StoreError> {
+        let sectors = sectors_of(pointer.stored_bytes as usize);
+        let matches = |bytes: &[u8]| is_record(pointer, bytes);
+        let mut verified = Verified::default();
+        let mut right = None;
+        let mut damaged = Vec::new();
+        for place in &pointer.places {
+            let Some((index, top)) = self.top(place.vdev) else { continue };
+            match top.vdev.verify(place.sector, sectors, &matches) {
+                Ok(read) => {
+                    verified.mended += read.mended.len() as u64;
+                    self.note_mended(index, &read.mended);
+                    right.get_or_insert(read.bytes);
+                }
+                Err(Damaged { .. }) => damaged.push(*place),
+            }
+            verified.bytes += u64::from(sectors) * SECTOR_BYTES as u64;
+        }
+        let first = pointer.places.first().map_or(0, |place| place.sector);
+        let right = right.ok_or(StoreError::Damaged(Damaged { first }))?;
+        for place in damaged {
+            verified.mended += u64::from(self.write_place(place, &right));
+        }
+        Ok(verified)
+    }
+
+    /// A record of which only a part is wanted, which stays in memory for the parts beside it.
+    pub(super) fn read_kept(&self, pointer: &Pointer) -> Result<Arc<Vec<u8>>, StoreError> {
+        let key = (pointer.places[0], pointer.birth);
+        if let Some(bytes) = self.records.get(key) {
+            return Ok(bytes);
+        }
+        let bytes = Arc::new(self.read(pointer)?);
+        self.records.put(key, Arc::clone(&bytes), bytes.len());
+        Ok(bytes)
+    }
+
+    /// A node that was just written.
+    pub(super) fn keep_node(&self, pointer: &Pointer, node: Arc<Node>) {
+        self.nodes.put((pointer.places[0], pointer.birth), node, pointer.bytes as usize * 2);
+    }
+
+    /// A node that is not part of any tree any more.
+    pub(super) fn forget_node(&self, pointer: &Pointer) {
+        self.nodes.forget((pointer.places[0], pointer.birth));
+    }
+
+    fn node(&self, pointer: &Pointer) -> Result<Arc<Node>, StoreError> {
+        let key = (pointer.places[0], pointer.birth);
+        if let Some(node) = self.nodes.get(key) {
+            return Ok(node);
+        }
+        let bytes = self.read(pointer)?;
+        let node = decode_node(&bytes).map_err(|_| StoreError::Malformed("it is no node"))?;
+        let node = Arc::new(node);
+        self.keep_node(pointer, Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// Reads a record that says itself whether it is one.
+    pub(super) fn read_current(
+        &self,
+        place: Place,
+        sectors: u32,
+        matches: &dyn Fn(&[u8]) -> bool,
+    ) -> Option<Vec<u8>> {
+        let (index, top) = self.top(place.vdev)?;
+        let read = top.vdev.read_current(place.sector, sectors, matches).ok()?;
+        self.note_mended(index, &read.mended);
+        Some(read.bytes)
+    }
+}
+
+/// What came of looking at a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Verified {
+    /// What it has, in all its places, without parity.
+    pub(super) bytes: u64,
+    /// Copies and columns that were mended.
+    pub(super) mended: u64,
+}
+
+fn is_record(pointer: &Pointer, bytes: &[u8]) -> bool {
+    let (stored, padding) = bytes.split_at(pointer.stored_bytes as usize);
+    padding.iter().all(|byte| *byte == 0) && pointer.checksum.matches(stored)
+}
+
+/// Whole sectors that hold so many bytes.
+pub(super) fn sectors_of(bytes: usize) -> u32 {
+    bytes.div_ceil(SECTOR_BYTES) as u32
+}
+
+/// The pointer that an inner node, or a value, has.
+pub(super) fn pointer_of(place: &[u8]) -> Result<Pointer, StoreError> {
+    let bytes: &[u8; POINTER_BYTES] =
+        place.try_into().map_err(|_| StoreError::Malformed("a pointer has another length"))?;
+    Pointer::decode(bytes).map_err(|_| StoreError::Malformed("a pointer that cannot be"))
+}
+
+/// Reads nodes.
+pub(super) struct Reading<'s>(pub(super) &'s Store);
+
+impl Load for Reading<'_> {
+    type Error = StoreError;
+
+    fn load(&mut self, place: &[u8]) -> Result<Arc<Node>, StoreError> {
+        self.0.node(&pointer_of(place)?)
+    }
+}
