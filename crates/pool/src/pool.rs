@@ -34,7 +34,7 @@ use log::{LOG_BYTES_MAX, Log};
 use store::{Reading, Store, StoreError, pointer_of};
 
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
-pub use scrub::{DamagedRecord, Scrub, ScrubReport};
+pub use scrub::{DAMAGED_MAX, DamagedRecord, Scrub, ScrubReport};
 
 /// Length of the nodes of trees.
 const NODE_BYTES: usize = 16 << 10;
@@ -302,8 +302,7 @@ impl Pool {
 
     /// Makes everything durable that was done until now, by committing it.
     pub fn commit(&self) -> Result<(), PoolError> {
-        let open = locked(&self.shared.groups).open.txg();
-        self.shared.commit_through(open)
+        self.shared.commit_now()
     }
 
     /// The objects of a dataset from `first` on that are committed, at most so many, in ascending order.

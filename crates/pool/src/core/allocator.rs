@@ -294,6 +294,13 @@ impl Allocator {
         Ok(maps)
     }
 
+    /// All maps are written with the next group.
+    pub fn change_all_maps(&mut self) {
+        for stretch in self.vdevs.iter_mut().flat_map(|vdev| &mut vdev.stretches) {
+            stretch.changed = true;
+        }
+    }
+
     /// The maps of [`Allocator::changed_maps`] are the newest now, and what was freed may be given out. **Must hold:** nothing
     /// was allocated or freed in between except slots.
     pub fn committed(&mut self, maps: &[ChangedMap]) -> Result<(), NotTaken> {

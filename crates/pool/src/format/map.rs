@@ -1,7 +1,7 @@
 //! The map of a stretch of a vdev. It lies in one of two fixed places, so that it needs no pointer, and has a checksum of its own.
 
 use super::bytes::part;
-use super::{Checksum, ChecksumKind, Txg, VdevId};
+use super::{Checksum, ChecksumKind, PoolId, Txg, VdevId};
 use crate::core::space::Map;
 
 /// Length of a map.
@@ -9,6 +9,7 @@ pub const MAP_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"KILNMAP\0";
 const VERSION: u32 = 1;
+const POOL_AT: usize = 32;
 const CHECKSUM_AT: usize = 48;
 const BITS_AT: usize = 64;
 const WORD_BYTES: usize = 8;
@@ -16,6 +17,8 @@ const WORD_BYTES: usize = 8;
 /// A map with where it belongs, and as of when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapBlock {
+    /// Of which pool: the disk may have been of another one before.
+    pub pool: PoolId,
     /// Of which vdev.
     pub vdev: VdevId,
     /// Of which of its stretches.
@@ -38,9 +41,6 @@ pub enum MapError {
     /// Torn, or rotten.
     #[error("a map of space whose checksum does not match")]
     Checksum,
-    /// What must be zero is not.
-    #[error("a map of space with reserved bytes that are not zero")]
-    Reserved,
 }
 
 impl MapBlock {
@@ -52,6 +52,7 @@ impl MapBlock {
         out[12..16].copy_from_slice(&self.vdev.0.to_be_bytes());
         out[16..24].copy_from_slice(&self.stretch.to_be_bytes());
         out[24..32].copy_from_slice(&self.txg.0.to_be_bytes());
+        out[POOL_AT..CHECKSUM_AT].copy_from_slice(&self.pool.0.to_be_bytes());
         for (word, out) in self.map.words().iter().zip(out[BITS_AT..].chunks_exact_mut(WORD_BYTES)) {
             out.copy_from_slice(&word.to_be_bytes());
         }
@@ -72,14 +73,12 @@ impl MapBlock {
         if bytes[CHECKSUM_AT..BITS_AT] != checksum_of(bytes) {
             return Err(MapError::Checksum);
         }
-        if part(bytes, 32) != [0; 16] {
-            return Err(MapError::Reserved);
-        }
         let mut words = Box::new([0; (MAP_BYTES - BITS_AT) / WORD_BYTES]);
         for (word, bytes) in words.iter_mut().zip(bytes[BITS_AT..].as_chunks().0) {
             *word = u64::from_be_bytes(*bytes);
         }
         Ok(MapBlock {
+            pool: PoolId(u128::from_be_bytes(part(bytes, POOL_AT))),
             vdev: VdevId(u32::from_be_bytes(part(bytes, 12))),
             stretch: u64::from_be_bytes(part(bytes, 16)),
             txg: Txg(u64::from_be_bytes(part(bytes, 24))),
@@ -104,7 +103,7 @@ mod tests {
     fn block() -> MapBlock {
         let mut map = Map::new(1000);
         map.allocate(3, 62).expect("there is room");
-        MapBlock { vdev: VdevId(2), stretch: 0x0304, txg: Txg(9), map }
+        MapBlock { pool: PoolId(0x0506), vdev: VdevId(2), stretch: 0x0304, txg: Txg(9), map }
     }
 
     fn bytes() -> [u8; MAP_BYTES] {
@@ -117,7 +116,8 @@ mod tests {
         let mut head = b"KILNMAP\0".to_vec();
         head.extend([0, 0, 0, 1, 0, 0, 0, 2]);
         head.extend([0, 0, 0, 0, 0, 0, 3, 4, 0, 0, 0, 0, 0, 0, 0, 9]);
-        head.extend([0; 16]);
+        head.extend([0; 14]);
+        head.extend([5, 6]);
         assert_eq!(bytes[..CHECKSUM_AT], head);
         // Sectors 62 and 63 are the highest bits of the first word, 64 the lowest of the second.
         assert_eq!(bytes[BITS_AT..BITS_AT + 16], [0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -145,6 +145,5 @@ mod tests {
         };
         assert_eq!(forged(3, 0), MapError::Magic);
         assert_eq!(forged(11, 2), MapError::Version(2));
-        assert_eq!(forged(40, 1), MapError::Reserved);
     }
 }

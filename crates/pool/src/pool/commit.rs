@@ -131,6 +131,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Commits what was changed until now.
+    pub(super) fn commit_now(&self) -> Result<(), PoolError> {
+        let open = self.groups().open.txg();
+        self.commit_through(open)
+    }
+
     /// Waits until a group is durable; commits it if nobody does.
     pub(super) fn commit_through(&self, txg: Txg) -> Result<(), PoolError> {
         let _committing = locked(&self.committing);
@@ -257,7 +263,8 @@ impl Shared {
             space.changed_maps().map_err(|_| PoolError::Damaged)?
         };
         for map in &maps {
-            let block = MapBlock { vdev: map.vdev, stretch: map.stretch, txg: roots.txg, map: map.map.clone() };
+            let (vdev, stretch) = (map.vdev, map.stretch);
+            let block = MapBlock { pool: self.id, vdev, stretch, txg: roots.txg, map: map.map.clone() };
             if !store.write_place(Place { vdev: map.vdev, sector: map.sector }, &block.encode()) {
                 return Err(StoreError::NotWritten.into());
             }

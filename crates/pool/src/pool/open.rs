@@ -216,7 +216,7 @@ impl Pool {
         let damaged = |what: &str| OpenError::Damaged { pool: pool.clone(), what: what.to_owned() };
         let root = store.read(&uberblock.root).map_err(|_| damaged("its root"))?;
         let root = PoolRoot::decode(&root).map_err(|error| damaged(&error.to_string()))?;
-        let spaces = store.tops.iter().map(|top| read_maps(&store, top, uberblock.txg)).collect::<Option<Vec<_>>>();
+        let spaces = store.tops.iter().map(|top| read_maps(&store, top, &uberblock)).collect::<Option<Vec<_>>>();
         *store.space() = Allocator::new(spaces.ok_or_else(|| damaged("a map of its space"))?);
         let roots = read_roots(&store, &root).map_err(|error| damaged(&error.to_string()))?;
         let entries = replay(&store, label.pool, root.log);
@@ -346,14 +346,14 @@ fn tops_of(label: &mut Label, found: &[(DiskFile, Label)], txg: Txg) -> Result<V
     Ok(tops)
 }
 
-/// The newest maps of a vdev that are not later than a group.
-fn read_maps(store: &Store, top: &Top, txg: Txg) -> Option<VdevSpace> {
+/// The newest maps of a vdev that are not later than the uberblock.
+fn read_maps(store: &Store, top: &Top, uberblock: &Uberblock) -> Option<VdevSpace> {
     let redundancy = top.vdev.redundancy();
     let mut maps = Vec::new();
     for stretch in 0..VdevSpace::stretches(top.sectors) {
         let read = |place: usize| {
             let sector = VdevSpace::map_sector(redundancy, stretch, place);
-            read_map(store, Place { vdev: top.id, sector }, stretch, txg).map(|block| (block, place))
+            read_map(store, Place { vdev: top.id, sector }, stretch, uberblock).map(|block| (block, place))
         };
         let (block, place) = [read(0), read(1)].into_iter().flatten().max_by_key(|(block, _)| block.txg)?;
         maps.push((block.map, place));
@@ -361,12 +361,12 @@ fn read_maps(store: &Store, top: &Top, txg: Txg) -> Option<VdevSpace> {
     Some(VdevSpace::read(top.id, redundancy, top.sectors, maps))
 }
 
-fn read_map(store: &Store, place: Place, stretch: u64, txg: Txg) -> Option<MapBlock> {
+fn read_map(store: &Store, place: Place, stretch: u64, uberblock: &Uberblock) -> Option<MapBlock> {
     let map_of = |bytes: &[u8]| {
         let bytes: &[u8; MAP_BYTES] = bytes.try_into().ok()?;
         let block = MapBlock::decode(bytes).ok()?;
-        let fits = block.vdev == place.vdev && block.stretch == stretch && block.txg <= txg;
-        fits.then_some(block)
+        let is_it = (block.pool, block.vdev, block.stretch) == (uberblock.pool, place.vdev, stretch);
+        (is_it && block.txg <= uberblock.txg).then_some(block)
     };
     map_of(&store.read_current(place, sectors_of(MAP_BYTES), &|bytes| map_of(bytes).is_some())?)
 }

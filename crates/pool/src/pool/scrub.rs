@@ -1,9 +1,18 @@
 //! Looking at everything: every copy and all parity of what is committed, and mending what is not right.
+//!
+//! It goes step by step through the trees in the order of keys, and begins each step with what is committed then: so commits wait for one
+//! step at most. What was written since the scrub began may be looked at or not.
 
-use super::store::{Reading, StoreError, Verified, pointer_of};
-use super::{DatasetId, PoolError, Shared, Pool};
-use crate::core::tree::{Load, Root};
-use crate::format::{Pointer, Txg, is_record};
+use super::store::{Reading, StoreError, pointer_of};
+use super::{DatasetId, Pool, PoolError, Shared, locked};
+use crate::core::tree::{Key, Load, Root};
+use crate::format::{Pointer, Txg, dataset_key, is_record, object_key};
+use crate::vdev::SECTOR_BYTES;
+
+/// Records of one step.
+const STEP_RECORDS: u64 = 256;
+/// Damaged records that are named; more are counted.
+pub const DAMAGED_MAX: usize = 10_000;
 
 /// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +23,9 @@ pub struct ScrubReport {
     pub bytes: u64,
     /// Copies and columns that were not right, and are now.
     pub mended: u64,
-    /// Objects with records that are damaged beyond repair, each with the numbers of sectors at which they begin.
+    /// Records that are damaged beyond repair, all of them.
+    pub damaged_records: u64,
+    /// The first [`DAMAGED_MAX`] of them.
     pub damaged: Vec<DamagedRecord>,
 }
 
@@ -29,98 +40,223 @@ pub struct DamagedRecord {
     pub offset: u64,
 }
 
-/// What is looked at.
+/// Where a scrub goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scrub {
-    /// Everything.
-    All,
-    /// What was written in or after a transaction group: what a disk that missed it may lack.
-    Since(Txg),
+enum Position {
+    /// In the tree of datasets.
+    Datasets(Key),
+    /// In the tree of this dataset, or of the next one that is there.
+    Objects(u64, Key),
+    Done,
+}
+
+/// A scrub under way.
+#[derive(Debug)]
+pub struct Scrub<'p> {
+    pool: &'p Pool,
+    /// What was written before is not looked at.
+    since: Txg,
+    position: Position,
+    report: ScrubReport,
 }
 
 impl Pool {
-    /// Reads every copy and all parity of what is committed, and mends what is not right. What is written meanwhile may be looked at or
-    /// not. Objects may be read and written in the meantime, but nothing is committed: for `between`, which is called after each
-    /// dataset, that is long.
-    pub fn scrub(&self, what: Scrub) -> Result<ScrubReport, PoolError> {
-        let mut report = ScrubReport::default();
-        let shared = &*self.shared;
-        let roots = shared.roots();
-        let since = match what {
-            Scrub::All => Txg(0),
-            Scrub::Since(txg) => txg,
-        };
-        let mut walk = Walk { shared, since, report: &mut report };
-        if let Some(root) = &roots.tree {
-            walk.tree(None, root);
-        }
-        for (id, dataset) in &roots.datasets {
-            if let Some(root) = &dataset.root {
-                walk.tree(Some(DatasetId(*id)), root);
+    /// Begins to look at everything.
+    pub fn scrub(&self) -> Scrub<'_> {
+        self.scrub_since(Txg(0))
+    }
+
+    fn scrub_since(&self, since: Txg) -> Scrub<'_> {
+        Scrub { pool: self, since, position: Position::Datasets(dataset_key(0)), report: ScrubReport::default() }
+    }
+
+    /// Brings disks that have missed transaction groups up to date: what was written since the first one is read and mended. `None` when no
+    /// disk that is there has missed anything. A resilver that does not end begins anew the next time.
+    pub fn resilver(&self) -> Result<Option<ScrubReport>, PoolError> {
+        let behind = self.shared.behind();
+        let Some(first) = behind.iter().map(|disk| disk.first).min() else { return Ok(None) };
+        let mut scrub = self.scrub_since(first);
+        while !scrub.step()? {}
+        let report = scrub.report;
+        self.shared.store.space().change_all_maps();
+        // The maps are on all disks after this, and only then a disk may be asked for them.
+        self.shared.commit_now()?;
+        self.shared.caught_up(&behind);
+        self.shared.commit_now()?;
+        Ok(Some(report))
+    }
+}
+
+/// A disk that is there and has missed something.
+#[derive(Clone, Debug)]
+struct Behind {
+    top: usize,
+    leaf: usize,
+    first: Txg,
+    missed: crate::core::ranges::Ranges,
+    write_errors: u64,
+}
+
+impl Shared {
+    fn behind(&self) -> Vec<Behind> {
+        let config = locked(&self.config);
+        let mut behind = Vec::new();
+        for (top, vdev) in config.label.vdevs.iter().enumerate() {
+            for (leaf, disk) in vdev.leaves.iter().enumerate() {
+                let there = &self.store.tops[top].vdev.leaves()[leaf];
+                if let Some((first, _)) = disk.missed.span().filter(|_| there.is_there()) {
+                    let write_errors = there.counts().write;
+                    behind.push(Behind { top, leaf, first: Txg(first), missed: disk.missed.clone(), write_errors });
+                }
             }
         }
-        Ok(report)
+        behind
+    }
+
+    /// Disks have what they had missed, unless a write failed or they have missed more since.
+    fn caught_up(&self, behind: &[Behind]) {
+        let mut config = locked(&self.config);
+        for disk in behind {
+            let there = &self.store.tops[disk.top].vdev.leaves()[disk.leaf];
+            let known = &mut config.label.vdevs[disk.top].leaves[disk.leaf];
+            if known.missed == disk.missed && there.counts().write == disk.write_errors {
+                known.missed = crate::core::ranges::Ranges::default();
+                there.set_behind(false);
+                config.changed = true;
+            }
+        }
+    }
+}
+
+impl Scrub<'_> {
+    /// What was found so far.
+    pub fn report(&self) -> &ScrubReport {
+        &self.report
+    }
+
+    /// Does it to the end.
+    pub fn run(mut self) -> Result<ScrubReport, PoolError> {
+        while !self.step()? {}
+        Ok(self.report)
+    }
+
+    /// Looks at the next few records; whether that were the last.
+    pub fn step(&mut self) -> Result<bool, PoolError> {
+        let pool = self.pool;
+        let shared = &*pool.shared;
+        let roots = shared.roots();
+        let mut walk = Walk { shared, since: self.since, left: STEP_RECORDS, report: &mut self.report };
+        self.position = match self.position {
+            Position::Datasets(from) => {
+                let next = roots.tree.as_ref().and_then(|root| walk.tree(None, root, from));
+                next.map_or(Position::Objects(0, object_key(0)), Position::Datasets)
+            }
+            Position::Objects(dataset, from) => match roots.datasets.range(dataset..).next() {
+                None => Position::Done,
+                Some((id, record)) => {
+                    let from = if *id == dataset { from } else { object_key(0) };
+                    let next = record.root.as_ref().and_then(|root| walk.tree(Some(DatasetId(*id)), root, from));
+                    next.map_or(Position::Objects(id + 1, object_key(0)), |next| Position::Objects(*id, next))
+                }
+            },
+            Position::Done => Position::Done,
+        };
+        drop(roots);
+        let done = self.position == Position::Done;
+        if done {
+            // What was mended is durable before it counts.
+            shared.store.sync()?;
+        }
+        Ok(done)
     }
 }
 
 struct Walk<'w> {
     shared: &'w Shared,
     since: Txg,
+    /// So many records more in this step.
+    left: u64,
     report: &'w mut ScrubReport,
 }
 
 impl Walk<'_> {
-    fn tree(&mut self, dataset: Option<DatasetId>, root: &Root) {
+    /// Looks at what a tree has from a key on. Where to go on, if that was not all.
+    fn tree(&mut self, dataset: Option<DatasetId>, root: &Root, from: Key) -> Option<Key> {
         let Ok(pointer) = pointer_of(&root.place) else {
             self.damaged(dataset, None, 0);
-            return;
+            return None;
         };
         // Nothing below a node is younger than it.
         if pointer.birth < self.since {
-            return;
+            return None;
         }
         if !self.record(&pointer) {
             self.damaged(dataset, None, 0);
-            return;
+            return None;
         }
         let Ok(node) = Reading(&self.shared.store).load(&root.place) else {
             self.damaged(dataset, None, 0);
-            return;
+            return None;
         };
-        for entry in &node.entries {
-            match root.level.checked_sub(1) {
-                Some(level) => self.tree(dataset, &Root { level, place: entry.value.clone() }),
-                None if dataset.is_some() && is_record(entry.key) => {
-                    let right = match pointer_of(&entry.value) {
-                        Ok(pointer) => pointer.birth < self.since || self.record(&pointer),
-                        Err(_) => false,
-                    };
-                    if !right {
-                        self.damaged(dataset, Some(entry.key.object), entry.key.index);
-                    }
+        let Some(level) = root.level.checked_sub(1) else {
+            let begin = node.entries.partition_point(|entry| entry.key < from);
+            for entry in &node.entries[begin..] {
+                if self.left == 0 {
+                    return Some(entry.key);
                 }
-                None => {}
+                if dataset.is_some() && is_record(entry.key) {
+                    self.part(dataset, entry.key, &entry.value);
+                }
             }
+            return None;
+        };
+        // The child before the first that begins behind `from` may have it.
+        let begin = node.entries.partition_point(|entry| entry.key <= from).saturating_sub(1);
+        for entry in &node.entries[begin..] {
+            let from = from.max(entry.key);
+            if self.left == 0 {
+                return Some(from);
+            }
+            let child = Root { level, place: entry.value.clone() };
+            if let Some(next) = self.tree(dataset, &child, from) {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// Looks at a part of an object.
+    fn part(&mut self, dataset: Option<DatasetId>, key: Key, value: &[u8]) {
+        let right = match pointer_of(value) {
+            Ok(pointer) => pointer.birth < self.since || self.record(&pointer),
+            Err(_) => false,
+        };
+        if !right {
+            self.damaged(dataset, Some(key.object), key.index);
         }
     }
 
     /// Whether a record is right now.
     fn record(&mut self, pointer: &Pointer) -> bool {
         self.report.records += 1;
+        self.left = self.left.saturating_sub(1);
         match self.shared.store.verify(pointer) {
-            Ok(Verified { bytes, mended }) => {
-                self.report.bytes += bytes;
-                self.report.mended += mended;
+            Ok(verified) => {
+                self.report.bytes += verified.bytes;
+                self.report.mended += verified.mended;
                 true
             }
-            Err(StoreError::Damaged(_) | StoreError::Malformed(_) | StoreError::NoSpace | StoreError::NotWritten) => {
-                false
-            }
+            Err(
+                StoreError::Damaged(_) | StoreError::Malformed(_) | StoreError::NoSpace | StoreError::NotWritten,
+            ) => false,
         }
     }
 
     fn damaged(&mut self, dataset: Option<DatasetId>, object: Option<u64>, sector: u64) {
-        let offset = sector * crate::vdev::SECTOR_BYTES as u64;
-        self.report.damaged.push(DamagedRecord { dataset, object, offset });
+        self.report.damaged_records += 1;
+        if self.report.damaged.len() < DAMAGED_MAX {
+            let offset = sector * SECTOR_BYTES as u64;
+            self.report.damaged.push(DamagedRecord { dataset, object, offset });
+        }
     }
 }

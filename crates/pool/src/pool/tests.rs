@@ -258,7 +258,7 @@ fn made(shape: Shape, seed: u64) -> (SimDisk, Pool, DatasetId) {
 
 /// Everything is right, and nothing had to be mended.
 fn is_whole(pool: &Pool) {
-    let report = pool.scrub(Scrub::All).expect("it can be read");
+    let report = pool.scrub().run().expect("it can be read");
     assert_eq!((report.mended, &report.damaged[..]), (0, &[][..]));
     nothing_leaks(pool);
 }
@@ -311,7 +311,7 @@ fn survives(shape: Shape, seed: u64, ops: &[Op], crash_after: u64) {
     pool = shape.open(&disk, &[]).expect("the uberblock is there");
     model.settle(&pool, dataset);
     nothing_leaks(&pool);
-    let report = pool.scrub(Scrub::All).expect("it can be read");
+    let report = pool.scrub().run().expect("it can be read");
     assert_eq!(report.damaged, []);
     // It goes on as if nothing had been.
     for op in ops.iter().rev() {
@@ -340,4 +340,201 @@ proptest! {
     ) {
         survives(shape, seed, &ops, crash_after);
     }
+}
+
+/// Flips a bit in each of some sectors of a disk where records lie.
+fn rot(disk: &SimDisk, index: usize, bytes: u64, sectors: impl Iterator<Item = u64>) {
+    let areas = crate::vdev::labels::Areas::of(bytes).expect("it is large enough");
+    for sector in sectors.filter(|sector| *sector < areas.data_sectors()) {
+        let at = areas.data_start() + sector * SECTOR_BYTES as u64 + sector % 4096;
+        let _ = disk.rot(&path(index), at, 0x20);
+    }
+}
+
+/// A dataset with a few objects, committed.
+fn filled(shape: Shape) -> (SimDisk, Pool, DatasetId, Model) {
+    let (disk, pool, dataset) = made(shape, 3);
+    let mut model = Model::new();
+    for object in 0..OBJECTS {
+        let op = Op::Write(object, object * 1000, 150_000, object as u8 + 3);
+        model.apply(&op);
+        run(&pool, dataset, &op).expect("there is room");
+    }
+    pool.commit().expect("the disks are on");
+    (0..OBJECTS).for_each(|object| model.durable(object));
+    (disk, pool, dataset, model)
+}
+
+/// Where a record begins.
+fn record_place(pool: &Pool, dataset: DatasetId, object: u64, sector: u64) -> Place {
+    let roots = pool.shared.roots();
+    let mut reading = Reading(&pool.shared.store);
+    let root = roots.datasets[&dataset.0].root.clone();
+    let value = Tree::new(&mut reading, NODE_BYTES).get(root.as_ref(), record_key(object, sector));
+    pointer_of(&value.expect("it can be read").expect("it is there")).expect("a pointer").places[0]
+}
+
+#[test]
+fn a_rotten_disk_is_mended_by_reading_and_by_a_scrub() {
+    for shape in [MIRROR, RAIDZ, RAIDZ2] {
+        let (disk, pool, dataset, mut model) = filled(shape);
+        drop(pool);
+        rot(&disk, 1, shape.disk_bytes, 0..u64::MAX.min(2000));
+        let pool = shape.open(&disk, &[]).expect("one disk may be bad");
+        model.settle(&pool, dataset);
+        let report = pool.scrub().run().expect("it can be read");
+        assert_eq!(report.damaged, []);
+        is_whole(&pool);
+        drop(pool);
+        // The maps that were rotten were mended too, or the other disks have them.
+        let pool = shape.open(&disk, &[]).expect("it is whole");
+        model.settle(&pool, dataset);
+    }
+}
+
+#[test]
+fn with_one_disk_away_and_another_rotten_exactly_what_is_hit_twice_is_lost() {
+    let (disk, pool, dataset, model) = filled(RAIDZ);
+    // Two records that follow one another.
+    let sectors = u64::from(RECORD) / SECTOR_BYTES as u64;
+    let first = record_place(&pool, dataset, 1, 3 * sectors).sector / 4;
+    let last = record_place(&pool, dataset, 1, 4 * sectors).sector / 4;
+    drop(pool);
+    rot(&disk, 2, RAIDZ.disk_bytes, first..=last);
+    let pool = RAIDZ.open(&disk, &[0]).expect("one disk may be away");
+    let report = pool.scrub().run().expect("it can be read");
+    assert!(!report.damaged.is_empty(), "the test hits something");
+    let lost: BTreeSet<(u64, u64)> = report
+        .damaged
+        .iter()
+        .map(|record| (record.object.expect("no node lies there"), record.offset / u64::from(RECORD)))
+        .collect();
+    for object in 0..OBJECTS {
+        let right = model.now(object).expect("it is there");
+        for number in 0..(right.len() as u64).div_ceil(u64::from(RECORD)) {
+            let at = number * u64::from(RECORD);
+            let mut bytes = vec![0; RECORD as usize];
+            match pool.read(dataset, object, at, &mut bytes) {
+                Ok(read) => {
+                    assert_eq!(bytes[..read], right[at as usize..at as usize + read]);
+                    assert!(!lost.contains(&(object, number)));
+                }
+                Err(error) => {
+                    assert_eq!(error, PoolError::Damaged);
+                    assert!(lost.contains(&(object, number)), "{object} {number}");
+                }
+            }
+        }
+    }
+    // The disk is back: what it has mends the rest, since it missed nothing of that.
+    drop(pool);
+    let pool = RAIDZ.open(&disk, &[]).expect("all are there");
+    let report = pool.resilver().expect("it can be read").expect("a disk was away");
+    assert_eq!(report.damaged, []);
+    assert_eq!(pool.scrub().run().expect("it can be read").damaged, []);
+    is_whole(&pool);
+}
+
+#[test]
+fn a_disk_that_was_away_gets_what_it_missed_and_then_stands_alone() {
+    for (shape, away) in [(MIRROR, 0), (MIRROR, 1), (RAIDZ, 3)] {
+        let (disk, pool, dataset, mut model) = filled(shape);
+        drop(pool);
+        let pool = shape.open(&disk, &[away]).expect("one disk may be away");
+        for op in [Op::Write(1, 5000, 90_000, 99), Op::Destroy(2), Op::Commit, Op::SetLen(3, 10_001), Op::Sync(1)] {
+            model.apply(&op);
+            run(&pool, dataset, &op).expect("there is room");
+            model.succeeded(&op);
+        }
+        // The power fails, and it comes back with the other disks.
+        disk.crash();
+        drop(pool);
+        let pool = shape.open(&disk, &[]).expect("all are there");
+        (0..OBJECTS).for_each(|object| model.0.get_mut(&object).expect("it is one").0.insert(0, None));
+        for (object, history) in &mut model.0 {
+            let found = contents(&pool, dataset, *object);
+            if *object == 1 {
+                assert_eq!(found.as_ref(), history.0.last().expect("there is one").as_ref());
+            }
+            history.0 = vec![found];
+        }
+        let before = pool.config().vdevs[0].leaves[away].missed.clone();
+        assert!(!before.is_empty());
+        let report = pool.resilver().expect("it can be read").expect("a disk was away");
+        assert!(report.mended > 0 && report.damaged.is_empty());
+        assert!(pool.config().vdevs[0].leaves[away].missed.is_empty());
+        assert_eq!(pool.resilver(), Ok(None));
+        is_whole(&pool);
+        drop(pool);
+        // Now any other may be away.
+        let others = (0..shape.disks()).filter(|other| *other != away);
+        for other in others {
+            let pool = shape.open(&disk, &[other]).expect("one disk may be away");
+            model.settle(&pool, dataset);
+            nothing_leaks(&pool);
+            drop(pool);
+            let pool = shape.open(&disk, &[]).expect("all are there");
+            pool.resilver().expect("it can be read").expect("a disk was away");
+        }
+    }
+}
+
+#[test]
+fn a_full_pool_says_so_and_has_room_again_when_something_is_destroyed() {
+    for shape in [SINGLE, RAIDZ, TWO] {
+        let (disk, pool, dataset) = made(shape, 5);
+        let mut written = 0;
+        let full = loop {
+            match pool.write(dataset, written, 0, &pattern(0, 50_000, 1)) {
+                Ok(()) => written += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full, PoolError::NoSpace);
+        pool.commit().expect("what was acknowledged fits");
+        let space = pool.space();
+        assert!(space.free_bytes < space.total_bytes / 8, "{space:?}");
+        // Overwriting needs room for a while, and so does destroying, which must work.
+        for object in 0..written {
+            let rewritten = pool.write(dataset, object, 0, &pattern(0, 8000, 2));
+            assert!(matches!(rewritten, Ok(()) | Err(PoolError::NoSpace)), "{rewritten:?}");
+        }
+        pool.commit().expect("what was acknowledged fits");
+        is_whole(&pool);
+        for object in 0..written / 2 {
+            pool.destroy(dataset, object).expect("that always works");
+        }
+        pool.commit().expect("that always works");
+        pool.write(dataset, 1 << 40, 0, &pattern(0, 50_000, 3)).expect("there is room again");
+        pool.sync(dataset, &[1 << 40]).expect("there is room");
+        drop(pool);
+        let pool = shape.open(&disk, &[]).expect("it is there");
+        assert_eq!(contents(&pool, dataset, 1 << 40), Some(pattern(0, 50_000, 3)));
+        assert_eq!(pool.stat(dataset, 0), Ok(None));
+        is_whole(&pool);
+    }
+}
+
+#[test]
+fn who_may_open_it() {
+    let (disk, pool, _) = made(MIRROR, 1);
+    let other = Host { name: "silicon2".into(), ..host() };
+    let opened = Pool::open(MIRROR.files(&disk, &[]), &other, SETTINGS, false);
+    assert!(matches!(&opened, Err(OpenError::InUse { host, .. }) if host == "silicon1"), "{opened:?}");
+    let again = Pool::create("other", vec![VdevSpec { kind: VdevKind::Mirror, disks: MIRROR.files(&disk, &[]) }], &host(), SETTINGS, false);
+    assert!(matches!(&again, Err(CreateError::InUse { pool, .. }) if pool == "tank"), "{again:?}");
+    pool.export().expect("the disks are on");
+    let pool = Pool::open(MIRROR.files(&disk, &[]), &other, SETTINGS, false).expect("it was exported");
+    assert_eq!(pool.config().host, "silicon2");
+    pool.destroy_pool().expect("the disks are on");
+    let opened = Pool::open(MIRROR.files(&disk, &[]), &other, SETTINGS, false);
+    assert!(matches!(&opened, Err(OpenError::Destroyed(name)) if name == "tank"), "{opened:?}");
+    // Nothing of the old pool is taken for the new one's, though it is newer.
+    let mirror = VdevSpec { kind: VdevKind::Mirror, disks: MIRROR.files(&disk, &[]) };
+    let fresh = Host { rng: Arc::new(SimRng::new(8)), ..host() };
+    drop(Pool::create("tank", vec![mirror], &fresh, SETTINGS, false).expect("the other pool was destroyed"));
+    let opened = RAIDZ.open(&disk, &[]);
+    assert!(opened.is_ok(), "disks without labels do not matter: {opened:?}");
+    let opened = MIRROR.open(&disk, &[0, 1]);
+    assert!(matches!(opened, Err(OpenError::NoDisks)), "{opened:?}");
 }
