@@ -5,6 +5,7 @@
 //!   on the operating system directly and not on `kiln_world::Disk`: an object is a thin wrap of a file whose holes, space
 //!   and page cache are the kernel's, which that trait does not have, and nothing here has an order of writes that a crash
 //!   could catch in the middle.
+//! - [`PoolObjects`]: a dataset of a pool.
 //! - [`Ost`]: one target: answers requests, keeps out sessions that were evicted.
 //! - [`Oss`]: the targets of a node, which come and go while it runs.
 //!
@@ -20,6 +21,7 @@ mod label;
 mod lock;
 mod objects;
 mod ost;
+mod pool;
 mod shelf;
 mod streams;
 
@@ -37,6 +39,7 @@ pub use error::TargetError;
 pub use label::Label;
 pub use objects::Objects;
 pub use ost::{Answer, Ost};
+pub use pool::PoolObjects;
 
 use crate::core::{Errno, OstIndex};
 use crate::wire::oss::Request;

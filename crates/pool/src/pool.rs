@@ -273,6 +273,11 @@ impl Pool {
         self.shared.set_len(ObjectKey { dataset: dataset.0, object }, len)
     }
 
+    /// Lets an object reach to `len` with zeros; a longer one stays as it is, and one that is not there is made.
+    pub fn reach(&self, dataset: DatasetId, object: u64, len: u64) -> Result<(), PoolError> {
+        self.shared.reach(ObjectKey { dataset: dataset.0, object }, len)
+    }
+
     /// Makes a part of an object zeros, and gives the space of whole records back. Its length stays.
     pub fn punch(&self, dataset: DatasetId, object: u64, offset: u64, len: u64) -> Result<(), PoolError> {
         self.shared.punch(ObjectKey { dataset: dataset.0, object }, offset, len)
@@ -499,12 +504,25 @@ impl Shared {
         self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec)
     }
 
+    fn reach(&self, key: ObjectKey, end: u64) -> Result<(), PoolError> {
+        let _changing = self.object_lock(key);
+        match self.len(key)? {
+            Some(len) if len >= end => Ok(()),
+            _ => self.set_len_of(key, end),
+        }
+    }
+
     fn set_len(&self, key: ObjectKey, new_len: u64) -> Result<(), PoolError> {
+        let _changing = self.object_lock(key);
+        self.set_len_of(key, new_len)
+    }
+
+    /// **Must hold:** the caller has the object's lock.
+    fn set_len_of(&self, key: ObjectKey, new_len: u64) -> Result<(), PoolError> {
         if new_len > OBJECT_BYTES_MAX {
             return Err(PoolError::TooLong);
         }
         let record_bytes = self.record_bytes(key.dataset)?;
-        let _changing = self.object_lock(key);
         let len = self.len(key)?.unwrap_or(0);
         self.admit(0, 0)?;
         let (number, within) = (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
@@ -578,7 +596,7 @@ impl Shared {
         let Some(len) = self.len(key)?.filter(|len| offset < *len) else { return Ok(None) };
         let size = u64::from(record_bytes);
         let mut number = offset / size;
-        while number * size < len {
+        while number.saturating_mul(size) < len {
             let (is_hole, next) = self.is_hole(key, (number, record_bytes))?;
             if is_hole == hole {
                 return Ok(Some(offset.max(number * size)));

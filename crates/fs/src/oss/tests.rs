@@ -5,9 +5,15 @@ mod model;
 mod served;
 mod targets;
 
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_pool::format::VdevKind;
+use kiln_pool::pool::{DiskFile, Host, Pool, Settings as PoolSettings, VdevSpec};
+use kiln_world::{Disk, Open, RealDisk};
 use tempfile::TempDir;
 
-use super::{Label, Ost};
+use super::{Label, Ost, PoolObjects};
 use crate::core::{Errno, ObjectId, OstIndex, SessionId};
 use crate::wire::mgs::FsId;
 use crate::wire::oss::{ObjectStat, Op, Reply, Request};
@@ -19,6 +25,8 @@ const A: ObjectId = ObjectId(0xabc);
 struct Home {
     ost: Ost,
     dir: TempDir,
+    /// What it stands on, unless that is a directory.
+    pool: Option<Arc<Pool>>,
 }
 
 fn label() -> Label {
@@ -29,15 +37,55 @@ fn home() -> Home {
     let dir = tempfile::tempdir().expect("a scratch directory");
     Ost::format(dir.path(), &label()).expect("it is empty");
     let ost = Ost::open(dir.path(), &label()).expect("it is a target");
-    Home { ost, dir }
+    Home { ost, dir, pool: None }
+}
+
+/// The same on a pool.
+fn home_on_pool() -> Home {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let files = disks(dir.path());
+    files.iter().for_each(|disk| disk.file.set_len(POOL_DISK_BYTES).expect("there is room"));
+    let vdevs = vec![VdevSpec { kind: VdevKind::Raidz(1), disks: files }];
+    let pool = Pool::create("tank", vdevs, &host(), PoolSettings::default(), false).expect("the disks are empty");
+    PoolObjects::format(&pool, &label()).expect("there is room");
+    let pool = Arc::new(pool);
+    Home { ost: over(&pool, dir.path()), dir, pool: Some(pool) }
+}
+
+const POOL_DISK_BYTES: u64 = 32 << 20;
+
+fn over(pool: &Arc<Pool>, dir: &Path) -> Ost {
+    let objects = PoolObjects::open(Arc::clone(pool), &label()).expect("it was made");
+    Ost::over(label(), Box::new(objects), dir).expect("nobody is kept out")
+}
+
+fn host() -> Host {
+    let (clock, rng) = (Arc::new(kiln_world::RealClock::new()), Arc::new(kiln_world::RealRng));
+    Host { name: "silicon1".into(), clock, rng }
+}
+
+fn disks(dir: &Path) -> Vec<DiskFile> {
+    let disk = RealDisk::new(dir).expect("a directory");
+    let file = |name: &str| DiskFile {
+        path: name.into(),
+        file: disk.open(Path::new(name), Open::OrCreate).expect("it can be opened"),
+    };
+    ["a", "b", "c"].map(file).into()
 }
 
 impl Home {
     /// The target after its server was stopped and started.
     fn restarted(self) -> Home {
         drop(self.ost);
-        let ost = Ost::open(self.dir.path(), &label()).expect("it is a target");
-        Home { ost, dir: self.dir }
+        let Some(pool) = self.pool else {
+            let ost = Ost::open(self.dir.path(), &label()).expect("it is a target");
+            return Home { ost, dir: self.dir, pool: None };
+        };
+        pool.commit().expect("the disks are there");
+        drop(pool);
+        let pool = Pool::open(disks(self.dir.path()), &host(), PoolSettings::default(), false);
+        let pool = Arc::new(pool.expect("it is there"));
+        Home { ost: over(&pool, self.dir.path()), dir: self.dir, pool: Some(pool) }
     }
 }
 
@@ -74,7 +122,7 @@ fn refused(errno: Errno) -> Reply {
 
 #[test]
 fn what_was_never_written_is_empty() {
-    let Home { ost, dir } = home();
+    let Home { ost, dir, .. } = home();
     assert_eq!(read(&ost, A, 0, 4096), b"");
     assert_eq!(read(&ost, A, 1 << 40, 1), b"");
     assert_eq!(stat(&ost, A), ObjectStat::default());
@@ -95,7 +143,7 @@ fn what_was_never_written_is_empty() {
 
 #[test]
 fn holes_read_as_zeros_and_cost_nothing() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     let far = 1 << 32;
     assert_eq!(write(&ost, A, far, b"end"), Reply::Done);
     assert_eq!(read(&ost, A, 5, 1000), [0; 1000]);
@@ -116,7 +164,7 @@ fn holes_read_as_zeros_and_cost_nothing() {
 
 #[test]
 fn a_punched_hole_gives_its_space_back() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     write(&ost, A, 0, &vec![1; 1 << 20]);
     ask(&ost, Op::Sync { objects: vec![A] });
     let before = stat(&ost, A);
@@ -133,7 +181,7 @@ fn a_punched_hole_gives_its_space_back() {
 
 #[test]
 fn space_that_is_set_aside_is_there_and_reads_as_zeros() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     write(&ost, A, 0, b"front");
     assert_eq!(ask(&ost, Op::Allocate { object: A, offset: 3, len: 1 << 20 }), Reply::Done);
     let stat = stat(&ost, A);
@@ -143,7 +191,7 @@ fn space_that_is_set_aside_is_there_and_reads_as_zeros() {
 
 #[test]
 fn a_cut_object_is_shorter_and_never_longer() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     write(&ost, A, 0, b"0123456789");
     ask(&ost, Op::Truncate { object: A, len: 20 });
     assert_eq!(stat(&ost, A).len, 10);
@@ -154,7 +202,7 @@ fn a_cut_object_is_shorter_and_never_longer() {
 
 #[test]
 fn a_destroyed_object_is_empty_and_may_be_written_again() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     write(&ost, A, 0, &[1; 10_000]);
     let objects = vec![A, ObjectId(5)];
     assert_eq!(ask(&ost, Op::Destroy { objects: objects.clone() }), Reply::Done);
@@ -175,7 +223,7 @@ fn a_write_may_ask_to_be_on_the_disk() {
 
 #[test]
 fn bytes_that_arrive_damaged_are_refused_and_change_nothing() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     write(&ost, A, 0, b"good");
     let answer = ost.answer(&request(write_op(A, 0, b"what was sent")), b"what arrived!");
     assert_eq!(*answer.reply(), refused(Errno::EIO));
@@ -184,7 +232,7 @@ fn bytes_that_arrive_damaged_are_refused_and_change_nothing() {
 
 #[test]
 fn what_is_out_of_bounds_is_refused() {
-    let Home { ost, dir } = home();
+    let Home { ost, dir, .. } = home();
     let max = i64::MAX as u64;
     let many = vec![A; 4097];
     let cases = [
@@ -225,7 +273,7 @@ fn what_is_out_of_bounds_is_refused() {
 
 #[test]
 fn requests_for_another_target_are_told_so() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     let asked = request(Op::Statfs);
     let others = [
         Request { ost: OstIndex(4), ..asked.clone() },
@@ -239,7 +287,7 @@ fn requests_for_another_target_are_told_so() {
 
 #[test]
 fn the_space_of_the_target_is_that_of_its_filesystem() {
-    let Home { ost, dir: _dir } = home();
+    let Home { ost, dir: _dir, .. } = home();
     let Reply::Space(space) = ask(&ost, Op::Statfs) else { unreachable!("asked for") };
     assert!(space.total_bytes >= space.free_bytes && space.free_bytes >= space.available_bytes);
     assert!(space.total_bytes > 1 << 20 && space.inodes >= space.free_inodes);

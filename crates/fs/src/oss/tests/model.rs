@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Home, ask, home, read, stat, write};
+use super::{Home, ask, home, home_on_pool, read, stat, write};
 use crate::core::{Errno, ObjectId};
 use crate::wire::oss::{Op, Reply};
 
@@ -123,20 +123,28 @@ fn apply(mut home: Home, model: &mut Model, step: Step) -> Home {
     home
 }
 
+fn hold_what_was_written(mut home: Home, steps: Vec<Step>) {
+    let mut model = Model::new();
+    for step in steps {
+        home = apply(home, &mut model, step);
+    }
+    for object in [1, 33, u64::MAX] {
+        let bytes = expected(&model, object, 0, usize::MAX);
+        assert!(read(&home.ost, ObjectId(object), 0, 1 << 20) == bytes);
+        assert_eq!(stat(&home.ost, ObjectId(object)).len, bytes.len() as u64);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn objects_hold_what_was_written(steps in steps()) {
-        let mut model = Model::new();
-        let mut home = home();
-        for step in steps {
-            home = apply(home, &mut model, step);
-        }
-        for object in [1, 33, u64::MAX] {
-            let bytes = expected(&model, object, 0, usize::MAX);
-            prop_assert!(read(&home.ost, ObjectId(object), 0, 1 << 20) == bytes);
-            prop_assert_eq!(stat(&home.ost, ObjectId(object)).len, bytes.len() as u64);
-        }
+        hold_what_was_written(home(), steps);
+    }
+
+    #[test]
+    fn objects_of_a_pool_hold_what_was_written(steps in steps()) {
+        hold_what_was_written(home_on_pool(), steps);
     }
 }

@@ -99,7 +99,7 @@ fn a_target_is_served_once() {
 
 #[test]
 fn only_the_target_that_is_wanted_is_opened() {
-    let Home { ost, dir } = home();
+    let Home { ost, dir, .. } = home();
     drop(ost);
     let others = [
         Label { id: 78, ..label() },
@@ -141,7 +141,7 @@ fn a_target_is_made_where_nothing_is_yet() {
 
 #[test]
 fn a_target_that_was_half_made_is_made() {
-    let Home { ost, dir } = home();
+    let Home { ost, dir, .. } = home();
     drop(ost);
     fs::rename(dir.path().join("label"), dir.path().join("label.new")).expect("it is there");
     fs::remove_dir(dir.path().join("O/d31")).expect("it is empty");
@@ -172,7 +172,7 @@ fn damaged(dir: &Path, file: &str) -> Vec<TargetError> {
 
 #[test]
 fn a_damaged_label_and_damaged_fences_are_noticed() {
-    let Home { ost, dir } = home();
+    let Home { ost, dir, .. } = home();
     assert_eq!(ask(&ost, Op::Fence { session: SessionId(9) }), Reply::Done);
     drop(ost);
     for file in ["label", "fences"] {
@@ -184,7 +184,7 @@ fn a_damaged_label_and_damaged_fences_are_noticed() {
 
 #[test]
 fn a_newer_format_is_refused() {
-    let Home { ost, dir } = home();
+    let Home { ost, dir, .. } = home();
     drop(ost);
     let path = dir.path().join("label");
     let mut bytes = fs::read(&path).expect("it is there");
