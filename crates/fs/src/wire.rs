@@ -10,6 +10,7 @@ pub mod mds;
 pub mod mgs;
 pub mod node;
 pub mod oss;
+pub mod pool;
 
 /// Version of the messages; a peer with another one is refused when it says hello.
 pub const VERSION: u32 = 3;

@@ -1,8 +1,10 @@
 //! The command line of `kiln`, as plain arguments. Nothing here acts.
 
 mod fs;
+mod pool;
 
 pub(crate) use fs::{Create, Fs, Mount};
+pub(crate) use pool::Pool;
 
 use std::path::PathBuf;
 
@@ -57,6 +59,9 @@ pub(crate) enum Command {
     /// Filesystems: make, watch and mount them
     #[command(subcommand)]
     Fs(Fs),
+    /// Pools: disks with checksums and redundancy, on which the targets of filesystems stand
+    #[command(subcommand)]
+    Pool(Pool),
     /// The recorder's table: one row for each task
     Tasks(Tasks),
     /// The settings: check a file, or show what is in force

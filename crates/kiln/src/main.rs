@@ -10,6 +10,7 @@ mod fs;
 mod lfs;
 mod node;
 mod paths;
+mod pools;
 mod settings;
 mod supervisor;
 mod table;

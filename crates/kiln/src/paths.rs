@@ -76,6 +76,11 @@ impl DataDir {
         self.0.join("fs")
     }
 
+    /// What a node knows of its pools: a directory for each.
+    pub(crate) fn pools(&self, rank: u32) -> PathBuf {
+        self.0.join("pools").join(rank.to_string())
+    }
+
     /// Held by the process of a node for as long as it lives: nobody else touches what is that node's.
     pub(crate) fn node_lock(&self, rank: u32) -> PathBuf {
         self.run().join(format!("node-{rank}.lock"))

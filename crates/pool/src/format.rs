@@ -28,9 +28,7 @@ pub use label::{
     CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, LeafConfig, LeafId, LeafState, NAME_BYTES_MAX,
     PoolId, PoolState, UBERBLOCKS_AT, Unfit, VdevConfig, VdevKind,
 };
-pub use log::{
-    LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogChange, LogEntry, LogHead, LogStart,
-};
+pub use log::{LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogChange, LogEntry, LogHead, LogStart};
 pub use map::{MAP_BYTES, MapBlock, MapError};
 pub use node::{NodeError, decode_node, encode_node};
 pub use pointer::{

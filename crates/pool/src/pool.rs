@@ -12,6 +12,7 @@ mod commit;
 mod log;
 mod open;
 mod scrub;
+mod status;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use store::{Reading, Store, StoreError, pointer_of};
 
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
 pub use scrub::{DAMAGED_MAX, DamagedRecord, Scrub, ScrubReport};
+pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 
 /// Length of the nodes of trees.
 const NODE_BYTES: usize = 16 << 10;
@@ -115,16 +117,16 @@ pub struct DatasetId(pub u64);
 pub struct ObjectStat {
     /// Its length, in bytes.
     pub len: u64,
-    /// What it takes on the disks, in bytes, with parity and without copies; what is not committed counts with its length.
+    /// What it takes on the disks, in bytes, without parity; what is not committed counts with its length.
     pub disk_bytes: u64,
 }
 
-/// Space of a pool, in bytes.
+/// Space of a pool for objects, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// All of it, with what parity takes.
+    /// All of it.
     pub total_bytes: u64,
-    /// What of it is free for objects.
+    /// What of it is free.
     pub free_bytes: u64,
 }
 
@@ -205,7 +207,11 @@ impl Pool {
             None => None,
             Some(every) => {
                 let shared = Arc::clone(&shared);
-                Some(thread::Builder::new().name("pool-commit".into()).spawn(move || shared.commit_when_wanted(every))?)
+                Some(
+                    thread::Builder::new()
+                        .name("pool-commit".into())
+                        .spawn(move || shared.commit_when_wanted(every))?,
+                )
             }
         };
         Ok(Pool { shared, committer })
@@ -234,12 +240,19 @@ impl Pool {
     }
 
     /// Makes a dataset, which is durable when this returns.
+    ///
+    /// # Panics
+    ///
+    /// Unless the length of records is a power of two from a sector to 1 MiB.
     pub fn create_dataset(&self, name: &str, record_bytes: u32) -> Result<DatasetId, PoolError> {
         if !(1..=DATASET_NAME_BYTES_MAX).contains(&name.len()) {
             return Err(PoolError::DatasetName);
         }
         let sizes = SECTOR_BYTES as u32..=1 << 20;
-        assert!(record_bytes.is_power_of_two() && sizes.contains(&record_bytes), "records of {record_bytes} bytes");
+        assert!(
+            record_bytes.is_power_of_two() && sizes.contains(&record_bytes),
+            "records of {record_bytes} bytes"
+        );
         self.shared.change_datasets(|roots, txg| {
             if roots.datasets.values().any(|record| record.name == name) {
                 return Err(PoolError::DatasetExists);
@@ -259,7 +272,13 @@ impl Pool {
     }
 
     /// Fills the front of `into` from `offset` on; how much of it. Less only at the end of the object; one that is not there is empty.
-    pub fn read(&self, dataset: DatasetId, object: u64, offset: u64, into: &mut [u8]) -> Result<usize, PoolError> {
+    pub fn read(
+        &self,
+        dataset: DatasetId,
+        object: u64,
+        offset: u64,
+        into: &mut [u8],
+    ) -> Result<usize, PoolError> {
         self.shared.read(ObjectKey { dataset: dataset.0, object }, offset, into)
     }
 
@@ -295,7 +314,13 @@ impl Pool {
 
     /// The first record from `offset` on that is (`hole`) or is not a hole, as an offset that is not below `offset`; `None` when there
     /// is none. What is behind the end of an object is a hole.
-    pub fn seek(&self, dataset: DatasetId, object: u64, offset: u64, hole: bool) -> Result<Option<u64>, PoolError> {
+    pub fn seek(
+        &self,
+        dataset: DatasetId,
+        object: u64,
+        offset: u64,
+        hole: bool,
+    ) -> Result<Option<u64>, PoolError> {
         self.shared.seek(ObjectKey { dataset: dataset.0, object }, offset, hole)
     }
 
@@ -313,15 +338,6 @@ impl Pool {
     /// The objects of a dataset from `first` on that are committed, at most so many, in ascending order.
     pub fn objects(&self, dataset: DatasetId, first: u64, count_max: usize) -> Result<Vec<u64>, PoolError> {
         self.shared.objects_of(dataset.0, first, count_max)
-    }
-
-    /// How much there is.
-    pub fn space(&self) -> Space {
-        let counts = self.shared.store.space().counts();
-        let outstanding = self.shared.outstanding(&locked(&self.shared.groups));
-        let bytes = SECTOR_BYTES as u64;
-        let free = counts.free.saturating_sub(counts.reserved).saturating_sub(outstanding);
-        Space { total_bytes: (counts.total - counts.reserved) * bytes, free_bytes: free * bytes }
     }
 }
 
@@ -371,9 +387,9 @@ impl Shared {
 
     fn len(&self, key: ObjectKey) -> Result<Option<u64>, PoolError> {
         let (groups, syncing) = self.layers();
-        let found = groups.open.object(key).map(Dirty::len);
+        let found = groups.open.object(key).map(Dirty::object_len);
         drop(groups);
-        let found = found.or_else(|| syncing.as_ref()?.object(key).map(Dirty::len));
+        let found = found.or_else(|| syncing.as_ref()?.object(key).map(Dirty::object_len));
         match found {
             Some(len) => Ok(len),
             None => Ok(self.committed_object(key)?.map(|record| record.len)),
@@ -423,13 +439,21 @@ impl Shared {
         let (first, last) = (number * sectors, (number + 1) * sectors - 1);
         let mut reading = Reading(&self.store);
         let range = (record_key(key.object, first), record_key(key.object, last));
-        let parts =
-            Tree::new(&mut reading, NODE_BYTES).scan(dataset.root.as_ref(), range.0, range.1, sectors as usize)?;
+        let parts = Tree::new(&mut reading, NODE_BYTES).scan(
+            dataset.root.as_ref(),
+            range.0,
+            range.1,
+            sectors as usize,
+        )?;
         if let [only] = &parts[..]
             && only.key == range.0
         {
             let pointer = pointer_of(&only.value)?;
-            return Ok(if whole { Arc::new(self.store.read(&pointer)?) } else { self.store.read_kept(&pointer)? });
+            return Ok(if whole {
+                Arc::new(self.store.read(&pointer)?)
+            } else {
+                self.store.read_kept(&pointer)?
+            });
         }
         let mut record = Vec::new();
         for part in &parts {
@@ -466,7 +490,13 @@ impl Shared {
         let len = self.len(key)?.unwrap_or(0);
         if bytes.is_empty() {
             self.admit(0, 0)?;
-            self.groups().open.write((key, len), (offset / u64::from(record_bytes), record_bytes), 0, &[], Vec::new());
+            self.groups().open.write(
+                (key, len),
+                (offset / u64::from(record_bytes), record_bytes),
+                0,
+                &[],
+                Vec::new(),
+            );
             return Ok(());
         }
         self.admit(bytes.len() as u64, bytes.len() as u64 / u64::from(record_bytes) + 2)?;
@@ -525,7 +555,8 @@ impl Shared {
         let record_bytes = self.record_bytes(key.dataset)?;
         let len = self.len(key)?.unwrap_or(0);
         self.admit(0, 0)?;
-        let (number, within) = (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
+        let (number, within) =
+            (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
         let base = (new_len < len && within > 0)
             .then(|| self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec))
             .transpose()?;
@@ -588,7 +619,8 @@ impl Shared {
             .sum();
         drop(groups);
         let committed = self.committed_object(key)?.unwrap_or_default();
-        Ok(Some(ObjectStat { len, disk_bytes: committed.sectors * SECTOR_BYTES as u64 + new }))
+        let disk_bytes = self.without_parity(committed.sectors) * SECTOR_BYTES as u64 + new;
+        Ok(Some(ObjectStat { len, disk_bytes }))
     }
 
     fn seek(&self, key: ObjectKey, offset: u64, hole: bool) -> Result<Option<u64>, PoolError> {

@@ -160,7 +160,13 @@ impl Vdev {
         self.read_of(first, sectors, matches, Effort::All)
     }
 
-    fn read_of(&self, first: u64, sectors: u32, matches: Matches<'_>, effort: Effort) -> Result<Read, Damaged> {
+    fn read_of(
+        &self,
+        first: u64,
+        sectors: u32,
+        matches: Matches<'_>,
+        effort: Effort,
+    ) -> Result<Read, Damaged> {
         assert!((1..=RECORD_SECTORS_MAX).contains(&sectors), "a record of {sectors} sectors");
         let read = match self.redundancy {
             Redundancy::Mirror => mirror::read(&self.leaves, (first, sectors), matches, effort),

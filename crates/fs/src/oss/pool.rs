@@ -45,6 +45,7 @@ impl PoolObjects {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn refusal(error: PoolError) -> Errno {
     match error {
         PoolError::NoSpace => Errno::ENOSPC,

@@ -44,9 +44,12 @@ fn home() -> Home {
 fn home_on_pool() -> Home {
     let dir = tempfile::tempdir().expect("a scratch directory");
     let files = disks(dir.path());
-    files.iter().for_each(|disk| disk.file.set_len(POOL_DISK_BYTES).expect("there is room"));
+    for disk in &files {
+        disk.file.set_len(POOL_DISK_BYTES).expect("there is room");
+    }
     let vdevs = vec![VdevSpec { kind: VdevKind::Raidz(1), disks: files }];
-    let pool = Pool::create("tank", vdevs, &host(), PoolSettings::default(), false).expect("the disks are empty");
+    let pool =
+        Pool::create("tank", vdevs, &host(), PoolSettings::default(), false).expect("the disks are empty");
     PoolObjects::format(&pool, &label()).expect("there is room");
     let pool = Arc::new(pool);
     Home { ost: over(&pool, dir.path()), dir, pool: Some(pool) }

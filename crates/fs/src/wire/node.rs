@@ -16,6 +16,8 @@ pub enum Request {
     Targets,
     /// What jobs did to the filesystem of this name, whose MDT is on the node: [`Reply::Jobs`].
     Jobs(String),
+    /// Something about its pools: [`Reply::Pool`]. The request is JSON, since its form is that of the API.
+    Pool(String),
 }
 
 /// The answer.
@@ -25,6 +27,8 @@ pub enum Reply {
     Targets(Vec<TargetStatus>),
     /// Those that did most first; `None` when the MDT is not served here.
     Jobs(Option<Vec<JobStats>>),
+    /// The answer about pools, as JSON.
+    Pool(String),
 }
 
 /// A target on its node.

@@ -2,6 +2,7 @@
 
 mod amqp;
 mod fs;
+mod pools;
 mod topics;
 mod users;
 
@@ -71,6 +72,7 @@ impl Routes {
             ["api", "groups", rest @ ..] => self.groups(&ask, rest).await,
             ["api", "amqp", rest @ ..] => self.broker(&ask, rest).await,
             ["api", "fs", rest @ ..] => self.filesystems(&ask, rest).await,
+            ["api", "pools", rest @ ..] => self.pools(&ask, rest).await,
             ["api", "users" | "vhosts" | "permissions", ..] => self.accounts(&ask, &path[1..]).await,
             other => self.look(&ask, other).await,
         }
@@ -218,6 +220,7 @@ impl Routes {
             }
         }
         self.filesystem_metrics(&metrics).await?;
+        self.pool_metrics(&metrics).await;
         let intake = self.flow.intake();
         metrics.counter("kiln_syslog_lines", "Lines received", &[]).inc_by(intake.lines);
         metrics.counter("kiln_syslog_dropped", "Datagrams dropped", &[]).inc_by(intake.dropped);

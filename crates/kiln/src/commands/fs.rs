@@ -4,7 +4,7 @@ mod drain;
 mod jobstats;
 mod mount;
 
-use std::io::{BufRead as _, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -244,16 +244,9 @@ async fn destroy(data: &DataDir, name: &str, yes: bool, force: bool) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks for the name of what is about to be lost.
+/// Asks for the name of a filesystem that is about to be lost.
 fn confirmed(fs: &Filesystem) -> anyhow::Result<bool> {
     let status = crate::api::model::FsStatus::of(fs);
-    eprint!(
-        "This destroys {}: {} files, {}. Type its name to go on: ",
-        fs.name,
-        status.files,
-        human_size(status.used)
-    );
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).context("failed to read standard input")?;
-    Ok(line.trim() == fs.name)
+    let what = format!("{}: {} files, {}", fs.name, status.files, human_size(status.used));
+    super::confirmed(&fs.name, &what)
 }

@@ -6,13 +6,14 @@ mod demo;
 mod flow;
 mod fs;
 mod group;
+mod pool;
 mod status;
 mod tasks;
 mod topic;
 mod up;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -40,6 +41,14 @@ pub(crate) mod exit {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub String);
+
+/// Asks for the name of what is about to be lost; whether it was given.
+fn confirmed(name: &str, what: &str) -> anyhow::Result<bool> {
+    eprint!("This destroys {what}. Type its name to go on: ");
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("failed to read standard input")?;
+    Ok(line.trim() == name)
+}
 
 /// Prints a line on standard output. Unlike `println!` it does not panic when nobody reads.
 pub(crate) fn say(line: &str) -> std::io::Result<()> {
@@ -80,6 +89,7 @@ pub(crate) fn run(cli: Cli, flags: crate::settings::Flags) -> anyhow::Result<Exi
                 Command::Amqp(verb) => amqp::run(&data, verb).await,
                 Command::Flow(verb) => flow::run(&data, verb).await,
                 Command::Fs(verb) => fs::run(&data, verb).await,
+                Command::Pool(verb) => pool::run(&data, verb).await,
                 Command::Tasks(arguments) => tasks::run(&data, &arguments).await,
                 _ => unreachable!("handled above"),
             }

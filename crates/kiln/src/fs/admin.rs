@@ -9,6 +9,7 @@ use kiln_fs::mgs::{self, Command, Filesystem as Row, MgsMachine, Place, Rejectio
 use kiln_fs::wire;
 use kiln_fs::wire::mgs::FsId;
 use kiln_fs::wire::node::{Reply, Request, TargetStatus};
+use kiln_fs::wire::pool;
 use kiln_net::blocking::Connection;
 use kiln_store::{Handle, ReadError, SubmitError};
 use kiln_world::Rng;
@@ -20,6 +21,8 @@ use crate::wiring::changelogs::Changelogs;
 
 /// A node that takes longer to tell how its targets are does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long a change of a pool may take: all of its maps of space may have to be written.
+const POOL_CHANGED_WITHIN: Duration = Duration::from_mins(5);
 /// How long a destroyed filesystem's data may take to be gone before that is said.
 const REMOVED_WITHIN: Duration = Duration::from_secs(20);
 /// OSTs of a filesystem for which nobody named any.
@@ -77,6 +80,9 @@ impl Admin {
     /// Makes a filesystem. Its targets are served a moment later.
     pub(crate) async fn create(&self, new: NewFilesystem) -> Result<(), AdminError> {
         let mdt = new.mdt.map_or(Ok(Place { rank: 0, dir: None }), |wanted| self.place(wanted))?;
+        if mdt.dir.as_ref().is_some_and(|dir| dir.starts_with(self.data.pools(mdt.rank))) {
+            return Err(AdminError::Bad("an MDT cannot stand on a pool yet; its OSTs can".to_owned()));
+        }
         let osts: Vec<Place> = if new.osts.is_empty() {
             self.usual_osts()
         } else {
@@ -139,7 +145,7 @@ impl Admin {
     pub(crate) async fn jobs(&self, name: &str) -> Result<Vec<JobStats>, AdminError> {
         let socket = self.data.fs_socket(self.row(name)?.mdt.rank);
         let request = Request::Jobs(name.to_owned());
-        match tokio::task::spawn_blocking(move || ask_node(&socket, request)).await {
+        match tokio::task::spawn_blocking(move || ask_node(&socket, request, ANSWER_WITHIN)).await {
             Ok(Some(Reply::Jobs(Some(jobs)))) => Ok(jobs.iter().map(view::job).collect()),
             _ => Err(AdminError::Failed(format!(
                 "the MDT of {name} does not answer; `kiln fs status {name}` shows its targets"
@@ -169,13 +175,58 @@ impl Admin {
         let by_name = self.hosts.iter().position(|host| *host == wanted.node);
         let by_rank = wanted.node.parse().ok().filter(|rank: &usize| *rank < self.hosts.len());
         let Some(rank) = by_name.or(by_rank) else {
+            if wanted.dir.is_none()
+                && let Some(place) = self.pool_place(&wanted.node)
+            {
+                return Ok(place);
+            }
             return Err(AdminError::Bad(format!(
-                "{} is no node of this cluster; its nodes are {}",
+                "{} is no node of this cluster, and no pool; its nodes are {}",
                 wanted.node,
                 self.hosts.join(", ")
             )));
         };
         Ok(Place { rank: rank as u32, dir: wanted.dir.map(Into::into) })
+    }
+
+    /// Where the node that has a pool keeps what it knows of it; a target there stands on the pool.
+    fn pool_place(&self, pool: &str) -> Option<Place> {
+        let has = |rank: &u32| !pool.contains('/') && self.data.pools(*rank).join(pool).is_dir();
+        let rank = (0..self.hosts.len() as u32).find(has)?;
+        Some(Place { rank, dir: Some(self.data.pools(rank).join(pool)) })
+    }
+
+    /// Asks a node about its pools, or changes them.
+    pub(crate) async fn pool(&self, rank: u32, request: &pool::Request) -> Result<pool::Reply, AdminError> {
+        let failed = |why: String| AdminError::Failed(why);
+        if rank as usize >= self.hosts.len() {
+            return Err(AdminError::Missing(format!(
+                "there is no node {rank}; this cluster has {}",
+                self.hosts.len()
+            )));
+        }
+        let request = serde_json::to_string(request).map_err(|error| failed(error.to_string()))?;
+        let socket = self.data.fs_socket(rank);
+        let ask = move || ask_node(&socket, Request::Pool(request), POOL_CHANGED_WITHIN);
+        match tokio::task::spawn_blocking(ask).await {
+            Ok(Some(Reply::Pool(reply))) => match serde_json::from_str(&reply) {
+                Ok(pool::Reply::Bad(why)) => Err(AdminError::Bad(why)),
+                Ok(reply) => Ok(reply),
+                Err(error) => Err(failed(error.to_string())),
+            },
+            _ => Err(failed(format!("node {rank} does not answer; `kiln status` shows the nodes"))),
+        }
+    }
+
+    /// The pools of all nodes that answer, each with the node's rank.
+    pub(crate) async fn pools(&self) -> Vec<(u32, pool::Pool)> {
+        let mut pools = Vec::new();
+        for rank in 0..self.hosts.len() as u32 {
+            if let Ok(pool::Reply::Pools(found)) = self.pool(rank, &pool::Request::Status).await {
+                pools.extend(found.into_iter().map(|pool| (rank, pool)));
+            }
+        }
+        pools
     }
 
     /// Asks every node with a target of `rows` how its targets are, all at once.
@@ -219,17 +270,17 @@ fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
 
 /// How a node's targets are; `None` when it does not answer.
 fn targets_of(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
-    match ask_node(socket, Request::Targets)? {
+    match ask_node(socket, Request::Targets, ANSWER_WITHIN)? {
         Reply::Targets(targets) => Some(targets),
-        Reply::Jobs(_) => None,
+        Reply::Jobs(_) | Reply::Pool(_) => None,
     }
 }
 
 /// What a node answers; `None` when it does not.
-fn ask_node(socket: &std::path::Path, request: Request) -> Option<Reply> {
+fn ask_node(socket: &std::path::Path, request: Request, within: Duration) -> Option<Reply> {
     let asked = || -> Result<Reply, Box<dyn std::error::Error>> {
         let mut connection = Connection::connect_unix(socket)?;
-        connection.set_timeout(Some(ANSWER_WITHIN))?;
+        connection.set_timeout(Some(within))?;
         Ok(connection.call(&wire::Request::Node(request), &[])?.0)
     };
     match asked() {

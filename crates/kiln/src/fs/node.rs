@@ -13,6 +13,7 @@ use super::servers::Setup;
 use super::service::FsService;
 use super::targets::Targets;
 use crate::paths::DataDir;
+use crate::pools::Pools;
 
 /// What the service of a node is started with.
 pub(crate) struct Start<'n> {
@@ -30,6 +31,7 @@ pub(crate) struct Start<'n> {
 pub(crate) struct FsNode {
     mgs: Option<Arc<Mgs>>,
     targets: Arc<Targets>,
+    pools: Arc<Pools>,
     follower: Follower,
     server: Server,
 }
@@ -43,15 +45,26 @@ impl FsNode {
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
         let source = mgs.clone().map_or_else(|| Source::At(data.fs_socket(0)), Source::Here);
         let leader = source.clone();
-        let setup = Setup { data: data.clone(), config: config.clone(), oss: Arc::default(), leader };
+        let pools = Arc::new(Pools::start(data.pools(rank), host_name()));
+        let setup = Setup {
+            data: data.clone(),
+            config: config.clone(),
+            oss: Arc::default(),
+            leader,
+            pools: Arc::clone(&pools),
+        };
         let targets = Arc::new(Targets::new(setup));
-        let service = Arc::new(FsService { mgs: mgs.clone(), targets: Arc::clone(&targets) });
+        let service = Arc::new(FsService {
+            mgs: mgs.clone(),
+            targets: Arc::clone(&targets),
+            pools: Arc::clone(&pools),
+        });
         let limits =
             ServeLimits { connections_max: config.fs.connections_max as usize, ..ServeLimits::default() };
         let server = serve(listener, limits, service);
         let follower = Follower::start(rank, source, Arc::clone(&targets))
             .context("failed to start the thread that follows the MGS")?;
-        Ok(FsNode { mgs, targets, follower, server })
+        Ok(FsNode { mgs, targets, pools, follower, server })
     }
 
     /// Takes no more requests, lets those end that are under way, and closes the targets. Blocks.
@@ -65,5 +78,12 @@ impl FsNode {
             tracing::debug!(cut, "filesystem connections cut");
         }
         self.targets.stop();
+        self.pools.stop();
     }
+}
+
+/// The name of the machine, or of the node where each has its own.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_else(|| "localhost".to_owned())
 }

@@ -11,11 +11,12 @@ use kiln_fs::core::target::label;
 use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
 use kiln_fs::mds::mdt::{self, Mdt};
 use kiln_fs::mds::{self, Changelog, Mds, Parts};
-use kiln_fs::oss::{Label, Oss, Ost, TargetError};
+use kiln_fs::oss::{Label, Oss, Ost, PoolObjects, TargetError};
 use kiln_fs::wire::mgs::{Assignment, FsConfig, FsId, Target};
 use kiln_fs::wire::node::{ClientStatus, DrainStatus};
 use kiln_fs::wire::oss::{Op, Reply, Request, Space};
 use kiln_log::Volume;
+use kiln_pool::pool::{Pool, PoolError};
 use kiln_types::Timestamp;
 use kiln_world::{Clock, RealClock, RealDisk};
 
@@ -23,6 +24,7 @@ use super::changelog::Sink;
 use super::duty::Source;
 use super::ground::{self, GroundError, Lock};
 use crate::paths::DataDir;
+use crate::pools::Pools;
 
 /// For questions of the node's own.
 const NOBODY: SessionId = SessionId(0);
@@ -45,6 +47,8 @@ pub(super) struct Setup {
     pub oss: Arc<Oss>,
     /// Where changelogs are written.
     pub leader: Source,
+    /// The pools of this node.
+    pub pools: Arc<Pools>,
 }
 
 /// A target that is served.
@@ -95,6 +99,9 @@ pub(super) enum OpenError {
     /// The MDT in it is of an older filesystem of the same name.
     #[error("{} has the MDT of another filesystem of this name; move that directory away", .0.display())]
     OtherFilesystem(PathBuf),
+    /// Its pool is not there, or fails.
+    #[error("{0}")]
+    Pool(String),
     /// The MDT's rows cannot be read.
     #[error("{}: the MDT's sessions cannot be read ({errno})", dir.display())]
     Start {
@@ -132,11 +139,11 @@ impl Setup {
             Role::Mdt(index) => self.open_mdt(assignment, index, dir, config).map(Server::Mdt),
             Role::Ost(index) => {
                 let label = Label { id: target.id.0, fs: target.fs.clone(), index };
-                if !made {
-                    ground::make(dir)?;
-                    Ost::format(dir, &label)?;
-                }
-                self.oss.add(Ost::open(dir, &label)?);
+                let ost = match self.pools.of_target(dir) {
+                    Some(pool) => open_on_pool(pool.map_err(OpenError::Pool)?, dir, &label, *made)?,
+                    None => open_in_directory(dir, &label, *made)?,
+                };
+                self.oss.add(ost);
                 Ok(Server::Ost { oss: Arc::clone(&self.oss), fs: label.fs, id: target.id, index })
             }
         }
@@ -150,6 +157,9 @@ impl Setup {
         config: Option<&FsConfig>,
     ) -> Result<ServedMdt, OpenError> {
         let Assignment { target, made } = assignment;
+        if self.pools.of_target(dir).is_some() {
+            return Err(OpenError::Pool("an MDT cannot stand on a pool yet; give it a directory".to_owned()));
+        }
         let lock = ground::take(dir, *made, MDT_LABEL)?;
         let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error: Box::new(error) };
         let disk = RealDisk::new(dir).map_err(|error| failed(error.into()))?;
@@ -188,7 +198,12 @@ impl Setup {
     }
 
     /// Removes what a target that is not served has on the disk.
-    pub(super) fn remove(&self, target: &Target, dir: &Path) -> Result<(), GroundError> {
+    pub(super) fn remove(&self, target: &Target, dir: &Path) -> Result<(), OpenError> {
+        if let (Some(pool), Role::Ost(index)) = (self.pools.of_target(dir), target.role) {
+            let label = Label { id: target.id.0, fs: target.fs.clone(), index };
+            let pool = pool.map_err(OpenError::Pool)?;
+            PoolObjects::remove(&pool, &label).map_err(|error| OpenError::Pool(error.to_string()))?;
+        }
         ground::remove(dir)?;
         if target.dir.is_none() {
             // The last of a filesystem takes its directory along.
@@ -196,6 +211,26 @@ impl Setup {
         }
         Ok(())
     }
+}
+
+fn open_in_directory(dir: &Path, label: &Label, made: bool) -> Result<Ost, OpenError> {
+    if !made {
+        ground::make(dir)?;
+        Ost::format(dir, label)?;
+    }
+    Ok(Ost::open(dir, label)?)
+}
+
+/// `dir` is where the server remembers what is not an object.
+fn open_on_pool(pool: Arc<Pool>, dir: &Path, label: &Label, made: bool) -> Result<Ost, OpenError> {
+    let failed = |error: PoolError| OpenError::Pool(format!("pool '{}': {error}", pool.name()));
+    if !made {
+        PoolObjects::format(&pool, label).map_err(failed)?;
+    }
+    // A pool that was imported on another node comes without it.
+    ground::make(dir)?;
+    let objects = PoolObjects::open(Arc::clone(&pool), label).map_err(failed)?;
+    Ok(Ost::over(label.clone(), Box::new(objects), dir)?)
 }
 
 fn time(at: Timestamp) -> Time {

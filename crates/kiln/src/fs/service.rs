@@ -10,6 +10,7 @@ use kiln_net::{Fault, Status};
 
 use super::mgs::Mgs;
 use super::targets::Targets;
+use crate::pools::Pools;
 
 /// Everything of the filesystem that a node answers for.
 pub(super) struct FsService {
@@ -17,6 +18,8 @@ pub(super) struct FsService {
     pub mgs: Option<Arc<Mgs>>,
     /// The node's targets.
     pub targets: Arc<Targets>,
+    /// The node's pools.
+    pub pools: Arc<Pools>,
 }
 
 impl Service for FsService {
@@ -38,6 +41,14 @@ impl Service for FsService {
             Request::Node(node::Request::Jobs(fs)) => {
                 let jobs = self.targets.mds(&fs).map(|mds| mds.jobs());
                 replies.last(&node::Reply::Jobs(jobs), &[])
+            }
+            Request::Node(node::Request::Pool(request)) => {
+                let request = serde_json::from_str(&request).map_err(|error| {
+                    Fault::new(Status::BadRequest, format!("a request about pools: {error}"))
+                })?;
+                let reply = serde_json::to_string(&self.pools.answer(request))
+                    .map_err(|error| Fault::new(Status::Internal, error.to_string()))?;
+                replies.last(&node::Reply::Pool(reply), &[])
             }
         }
     }

@@ -237,12 +237,13 @@ impl Allocator {
     /// Takes a slot that the log is known to lie in; whether it was free.
     pub fn claim_slot(&mut self, place: Place, sectors: u32) -> bool {
         let taken = self.allocated(place.vdev, sectors);
-        let claimed = self.vdev(place.vdev).and_then(|vdev| vdev.stretch_at(place.sector, taken)).is_some_and(
-            |(stretch, first, sectors)| {
+        let claimed = self
+            .vdev(place.vdev)
+            .and_then(|vdev| vdev.stretch_at(place.sector, taken))
+            .is_some_and(|(stretch, first, sectors)| {
                 stretch.longest_below = u32::MAX;
                 stretch.map.claim(first, sectors)
-            },
-        );
+            });
         if claimed {
             self.slots.push((place, taken));
         }
@@ -418,7 +419,11 @@ mod tests {
         let other = allocator.allocate(Purpose::Data, 1).expect("there is room");
         let maps = commit(&mut allocator);
         let own = maps[0].map.taken().map(|(_, sectors)| sectors).sum::<u32>();
-        assert_eq!(u64::from(own), 3 + u64::from(SECTORS) - SMALL, "two maps, one sector, and what is not there");
+        assert_eq!(
+            u64::from(own),
+            3 + u64::from(SECTORS) - SMALL,
+            "two maps, one sector, and what is not there"
+        );
         assert_ne!(slot, other);
         // The pool is opened again.
         let space = VdevSpace::read(VdevId(0), Redundancy::Mirror, SMALL, vec![(maps[0].map.clone(), 0)]);
@@ -432,9 +437,8 @@ mod tests {
     fn records_go_round_the_vdevs_and_copies_to_different_ones() {
         let space = |id| VdevSpace::new(VdevId(id), Redundancy::Mirror, SMALL);
         let mut allocator = Allocator::new(vec![space(0), space(1)]);
-        let vdevs: Vec<u32> = (0..32)
-            .map(|_| allocator.allocate(Purpose::Data, 32).expect("there is room").vdev.0)
-            .collect();
+        let vdevs: Vec<u32> =
+            (0..32).map(|_| allocator.allocate(Purpose::Data, 32).expect("there is room").vdev.0).collect();
         assert_eq!(vdevs[..8], [0; 8]);
         assert_eq!(vdevs[8..16], [1; 8]);
         let first = allocator.allocate(Purpose::Node, 1).expect("there is room");

@@ -56,8 +56,8 @@ struct Unlogged {
 }
 
 impl Dirty {
-    /// The length; `None` when it is destroyed.
-    pub fn len(&self) -> Option<u64> {
+    /// The object's length; `None` when it is destroyed.
+    pub fn object_len(&self) -> Option<u64> {
         (!self.destroyed).then_some(self.len)
     }
 
@@ -223,7 +223,8 @@ impl Group {
         for number in &gone {
             freed += dirty.records.remove(number).map_or(0, |bytes| bytes.len() as u64);
         }
-        let touched = (first * u64::from(record_bytes), (last + 1).saturating_mul(u64::from(record_bytes)) - 1);
+        let touched =
+            (first * u64::from(record_bytes), (last + 1).saturating_mul(u64::from(record_bytes)) - 1);
         if let Some(end) = dirty.len.checked_sub(1) {
             dirty.unlogged.touched.insert(touched.0, touched.1.min(end));
         }
@@ -294,10 +295,12 @@ impl Dirty {
         while at <= last {
             let number = at / record_bytes;
             let end = ((number + 1) * record_bytes - 1).min(last);
-            let (from, to) = ((at - number * record_bytes) as usize, (end + 1 - number * record_bytes) as usize);
+            let (from, to) =
+                ((at - number * record_bytes) as usize, (end + 1 - number * record_bytes) as usize);
             match self.records.get(&number) {
                 Some(record) => {
-                    let written = record.get(from.min(record.len())..to.min(record.len())).unwrap_or_default();
+                    let written =
+                        record.get(from.min(record.len())..to.min(record.len())).unwrap_or_default();
                     if !written.is_empty() {
                         into.push(LogChange::Write { offset: at, bytes: written.to_vec() });
                     }
@@ -363,7 +366,7 @@ mod tests {
     impl Object {
         fn len(&self) -> u64 {
             let below = self.below.0.as_ref().map_or(0, |bytes| bytes.len() as u64);
-            self.group.object(KEY).map_or(below, |dirty| dirty.len().unwrap_or(0))
+            self.group.object(KEY).map_or(below, |dirty| dirty.object_len().unwrap_or(0))
         }
 
         fn base(&self, number: u64) -> Vec<u8> {
@@ -398,7 +401,7 @@ mod tests {
         }
 
         fn now(&self) -> Plain {
-            let Some(len) = self.group.object(KEY).map_or(Some(self.len()), Dirty::len) else {
+            let Some(len) = self.group.object(KEY).map_or(Some(self.len()), Dirty::object_len) else {
                 return Plain(None);
             };
             let mut bytes = Vec::new();

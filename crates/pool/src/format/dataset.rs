@@ -50,7 +50,9 @@ fn read_dataset(reader: &mut Reader<'_>) -> Option<DatasetRecord> {
     Some(DatasetRecord {
         name: reader.text().filter(|name| name.len() <= DATASET_NAME_BYTES_MAX)?,
         created: Txg(reader.u64()?),
-        record_bytes: reader.u32().filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 20).contains(bytes))?,
+        record_bytes: reader
+            .u32()
+            .filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 20).contains(bytes))?,
         root: read_root(reader)?,
     })
 }

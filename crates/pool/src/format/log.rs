@@ -233,7 +233,9 @@ mod tests {
                 .map(|((txg, dataset, object), change)| LogEntry { txg: Txg(txg), dataset, object, change })
                 .collect();
             let mut bytes = Vec::new();
-            entries.iter().for_each(|entry| entry.encode(&mut bytes));
+            for entry in &entries {
+                entry.encode(&mut bytes);
+            }
             prop_assert_eq!(LogEntry::decode_all(&bytes), Some(entries.clone()));
             if let Some(cut) = bytes.len().checked_sub(1) {
                 prop_assert_ne!(LogEntry::decode_all(&bytes[..cut]), Some(entries));

@@ -91,6 +91,7 @@ pub(super) fn put_root(out: &mut Vec<u8>, root: Option<&Root>) {
 }
 
 /// `None` when it cannot be read; `Some(None)` for an empty tree.
+#[expect(clippy::option_option, reason = "the outer one is that of every reader")]
 pub(super) fn read_root(reader: &mut Reader<'_>) -> Option<Option<Root>> {
     match reader.u8()? {
         0 => Some(None),

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, Reading, Store, StoreError, pointer_of, sectors_of};
-use super::{
-    DatasetChange, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked,
-};
+use super::{DatasetChange, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
 use crate::core::allocator::{ChangedMap, Purpose};
 use crate::core::group::{Dirty, Group, ObjectKey};
 use crate::core::tree::{Edits, Entry, Load, Node, Nodes, Root, Tree};
 use crate::format::{
-    ChecksumKind, DatasetRecord, Kind, LogStart, MapBlock, ObjectRecord, Place, Pointer, PoolRoot, RecordError, Txg,
-    Uberblock, VdevConfig, dataset_key, encode_node, is_record, object_key, record_key,
+    ChecksumKind, DatasetRecord, Kind, LogStart, MapBlock, ObjectRecord, Place, Pointer, PoolRoot,
+    RecordError, Txg, Uberblock, VdevConfig, dataset_key, encode_node, is_record, object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
 use crate::vdev::labels::{write_label, write_uberblock};
@@ -81,7 +79,8 @@ impl Shared {
                 return Err(PoolError::Suspended(why.clone()));
             }
             let open = groups.open.txg();
-            let waits = groups.syncing.as_ref().filter(|group| keys.iter().any(|key| group.is_unlogged(*key)));
+            let waits =
+                groups.syncing.as_ref().filter(|group| keys.iter().any(|key| group.is_unlogged(*key)));
             if let Some(txg) = waits.map(|group| group.txg()) {
                 drop(groups);
                 self.commit_through(txg)?;
@@ -269,18 +268,15 @@ impl Shared {
                 return Err(StoreError::NotWritten.into());
             }
         }
-        let root = PoolRoot {
-            txg: roots.txg,
-            next_dataset: roots.next_dataset,
-            datasets: roots.tree.clone(),
-            log,
-        };
+        let root =
+            PoolRoot { txg: roots.txg, next_dataset: roots.next_dataset, datasets: roots.tree.clone(), log };
         let bytes = root.encode();
-        let record = NewRecord { kind: Kind::Root, bytes: &bytes, birth: roots.txg, checksum: ChecksumKind::Blake3 };
+        let record =
+            NewRecord { kind: Kind::Root, bytes: &bytes, birth: roots.txg, checksum: ChecksumKind::Blake3 };
         let pointer = store.write_at(record, root_places)?;
         store.sync()?;
         self.write_config(roots.txg)?;
-        self.write_uberblocks(Uberblock {
+        self.write_uberblocks(&Uberblock {
             pool: self.id,
             txg: roots.txg,
             time: self.clock.now().0.div_euclid(1_000_000).unsigned_abs(),
@@ -319,9 +315,9 @@ impl Shared {
         })
     }
 
-    fn write_uberblocks(&self, uberblock: Uberblock) -> Result<(), PoolError> {
+    fn write_uberblocks(&self, uberblock: &Uberblock) -> Result<(), PoolError> {
         let vdevs = locked(&self.config).label.vdevs.clone();
-        self.on_enough_disks(&vdevs, |file, _| write_uberblock(file, &uberblock).is_ok())?;
+        self.on_enough_disks(&vdevs, |file, _| write_uberblock(file, uberblock).is_ok())?;
         self.on_enough_disks(&vdevs, |file, _| file.sync().is_ok())
     }
 
@@ -416,7 +412,7 @@ impl Writer<'_> {
         edits: &mut Edits,
     ) -> Result<(), PoolError> {
         let sectors_of_record = u64::from(dataset.record_bytes) / SECTOR_BYTES as u64;
-        let Some(len) = dirty.len() else {
+        let Some(len) = dirty.object_len() else {
             edits.remove(object_key(object), record_key(object, u64::MAX));
             return Ok(());
         };
@@ -426,7 +422,8 @@ impl Writer<'_> {
         };
         let mut gone = dirty.removed().clone();
         dirty.records().keys().for_each(|number| gone.insert(*number, *number));
-        let mut sectors = self.sectors_without(dataset, object, gone.iter().map(|(first, last)| range(first, last)))?;
+        let mut sectors =
+            self.sectors_without(dataset, object, gone.iter().map(|(first, last)| range(first, last)))?;
         for (first, last) in gone.iter() {
             let (first, last) = range(first.min(u64::MAX / sectors_of_record), last);
             edits.remove(first, last);
@@ -472,9 +469,14 @@ impl Writer<'_> {
     }
 
     /// Writes a record, in parts where no room is for it as a whole; the sectors that it takes.
-    fn write_parts(&mut self, object: u64, sector: u64, bytes: &[u8], edits: &mut Edits) -> Result<u64, PoolError> {
-        let record =
-            NewRecord { kind: Kind::Data, bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
+    fn write_parts(
+        &mut self,
+        object: u64,
+        sector: u64,
+        bytes: &[u8],
+        edits: &mut Edits,
+    ) -> Result<u64, PoolError> {
+        let record = NewRecord { kind: Kind::Data, bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
         let one = bytes.len() <= SECTOR_BYTES;
         let written = match self.store.write_new(record, 1) {
             // What was acknowledged has the room that is kept for nodes, before it is lost.
@@ -508,7 +510,8 @@ impl Load for Writer<'_> {
 impl Nodes for Writer<'_> {
     fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
         let bytes = encode_node(node);
-        let record = NewRecord { kind: Kind::Node, bytes: &bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
+        let record =
+            NewRecord { kind: Kind::Node, bytes: &bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
         let pointer = self.store.write_new(record, NODE_COPIES)?;
         self.store.keep_node(&pointer, Arc::new(node.clone()));
         Ok(pointer.encode().to_vec())

@@ -12,8 +12,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::store::{Store, StoreError, sectors_of};
 use crate::format::{
-    Checksum, ChecksumKind, LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogEntry, LogHead, LogStart,
-    Place, PoolId,
+    Checksum, ChecksumKind, LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogEntry, LogHead,
+    LogStart, Place, PoolId,
 };
 use crate::vdev::SECTOR_BYTES;
 
@@ -322,8 +322,7 @@ fn read_block(store: &Store, pool: PoolId, at: LogStart) -> Option<(LogHead, Vec
     let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
     let head_of = |bytes: &[u8]| {
         let bytes: &[u8; LOG_HEAD_BYTES] = bytes.try_into().ok()?;
-        LogHead::decode(bytes)
-            .filter(|head| (head.pool, head.chain, head.seq) == (pool, at.chain, at.seq))
+        LogHead::decode(bytes).filter(|head| (head.pool, head.chain, head.seq) == (pool, at.chain, at.seq))
     };
     let head = head_of(&store.read_current(place, 1, &|bytes| head_of(bytes).is_some())?)?;
     let length = head.body_bytes as usize;

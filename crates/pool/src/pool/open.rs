@@ -10,12 +10,13 @@ use super::store::{Reading, Store, Top, sectors_of};
 use super::{Config, Groups, NODE_BYTES, Pool, PoolError, Roots, Settings, Shared, locked};
 use crate::core::allocator::{Allocator, VdevSpace};
 use crate::core::group::{Group, ObjectKey};
-use crate::core::ranges::Ranges;
 use crate::core::raidz::Layout;
+use crate::core::ranges::Ranges;
 use crate::core::tree::Tree;
 use crate::format::{
-    DatasetRecord, Label, LabelError, LeafConfig, LeafId, LeafState, LogChange, LogEntry, MAP_BYTES, MapBlock,
-    NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Txg, Uberblock, VdevConfig, VdevKind, dataset_key,
+    DatasetRecord, Label, LabelError, LeafConfig, LeafId, LeafState, LogChange, LogEntry, MAP_BYTES,
+    MapBlock, NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Txg, Uberblock, VdevConfig, VdevKind,
+    dataset_key,
 };
 use crate::vdev::labels::{Areas, DISK_BYTES_MIN, ReadError, read_label, read_uberblocks};
 use crate::vdev::{Leaf, Redundancy, Vdev};
@@ -59,7 +60,9 @@ pub enum CreateError {
         bytes: u64,
     },
     /// A disk has the label of a pool.
-    #[error("{path} is part of pool '{pool}'; say so if it is to be used all the same, and what is on it is lost")]
+    #[error(
+        "{path} is part of pool '{pool}'; say so if it is to be used all the same, and what is on it is lost"
+    )]
     InUse {
         /// Which disk.
         path: String,
@@ -216,7 +219,8 @@ impl Pool {
         let damaged = |what: &str| OpenError::Damaged { pool: pool.clone(), what: what.to_owned() };
         let root = store.read(&uberblock.root).map_err(|_| damaged("its root"))?;
         let root = PoolRoot::decode(&root).map_err(|error| damaged(&error.to_string()))?;
-        let spaces = store.tops.iter().map(|top| read_maps(&store, top, &uberblock)).collect::<Option<Vec<_>>>();
+        let spaces =
+            store.tops.iter().map(|top| read_maps(&store, top, &uberblock)).collect::<Option<Vec<_>>>();
         *store.space() = Allocator::new(spaces.ok_or_else(|| damaged("a map of its space"))?);
         let roots = read_roots(&store, &root).map_err(|error| damaged(&error.to_string()))?;
         let entries = replay(&store, label.pool, root.log);
@@ -252,7 +256,9 @@ impl Pool {
 fn check_unused(disk: &DiskFile) -> Result<(), CreateError> {
     let path = || disk.path.clone();
     match read_label(&*disk.file) {
-        Ok(label) if label.state != PoolState::Destroyed => Err(CreateError::InUse { path: path(), pool: label.name }),
+        Ok(label) if label.state != PoolState::Destroyed => {
+            Err(CreateError::InUse { path: path(), pool: label.name })
+        }
         Err(ReadError::Label(LabelError::Version(version))) => {
             Err(CreateError::InUse { path: path(), pool: format!("of version {version}") })
         }
@@ -270,7 +276,8 @@ fn vdev_config(
     let mut leaf_sectors = u64::MAX;
     for disk in &spec.disks {
         let bytes = disk.file.len().map_err(|error| CreateError::Disk { path: disk.path.clone(), error })?;
-        let areas = Areas::of(bytes).ok_or_else(|| CreateError::TooSmall { path: disk.path.clone(), bytes })?;
+        let areas =
+            Areas::of(bytes).ok_or_else(|| CreateError::TooSmall { path: disk.path.clone(), bytes })?;
         leaf_sectors = leaf_sectors.min(areas.data_sectors());
     }
     let leaf = |disk: &DiskFile| LeafConfig {
@@ -340,7 +347,12 @@ fn tops_of(label: &mut Label, found: &[(DiskFile, Label)], txg: Txg) -> Result<V
         let tolerates = top.as_ref().map_or(0, |top| top.vdev.tolerates());
         tops.extend(top.filter(|_| missing <= tolerates));
         if tops.last().is_none_or(|top| top.id != vdev.id) {
-            return Err(OpenError::TooFewDisks { pool: label.name.clone(), vdev: vdev.id.0, missing, tolerates });
+            return Err(OpenError::TooFewDisks {
+                pool: label.name.clone(),
+                vdev: vdev.id.0,
+                missing,
+                tolerates,
+            });
         }
     }
     Ok(tops)

@@ -67,7 +67,12 @@ impl Pool {
     }
 
     fn scrub_since(&self, since: Txg) -> Scrub<'_> {
-        Scrub { pool: self, since, position: Position::Datasets(dataset_key(0)), report: ScrubReport::default() }
+        Scrub {
+            pool: self,
+            since,
+            position: Position::Datasets(dataset_key(0)),
+            report: ScrubReport::default(),
+        }
     }
 
     /// Brings disks that have missed transaction groups up to date: what was written since the first one is read and mended. `None` when no
@@ -106,7 +111,13 @@ impl Shared {
                 let there = &self.store.tops[top].vdev.leaves()[leaf];
                 if let Some((first, _)) = disk.missed.span().filter(|_| there.is_there()) {
                     let write_errors = there.counts().write;
-                    behind.push(Behind { top, leaf, first: Txg(first), missed: disk.missed.clone(), write_errors });
+                    behind.push(Behind {
+                        top,
+                        leaf,
+                        first: Txg(first),
+                        missed: disk.missed.clone(),
+                        write_errors,
+                    });
                 }
             }
         }
@@ -155,7 +166,8 @@ impl Scrub<'_> {
                 None => Position::Done,
                 Some((id, record)) => {
                     let from = if *id == dataset { from } else { object_key(0) };
-                    let next = record.root.as_ref().and_then(|root| walk.tree(Some(DatasetId(*id)), root, from));
+                    let next =
+                        record.root.as_ref().and_then(|root| walk.tree(Some(DatasetId(*id)), root, from));
                     next.map_or(Position::Objects(id + 1, object_key(0)), |next| Position::Objects(*id, next))
                 }
             },
@@ -247,7 +259,10 @@ impl Walk<'_> {
                 true
             }
             Err(
-                StoreError::Damaged(_) | StoreError::Malformed(_) | StoreError::NoSpace | StoreError::NotWritten,
+                StoreError::Damaged(_)
+                | StoreError::Malformed(_)
+                | StoreError::NoSpace
+                | StoreError::NotWritten,
             ) => false,
         }
     }

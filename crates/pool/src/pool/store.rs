@@ -1,6 +1,6 @@
 //! Records on the vdevs: written where there is room, found again by their pointers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cache::Cache;
@@ -58,8 +58,6 @@ pub(super) struct Store {
     records: Cache<(Place, Txg), Arc<Vec<u8>>>,
     /// Disks that did not take something since this was asked last.
     missed: Mutex<BTreeSet<LeafAt>>,
-    /// Bytes that were mended on each disk, or parts of records, since the pool was opened.
-    mended: Mutex<BTreeMap<LeafAt, u64>>,
 }
 
 /// What is to be written.
@@ -79,7 +77,6 @@ impl Store {
             nodes: Cache::new(NODE_CACHE_BYTES),
             records: Cache::new(RECORD_CACHE_BYTES),
             missed: Mutex::default(),
-            mended: Mutex::default(),
         }
     }
 
@@ -168,20 +165,6 @@ impl Store {
         std::mem::take(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How many records were mended on each disk.
-    pub(super) fn mended(&self) -> BTreeMap<LeafAt, u64> {
-        self.mended.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn note_mended(&self, top: usize, leaves: &[usize]) {
-        if !leaves.is_empty() {
-            let mut mended = self.mended.lock().unwrap_or_else(PoisonError::into_inner);
-            for leaf in leaves {
-                *mended.entry((top, *leaf)).or_default() += 1;
-            }
-        }
-    }
-
     /// Makes durable what was written to all vdevs. Fails when a vdev may have lost something.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let tops: Vec<usize> = (0..self.tops.len()).collect();
@@ -208,16 +191,6 @@ impl Store {
 
     /// The bytes of a record. Bad copies are mended.
     pub(super) fn read(&self, pointer: &Pointer) -> Result<Vec<u8>, StoreError> {
-        self.read_with(pointer, |vdev, sector, sectors, matches| {
-            vdev.read(sector, sectors, matches).map(|read| (read.bytes, read.mended))
-        })
-    }
-
-    fn read_with(
-        &self,
-        pointer: &Pointer,
-        read: impl Fn(&Vdev, u64, u32, &dyn Fn(&[u8]) -> bool) -> Result<(Vec<u8>, Vec<usize>), Damaged>,
-    ) -> Result<Vec<u8>, StoreError> {
         if pointer.compression != Compression::None {
             return Err(StoreError::Malformed("it is compressed in a way that this Kiln does not know"));
         }
@@ -225,13 +198,13 @@ impl Store {
         let matches = |bytes: &[u8]| is_record(pointer, bytes);
         let mut damaged = Vec::new();
         for place in &pointer.places {
-            let Some((index, top)) = self.top(place.vdev) else { continue };
-            match read(&top.vdev, place.sector, sectors_of(stored), &matches) {
-                Ok((mut bytes, mended)) => {
-                    self.note_mended(index, &mended);
+            let Some((_, top)) = self.top(place.vdev) else { continue };
+            match top.vdev.read(place.sector, sectors_of(stored), &matches) {
+                Ok(read) => {
                     for place in damaged {
-                        self.write_place(place, &bytes);
+                        self.write_place(place, &read.bytes);
                     }
+                    let mut bytes = read.bytes;
                     bytes.truncate(stored);
                     return Ok(bytes);
                 }
@@ -250,11 +223,10 @@ impl Store {
         let mut right = None;
         let mut damaged = Vec::new();
         for place in &pointer.places {
-            let Some((index, top)) = self.top(place.vdev) else { continue };
+            let Some((_, top)) = self.top(place.vdev) else { continue };
             match top.vdev.verify(place.sector, sectors, &matches) {
                 Ok(read) => {
                     verified.mended += read.mended.len() as u64;
-                    self.note_mended(index, &read.mended);
                     right.get_or_insert(read.bytes);
                 }
                 Err(Damaged { .. }) => damaged.push(*place),
@@ -309,10 +281,8 @@ impl Store {
         sectors: u32,
         matches: &dyn Fn(&[u8]) -> bool,
     ) -> Option<Vec<u8>> {
-        let (index, top) = self.top(place.vdev)?;
-        let read = top.vdev.read_current(place.sector, sectors, matches).ok()?;
-        self.note_mended(index, &read.mended);
-        Some(read.bytes)
+        let (_, top) = self.top(place.vdev)?;
+        top.vdev.read_current(place.sector, sectors, matches).ok().map(|read| read.bytes)
     }
 }
 

@@ -7,10 +7,10 @@ use kiln_types::Timestamp;
 use kiln_world::{Disk, Open, SimClock, SimDisk, SimRng};
 use proptest::prelude::*;
 
+use super::store::sectors_of;
 use super::*;
 use crate::core::tree::Load;
 use crate::format::{Kind, Pointer, VdevKind, is_record};
-use super::store::sectors_of;
 
 /// Short records, so that an object has many.
 const RECORD: u32 = 8192;
@@ -53,7 +53,10 @@ impl Shape {
             file.file.set_len(self.disk_bytes).expect("the disk is on");
         }
         disk.sync_all().expect("the disk is on");
-        let vdevs = self.vdevs.iter().map(|(kind, width)| VdevSpec { kind: *kind, disks: files.by_ref().take(*width).collect() });
+        let vdevs = self
+            .vdevs
+            .iter()
+            .map(|(kind, width)| VdevSpec { kind: *kind, disks: files.by_ref().take(*width).collect() });
         Pool::create("tank", vdevs.collect(), &host(), SETTINGS, false).expect("the disks are empty")
     }
 
@@ -223,7 +226,10 @@ fn nothing_leaks(pool: &Pool) {
     }
     for (slot, sectors) in space.slots() {
         for sector in 0..*sectors {
-            assert!(reached.insert((Place { sector: slot.sector + sector, ..*slot }, 1)), "{slot:?} is used twice");
+            assert!(
+                reached.insert((Place { sector: slot.sector + sector, ..*slot }, 1)),
+                "{slot:?} is used twice"
+            );
         }
     }
     let taken = space.taken().into_iter().flat_map(|(place, len)| {
@@ -379,7 +385,7 @@ fn a_rotten_disk_is_mended_by_reading_and_by_a_scrub() {
     for shape in [MIRROR, RAIDZ, RAIDZ2] {
         let (disk, pool, dataset, mut model) = filled(shape);
         drop(pool);
-        rot(&disk, 1, shape.disk_bytes, 0..u64::MAX.min(2000));
+        rot(&disk, 1, shape.disk_bytes, 0..2000);
         let pool = shape.open(&disk, &[]).expect("one disk may be bad");
         model.settle(&pool, dataset);
         let report = pool.scrub().run().expect("it can be read");
@@ -441,7 +447,9 @@ fn a_disk_that_was_away_gets_what_it_missed_and_then_stands_alone() {
         let (disk, pool, dataset, mut model) = filled(shape);
         drop(pool);
         let pool = shape.open(&disk, &[away]).expect("one disk may be away");
-        for op in [Op::Write(1, 5000, 90_000, 99), Op::Destroy(2), Op::Commit, Op::SetLen(3, 10_001), Op::Sync(1)] {
+        for op in
+            [Op::Write(1, 5000, 90_000, 99), Op::Destroy(2), Op::Commit, Op::SetLen(3, 10_001), Op::Sync(1)]
+        {
             model.apply(&op);
             run(&pool, dataset, &op).expect("there is room");
             model.succeeded(&op);
@@ -521,7 +529,13 @@ fn who_may_open_it() {
     let other = Host { name: "silicon2".into(), ..host() };
     let opened = Pool::open(MIRROR.files(&disk, &[]), &other, SETTINGS, false);
     assert!(matches!(&opened, Err(OpenError::InUse { host, .. }) if host == "silicon1"), "{opened:?}");
-    let again = Pool::create("other", vec![VdevSpec { kind: VdevKind::Mirror, disks: MIRROR.files(&disk, &[]) }], &host(), SETTINGS, false);
+    let again = Pool::create(
+        "other",
+        vec![VdevSpec { kind: VdevKind::Mirror, disks: MIRROR.files(&disk, &[]) }],
+        &host(),
+        SETTINGS,
+        false,
+    );
     assert!(matches!(&again, Err(CreateError::InUse { pool, .. }) if pool == "tank"), "{again:?}");
     pool.export().expect("the disks are on");
     let pool = Pool::open(MIRROR.files(&disk, &[]), &other, SETTINGS, false).expect("it was exported");

@@ -28,7 +28,8 @@ pub(super) fn read(leaves: &[Leaf], stripe: &Stripe, matches: Matches<'_>, effor
     let whole = data.iter().map(Option::as_deref).collect::<Option<Vec<_>>>().map(|columns| columns.concat());
     let right = whole.filter(|bytes| matches(bytes));
     if effort != Effort::All
-        && let Some(bytes) = right {
+        && let Some(bytes) = right
+    {
         return Some(Read { bytes, mended: Vec::new() });
     }
     let parity: Vec<Option<Vec<u8>>> = stripe.parity().iter().map(of).collect();

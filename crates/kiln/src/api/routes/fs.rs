@@ -41,7 +41,7 @@ impl Routes {
     }
 }
 
-fn fault(error: AdminError) -> Fault {
+pub(super) fn fault(error: AdminError) -> Fault {
     match error {
         AdminError::Bad(why) => Fault::bad(why),
         AdminError::Missing(why) => Fault::missing(why),

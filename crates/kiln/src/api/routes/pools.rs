@@ -1,0 +1,66 @@
+//! `/api/pools`: the pools of the nodes.
+
+use hyper::Method;
+use kiln_fs::wire::pool::{Pool, Request};
+use kiln_telemetry::Metrics;
+
+use super::fs::fault;
+use super::{Answer, Routes, json, no_route};
+use crate::api::ask::Ask;
+
+impl Routes {
+    pub(super) async fn pools(&self, ask: &Ask, rest: &[&str]) -> Answer {
+        match (&ask.method, rest) {
+            (&Method::GET, []) => {
+                let pools: Vec<Pool> = self.fs.pools().await.into_iter().map(|(_, pool)| pool).collect();
+                json(&pools)
+            }
+            // What is asked of a node says itself what it is.
+            (&Method::POST, []) => {
+                let request: Request = ask.json()?;
+                let rank = match ask.query("node")? {
+                    Some(_) => ask.parsed("node", 0)?,
+                    None => self.rank_of(&request).await,
+                };
+                json(&self.fs.pool(rank, &request).await.map_err(fault)?)
+            }
+            _ => Err(no_route(ask)),
+        }
+    }
+
+    /// The node that has the pool which is meant; the first one when none has it.
+    async fn rank_of(&self, request: &Request) -> u32 {
+        let (Request::Export { name } | Request::Destroy { name } | Request::Scrub { name, .. }) = request
+        else {
+            return 0;
+        };
+        let pools = self.fs.pools().await;
+        pools.iter().find(|(_, pool)| pool.name == *name).map_or(0, |(rank, _)| *rank)
+    }
+
+    /// What is counted of every pool.
+    pub(super) async fn pool_metrics(&self, metrics: &Metrics) {
+        for (_, pool) in self.fs.pools().await {
+            let labels = [("pool", pool.name.as_str())];
+            let set = |name, help, value: u64| metrics.gauge(name, help, &labels).set(value as i64);
+            set("kiln_pool_size_bytes", "Space of the pool, with what parity takes", pool.size);
+            set("kiln_pool_allocated_bytes", "What of the pool is taken", pool.allocated);
+            set(
+                "kiln_pool_online",
+                "Whether all disks are there and up to date",
+                (pool.state == "ONLINE").into(),
+            );
+            let disks = pool.vdevs.iter().flat_map(|vdev| {
+                let own = vdev.disks.is_empty().then_some((vdev.name.as_str(), vdev.errors));
+                own.into_iter().chain(vdev.disks.iter().map(|disk| (disk.path.as_str(), disk.errors)))
+            });
+            for (path, errors) in disks {
+                for (kind, count) in ["read", "write", "checksum"].into_iter().zip(errors) {
+                    let labels = [("pool", pool.name.as_str()), ("disk", path), ("kind", kind)];
+                    let help = "What went wrong on a disk since the pool was opened";
+                    metrics.counter("kiln_pool_disk_errors", help, &labels).inc_by(count);
+                }
+            }
+        }
+    }
+}

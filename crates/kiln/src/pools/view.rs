@@ -1,0 +1,117 @@
+//! Pools as they are told to those who look after them.
+
+use kiln_fs::wire::pool::{Disk, Importable, Pool, Scan, Vdev};
+use kiln_pool::format::{Label, PoolState, VdevKind};
+use kiln_pool::pool::{Health, LeafStatus, PoolStatus, VdevStatus};
+
+fn word(health: Health) -> &'static str {
+    match health {
+        Health::Online => "ONLINE",
+        Health::Degraded => "DEGRADED",
+        Health::Offline => "OFFLINE",
+        Health::Faulted => "FAULTED",
+        Health::Unavailable => "UNAVAIL",
+        Health::Suspended => "SUSPENDED",
+    }
+}
+
+pub(super) fn pool(status: &PoolStatus, scan: Option<Scan>) -> Pool {
+    Pool {
+        name: status.name.clone(),
+        state: word(status.health).to_owned(),
+        note: status.suspended.clone().or_else(|| note(status)),
+        size: status.size_bytes,
+        allocated: status.allocated_bytes,
+        scan,
+        vdevs: status.vdevs.iter().map(vdev).collect(),
+    }
+}
+
+/// A pool that could not be opened.
+pub(super) fn failed(name: &str, why: &str) -> Pool {
+    Pool {
+        name: name.to_owned(),
+        state: "UNAVAIL".to_owned(),
+        note: Some(why.to_owned()),
+        size: 0,
+        allocated: 0,
+        scan: None,
+        vdevs: Vec::new(),
+    }
+}
+
+fn note(status: &PoolStatus) -> Option<String> {
+    let leaves = || status.vdevs.iter().flat_map(|vdev| &vdev.leaves);
+    if leaves().any(|leaf| leaf.health == Health::Unavailable) {
+        return Some(
+            "one or more disks are not there; the pool goes on without them. Attach them, and start the node again or export and \
+             import the pool: what they miss is brought up to date then"
+                .to_owned(),
+        );
+    }
+    if leaves().any(|leaf| leaf.behind) {
+        return Some(
+            "one or more disks lack what was written while they were away; a resilver brings them up to date"
+                .to_owned(),
+        );
+    }
+    let failed = |leaf: &LeafStatus| leaf.counts != kiln_pool::vdev::Counts::default();
+    leaves().any(failed).then(|| {
+        "one or more disks have had errors, and what they had was mended from the others; if that goes on, the disk is failing".to_owned()
+    })
+}
+
+fn vdev(vdev: &VdevStatus) -> Vdev {
+    let kind = match vdev.kind {
+        VdevKind::Mirror => "mirror".to_owned(),
+        VdevKind::Raidz(parity) => format!("raidz{parity}"),
+    };
+    if let ([only], VdevKind::Mirror) = (&vdev.leaves[..], vdev.kind) {
+        let Disk { path, state, errors, .. } = disk(only);
+        return Vdev { name: path, state, disks: Vec::new(), errors };
+    }
+    Vdev {
+        name: format!("{kind}-{}", vdev.id.0),
+        state: word(vdev.health).to_owned(),
+        disks: vdev.leaves.iter().map(disk).collect(),
+        errors: [0; 3],
+    }
+}
+
+fn disk(leaf: &LeafStatus) -> Disk {
+    Disk {
+        path: leaf.path.clone(),
+        state: word(leaf.health).to_owned(),
+        behind: leaf.behind,
+        errors: [leaf.counts.read, leaf.counts.write, leaf.counts.checksum],
+    }
+}
+
+/// The pools that these labels are of.
+pub(super) fn importable<'l>(labels: impl Iterator<Item = &'l Label>) -> Vec<Importable> {
+    let mut newest: Vec<(&Label, u32)> = Vec::new();
+    for label in labels {
+        match newest.iter_mut().find(|(known, _)| known.pool == label.pool) {
+            Some((known, count)) => {
+                *count += 1;
+                if known.txg < label.txg {
+                    *known = label;
+                }
+            }
+            None => newest.push((label, 1)),
+        }
+    }
+    let pools = newest.into_iter().map(|(label, count)| Importable {
+        name: label.name.clone(),
+        id: format!("{:032x}", label.pool.0),
+        state: match label.state {
+            PoolState::Active => "active",
+            PoolState::Exported => "exported",
+            PoolState::Destroyed => "destroyed",
+        }
+        .to_owned(),
+        host: label.host.clone(),
+        disks: (count, label.vdevs.iter().map(|vdev| vdev.leaves.len() as u32).sum()),
+    });
+    pools.collect()
+}
