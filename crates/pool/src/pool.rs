@@ -9,6 +9,7 @@
 
 mod cache;
 mod commit;
+mod disks;
 mod log;
 mod open;
 mod scrub;
@@ -34,6 +35,7 @@ use crate::vdev::SECTOR_BYTES;
 use log::{LOG_BYTES_MAX, Log};
 use store::{Reading, Store, StoreError, pointer_of};
 
+pub use disks::DiskError;
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
 pub use scrub::{DAMAGED_MAX, DamagedRecord, Scrub, ScrubReport};
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};

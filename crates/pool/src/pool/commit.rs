@@ -331,7 +331,7 @@ impl Shared {
             let leaves = top.vdev.leaves().iter().zip(&config.leaves);
             let failed = leaves.filter(|(leaf, config)| {
                 let file = leaf.file().filter(|_| !config.missed.contains(u64::MAX));
-                !file.is_some_and(|file| act(&**file, config.id))
+                !file.is_some_and(|file| act(&*file, config.id))
             });
             if failed.count() > top.vdev.tolerates() {
                 return Err(StoreError::NotWritten.into());

@@ -253,7 +253,7 @@ impl Pool {
     }
 }
 
-fn check_unused(disk: &DiskFile) -> Result<(), CreateError> {
+pub(super) fn check_unused(disk: &DiskFile) -> Result<(), CreateError> {
     let path = || disk.path.clone();
     match read_label(&*disk.file) {
         Ok(label) if label.state != PoolState::Destroyed => {
@@ -306,7 +306,7 @@ fn top_of(config: &VdevConfig, disks: Vec<Option<Arc<dyn File>>>) -> Option<Top>
             leaf.set_behind(!config.missed.is_empty());
             leaf
         }
-        None => Leaf::absent(),
+        None => Leaf::absent(data_start),
     });
     let vdev = Vdev::new(redundancy, leaves.collect())?;
     Some(Top { id: config.id, vdev, sectors })
@@ -468,7 +468,7 @@ impl Shared {
     }
 }
 
-fn random(rng: &dyn Rng) -> u128 {
+pub(super) fn random(rng: &dyn Rng) -> u128 {
     let mut bytes = [0; 16];
     rng.fill(&mut bytes);
     u128::from_be_bytes(bytes)

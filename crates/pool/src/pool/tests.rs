@@ -552,3 +552,87 @@ fn who_may_open_it() {
     let opened = MIRROR.open(&disk, &[0, 1]);
     assert!(matches!(opened, Err(OpenError::NoDisks)), "{opened:?}");
 }
+
+#[test]
+fn disks_are_taken_out_brought_back_and_replaced_while_it_is_used() {
+    for shape in [MIRROR, RAIDZ, RAIDZ2] {
+        let (disk, pool, dataset, mut model) = filled(shape);
+        let name = |index: usize| path(index).display().to_string();
+        let file = |index: usize| {
+            let file = disk.open(&path(index), Open::OrCreate).expect("the disk is on");
+            DiskFile { path: name(index), file }
+        };
+        let unknown = pool.offline("nothing");
+        assert!(matches!(unknown, Err(DiskError::Unknown(_))), "{unknown:?}");
+        pool.offline(&name(0)).expect("the others have everything");
+        if shape.vdevs[0].0 != VdevKind::Raidz(2) {
+            let needed = pool.offline(&name(1));
+            assert!(matches!(needed, Err(DiskError::Needed { missing: 1, tolerates: 1, .. })), "{needed:?}");
+        }
+        assert_eq!(pool.status().health, Health::Degraded);
+        for op in [Op::Write(1, 5000, 90_000, 99), Op::Destroy(2), Op::Sync(1)] {
+            model.apply(&op);
+            run(&pool, dataset, &op).expect("there is room");
+        }
+        let other = pool.online(&name(0), file(1));
+        assert!(matches!(other, Err(DiskError::Other(_))), "{other:?}");
+        pool.online(&name(0), file(0)).expect("it is the one");
+        assert!(matches!(pool.online(&name(0), file(0)), Err(DiskError::Online(_))));
+        pool.resilver().expect("it can be read").expect("it lacks something");
+        assert_eq!(pool.status().health, Health::Online);
+        is_whole(&pool);
+        // A new disk in the place of another.
+        let new = file(shape.disks());
+        new.file.set_len(shape.disk_bytes / 2).expect("there is room");
+        let small = pool.replace(&name(1), file(shape.disks()), &SimRng::new(9), false);
+        assert!(matches!(small, Err(DiskError::TooSmall { .. })), "{small:?}");
+        new.file.set_len(shape.disk_bytes).expect("there is room");
+        disk.sync_all().expect("the disk is on");
+        let used = pool.replace(&name(1), file(0), &SimRng::new(9), false);
+        assert!(matches!(used, Err(DiskError::Unfit(CreateError::InUse { .. }))), "{used:?}");
+        pool.replace(&name(1), new, &SimRng::new(9), false).expect("it is empty");
+        let report = pool.resilver().expect("it can be read").expect("it lacks everything");
+        assert!(report.mended > 0 && report.damaged.is_empty());
+        is_whole(&pool);
+        let counts = pool.status().vdevs[0].leaves[1].counts;
+        assert_eq!(counts, crate::vdev::Counts::default(), "nobody is to blame");
+        pool.commit().expect("the disks are on");
+        drop(pool);
+        disk.crash();
+        // Without another disk, and with the new one.
+        let mut files = shape.files(&disk, &[0, 1]);
+        files.push(file(shape.disks()));
+        let pool = Pool::open(files, &host(), SETTINGS, false).expect("one disk may be away");
+        for object in 0..OBJECTS {
+            assert_eq!(contents(&pool, dataset, object).as_ref(), model.now(object));
+        }
+        nothing_leaks(&pool);
+    }
+}
+
+/// A resilver that the power ends again and again goes on in the end.
+#[test]
+fn a_resilver_that_is_interrupted_ends_right() {
+    let (disk, pool, dataset, model) = filled(RAIDZ);
+    drop(pool);
+    disk.crash();
+    drop(RAIDZ.open(&disk, &[2]).expect("one disk may be away"));
+    for syncs in 0.. {
+        let pool = RAIDZ.open(&disk, &[]).expect("all are there");
+        disk.crash_after_syncs(syncs);
+        let ended = pool.resilver().is_ok();
+        drop(pool);
+        disk.crash();
+        if ended {
+            break;
+        }
+    }
+    let pool = RAIDZ.open(&disk, &[]).expect("all are there");
+    assert_eq!(pool.resilver(), Ok(None));
+    is_whole(&pool);
+    drop(pool);
+    let pool = RAIDZ.open(&disk, &[0]).expect("one disk may be away");
+    for object in 0..OBJECTS {
+        assert_eq!(contents(&pool, dataset, object).as_ref(), model.now(object));
+    }
+}

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use kiln_world::File;
 
@@ -29,7 +29,8 @@ struct Counters {
 
 /// A disk of a vdev, or the place of one that is not there.
 pub struct Leaf {
-    file: Option<Arc<dyn File>>,
+    /// It comes and goes while the pool is used.
+    file: RwLock<Option<Arc<dyn File>>>,
     /// Where the records begin, in bytes.
     data_start: u64,
     /// It has missed transaction groups: what it holds may be old.
@@ -40,22 +41,31 @@ pub struct Leaf {
 impl Leaf {
     /// A disk whose first `data_start` bytes are not for records.
     pub fn new(file: Arc<dyn File>, data_start: u64) -> Leaf {
-        Leaf { file: Some(file), data_start, behind: AtomicBool::new(false), counters: Counters::default() }
+        Leaf { file: RwLock::new(Some(file)), data_start, behind: AtomicBool::new(false), counters: Counters::default() }
     }
 
     /// The place of a disk that is not there: nothing can be read or written, and nothing is counted.
-    pub fn absent() -> Leaf {
-        Leaf { file: None, data_start: 0, behind: AtomicBool::new(true), counters: Counters::default() }
+    pub fn absent(data_start: u64) -> Leaf {
+        Leaf { file: RwLock::new(None), data_start, behind: AtomicBool::new(true), counters: Counters::default() }
     }
 
     /// Whether it is there.
     pub fn is_there(&self) -> bool {
-        self.file.is_some()
+        self.file().is_some()
     }
 
     /// The disk itself.
-    pub fn file(&self) -> Option<&Arc<dyn File>> {
-        self.file.as_ref()
+    pub fn file(&self) -> Option<Arc<dyn File>> {
+        self.file.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a disk in its place, or takes the disk away. What went wrong with the one before is forgotten.
+    pub fn exchange(&self, file: Option<Arc<dyn File>>) {
+        self.set_behind(true);
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = file;
+        for counter in [&self.counters.read, &self.counters.write, &self.counters.checksum] {
+            counter.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Whether it has missed something: what it holds may be old, for which it is not to be blamed.
@@ -84,9 +94,9 @@ impl Leaf {
 
     /// So many sectors, all of them; `None` when they cannot be read.
     pub(super) fn read(&self, sector: u64, sectors: u32) -> Option<Vec<u8>> {
-        let file = self.file.as_ref()?;
+        let file = self.file()?;
         let mut bytes = vec![0; sectors as usize * SECTOR_BYTES];
-        if read_exactly(&**file, &mut bytes, self.position(sector)).is_err() {
+        if read_exactly(&*file, &mut bytes, self.position(sector)).is_err() {
             self.counters.read.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -95,7 +105,7 @@ impl Leaf {
 
     /// Whether it was written.
     pub(super) fn write(&self, sector: u64, bytes: &[u8]) -> bool {
-        let Some(file) = &self.file else { return false };
+        let Some(file) = self.file() else { return false };
         let written = file.write_all_at(&[bytes], self.position(sector)).is_ok();
         self.counters.write.fetch_add(u64::from(!written), Ordering::Relaxed);
         written
@@ -103,7 +113,7 @@ impl Leaf {
 
     /// Whether everything that was written is durable. A place without a disk has nothing to lose.
     pub(super) fn sync(&self) -> bool {
-        let synced = self.file.as_ref().is_none_or(|file| file.sync().is_ok());
+        let synced = self.file().is_none_or(|file| file.sync().is_ok());
         self.counters.write.fetch_add(u64::from(!synced), Ordering::Relaxed);
         synced
     }

@@ -51,7 +51,7 @@ impl Bench {
 fn vdev_without(disk: &SimDisk, redundancy: Redundancy, width: usize, lost: &[usize]) -> Vdev {
     let leaf = |place: usize| {
         let file = disk.open(&path(place), Open::OrCreate).expect("the disk is on");
-        if lost.contains(&place) { Leaf::absent() } else { Leaf::new(file, DATA_START) }
+        if lost.contains(&place) { Leaf::absent(DATA_START) } else { Leaf::new(file, DATA_START) }
     };
     Vdev::new(redundancy, (0..width).map(leaf).collect()).expect("as many as it is wide")
 }
