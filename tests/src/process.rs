@@ -62,8 +62,9 @@ impl Output {
     }
 
     /// Checks that both streams together contain `text`.
-    pub fn says(&self, text: &str) {
+    pub fn says(&self, text: &str) -> &Self {
         assert!(self.stdout.contains(text) || self.stderr.contains(text), "{text:?} is not in:\n{self}");
+        self
     }
 }
 

@@ -30,7 +30,7 @@ struct Held {
     pool: Arc<Pool>,
     scans: Arc<Scans>,
     /// Goes last, when nobody uses the pool any more.
-    _disks: Arc<Vec<TakenDisk>>,
+    disks: Arc<Mutex<Vec<TakenDisk>>>,
 }
 
 /// A pool that the node knows.
@@ -66,7 +66,7 @@ impl Pools {
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 
     /// The names of the pools of which the node has a directory.
@@ -110,6 +110,11 @@ impl Pools {
             Request::Export { name } => done(self.leave(&name, PoolState::Exported)),
             Request::Destroy { name } => done(self.leave(&name, PoolState::Destroyed)),
             Request::Scrub { name, stop } => done(self.scrub(&name, stop)),
+            Request::Offline { name, disk } => done(self.offline(&name, &disk)),
+            Request::Online { name, disk, at } => {
+                done(self.online(&name, &disk, at.as_deref().unwrap_or(&disk)))
+            }
+            Request::Replace { name, disk, new, force } => done(self.replace(&name, &disk, &new, force)),
         }
     }
 
@@ -211,7 +216,7 @@ impl Pools {
         fs::create_dir_all(&dir)?;
         let config = pool.config();
         let leaves = config.vdevs.iter().flat_map(|vdev| &vdev.leaves);
-        let lines: String = leaves.map(|leaf| format!("{}\n", leaf.path)).collect();
+        let lines = leaves.map(|leaf| leaf.path.as_str()).collect::<Vec<_>>().join("\n");
         let new = dir.join("disks.new");
         fs::write(&new, lines)?;
         fs::File::open(&new)?.sync_all()?;
@@ -242,7 +247,7 @@ impl Pools {
             }
         }
         if let Some(Known::Open(held)) = known.remove(name) {
-            let Held { pool, _disks, .. } = held;
+            let Held { pool, disks: _held, .. } = held;
             let pool = Arc::into_inner(pool).ok_or_else(|| format!("pool '{name}' is in use"))?;
             let left = if state == PoolState::Destroyed { pool.destroy_pool() } else { pool.export() };
             left.map_err(|error| error.to_string())?;
@@ -250,15 +255,51 @@ impl Pools {
         fs::remove_dir_all(self.dir.join(name)).map_err(|error| error.to_string())
     }
 
+    /// A pool that is in use.
+    fn held(&self, name: &str) -> Result<Held, Refusal> {
+        match self.known().get(name) {
+            Some(Known::Open(held)) => Ok(held.clone()),
+            Some(Known::Failed(why)) => Err(format!("pool '{name}' is not there: {why}")),
+            None => Err(no_pool(name)),
+        }
+    }
+
     fn scrub(&self, name: &str, stop: bool) -> Result<(), Refusal> {
-        let known = self.known();
-        let held = match known.get(name) {
-            Some(Known::Open(held)) => held.clone(),
-            Some(Known::Failed(why)) => return Err(format!("pool '{name}' is not there: {why}")),
-            None => return Err(no_pool(name)),
-        };
-        drop(known);
+        let held = self.held(name)?;
         if stop { held.scans.stop_scrub() } else { held.scans.start_scrub(&held.pool) }
+    }
+
+    fn offline(&self, name: &str, disk: &str) -> Result<(), Refusal> {
+        let held = self.held(name)?;
+        held.pool.offline(disk).map_err(|error| error.to_string())?;
+        locked(&held.disks).retain(|taken| taken.path() != Path::new(disk));
+        Ok(())
+    }
+
+    fn online(&self, name: &str, disk: &str, at: &str) -> Result<(), Refusal> {
+        let held = self.held(name)?;
+        let taken = TakenDisk::take(Path::new(at)).map_err(|error| error.to_string())?;
+        held.pool.online(disk, taken.file()).map_err(|error| error.to_string())?;
+        locked(&held.disks).push(taken);
+        self.came(name, &held)
+    }
+
+    fn replace(&self, name: &str, disk: &str, new: &str, force: bool) -> Result<(), Refusal> {
+        let held = self.held(name)?;
+        let taken = TakenDisk::take(Path::new(new)).map_err(|error| error.to_string())?;
+        held.pool.replace(disk, taken.file(), &*self.host.rng, force).map_err(|error| error.to_string())?;
+        let mut disks = locked(&held.disks);
+        disks.retain(|taken| taken.path() != Path::new(disk));
+        disks.push(taken);
+        drop(disks);
+        self.came(name, &held)
+    }
+
+    /// A disk has come, which is to get what it lacks.
+    fn came(&self, name: &str, held: &Held) -> Result<(), Refusal> {
+        self.remember(name, &held.pool).map_err(|error| error.to_string())?;
+        held.scans.start_resilver(&held.pool);
+        Ok(())
     }
 
     fn importable(&self, places: &[String]) -> Vec<kiln_fs::wire::pool::Importable> {
@@ -288,11 +329,15 @@ impl Pools {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn held(pool: Pool, taken: Vec<TakenDisk>) -> Held {
     let pool = Arc::new(pool);
     let scans = Arc::new(Scans::default());
     scans.start_resilver(&pool);
-    Held { pool, scans, _disks: Arc::new(taken) }
+    Held { pool, scans, disks: Arc::new(Mutex::new(taken)) }
 }
 
 fn no_pool(name: &str) -> Refusal {

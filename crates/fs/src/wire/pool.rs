@@ -48,6 +48,33 @@ pub enum Request {
         /// Stop it.
         stop: bool,
     },
+    /// Take a disk out of use.
+    Offline {
+        /// The pool's name.
+        name: String,
+        /// The disk, by its path in the pool's status.
+        disk: String,
+    },
+    /// Use a disk again that was away or taken out of use.
+    Online {
+        /// The pool's name.
+        name: String,
+        /// The disk, by its path in the pool's status.
+        disk: String,
+        /// Where it is now, if not there.
+        at: Option<String>,
+    },
+    /// Put a new disk in the place of one.
+    Replace {
+        /// The pool's name.
+        name: String,
+        /// The disk whose place it takes, by its path in the pool's status.
+        disk: String,
+        /// The new one.
+        new: String,
+        /// Also one that is part of another pool.
+        force: bool,
+    },
 }
 
 /// A vdev to be made.

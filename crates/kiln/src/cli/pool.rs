@@ -56,6 +56,34 @@ pub(crate) enum Pool {
         #[arg(long, short)]
         wait: bool,
     },
+    /// Take a disk out of use, as long as the others have everything
+    Offline {
+        /// The pool
+        name: String,
+        /// The disk, by its path in `kiln pool status`
+        disk: PathBuf,
+    },
+    /// Use a disk again that was away or taken out of use; it gets what was written meanwhile
+    Online {
+        /// The pool
+        name: String,
+        /// The disk, by its path in `kiln pool status`
+        disk: PathBuf,
+        /// Where it is now [default: the same path]
+        at: Option<PathBuf>,
+    },
+    /// Put a new disk in the place of one, which may be gone; it gets what belongs there
+    Replace {
+        /// The pool
+        name: String,
+        /// The disk whose place it takes, by its path in `kiln pool status`
+        disk: PathBuf,
+        /// The new disk
+        new: PathBuf,
+        /// Also one that is part of another pool
+        #[arg(long, short)]
+        force: bool,
+    },
     /// Give a pool up, so that it can be imported on another machine
     Export {
         /// The pool

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::absolute;
+use std::path::{Path, absolute};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,10 +37,20 @@ pub(super) async fn run(data: &DataDir, verb: Pool) -> anyhow::Result<ExitCode> 
                 return wait_for_scrub(data, &name).await;
             }
         }
+        Pool::Offline { name, disk } => {
+            ask(data, None, &Request::Offline { name, disk: shown(&disk)? }).await?;
+        }
+        Pool::Online { name, disk, at } => {
+            let at = at.as_deref().map(shown).transpose()?;
+            ask(data, None, &Request::Online { name, disk: shown(&disk)?, at }).await?;
+        }
+        Pool::Replace { name, disk, new, force } => {
+            let (disk, new) = (shown(&disk)?, shown(&new)?);
+            ask(data, None, &Request::Replace { name, disk, new, force }).await?;
+        }
         Pool::Export { name } => drop(ask(data, None, &Request::Export { name }).await?),
         Pool::Import { name, places, force, node } => {
-            let places = places.iter().map(|place| Ok(absolute(place)?.display().to_string()));
-            let places = places.collect::<std::io::Result<Vec<String>>>()?;
+            let places = places.iter().map(|place| shown(place)).collect::<anyhow::Result<_>>()?;
             match name {
                 Some(name) => drop(ask(data, Some(node), &Request::Import { name, places, force }).await?),
                 None => importable(data, node, places).await?,
@@ -55,6 +65,12 @@ pub(super) async fn run(data: &DataDir, verb: Pool) -> anyhow::Result<ExitCode> 
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A path as the node is told it: its working directory is another.
+fn shown(path: &Path) -> anyhow::Result<String> {
+    let path = absolute(path).with_context(|| format!("{} is no path", path.display()))?;
+    Ok(path.display().to_string())
 }
 
 async fn ask(data: &DataDir, node: Option<u32>, request: &Request) -> anyhow::Result<Reply> {
@@ -87,7 +103,7 @@ fn parse_vdevs(words: &[String]) -> anyhow::Result<Vec<NewVdev>> {
             named = true;
             continue;
         }
-        let disk = absolute(word).with_context(|| format!("{word} is no path"))?.display().to_string();
+        let disk = shown(Path::new(word))?;
         match vdevs.last_mut().filter(|_| named) {
             Some(vdev) => vdev.disks.push(disk),
             None => vdevs.push(NewVdev { parity: 0, disks: vec![disk] }),

@@ -140,7 +140,7 @@ impl Setup {
             Role::Ost(index) => {
                 let label = Label { id: target.id.0, fs: target.fs.clone(), index };
                 let ost = match self.pools.of_target(dir) {
-                    Some(pool) => open_on_pool(pool.map_err(OpenError::Pool)?, dir, &label, *made)?,
+                    Some(pool) => open_on_pool(&pool.map_err(OpenError::Pool)?, dir, &label, *made)?,
                     None => open_in_directory(dir, &label, *made)?,
                 };
                 self.oss.add(ost);
@@ -222,14 +222,14 @@ fn open_in_directory(dir: &Path, label: &Label, made: bool) -> Result<Ost, OpenE
 }
 
 /// `dir` is where the server remembers what is not an object.
-fn open_on_pool(pool: Arc<Pool>, dir: &Path, label: &Label, made: bool) -> Result<Ost, OpenError> {
+fn open_on_pool(pool: &Arc<Pool>, dir: &Path, label: &Label, made: bool) -> Result<Ost, OpenError> {
     let failed = |error: PoolError| OpenError::Pool(format!("pool '{}': {error}", pool.name()));
     if !made {
-        PoolObjects::format(&pool, label).map_err(failed)?;
+        PoolObjects::format(pool, label).map_err(failed)?;
     }
     // A pool that was imported on another node comes without it.
     ground::make(dir)?;
-    let objects = PoolObjects::open(Arc::clone(&pool), label).map_err(failed)?;
+    let objects = PoolObjects::open(Arc::clone(pool), label).map_err(failed)?;
     Ok(Ost::over(label.clone(), Box::new(objects), dir)?)
 }
 

@@ -43,7 +43,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Scans {
     /// Begins a scrub, unless something is under way.
     pub(super) fn start_scrub(self: &Arc<Self>, pool: &Arc<Pool>) -> Result<(), String> {
-        self.start(pool, false, |scans, pool| scans.scrub(pool))
+        self.start(pool, false, Scans::scrub)
     }
 
     /// Begins a resilver, if a disk has missed something.
@@ -55,9 +55,12 @@ impl Scans {
                 .flat_map(|vdev| &vdev.leaves)
                 .any(|leaf| leaf.behind && leaf.health == kiln_pool::pool::Health::Online)
         };
-        if behind(pool)
-            && let Err(why) = self.start(pool, true, |_, pool| pool.resilver().map(Option::unwrap_or_default))
-        {
+        if !behind(pool) {
+            return;
+        }
+        // A scrub does what a resilver does, but does not know when it is done.
+        self.stop();
+        if let Err(why) = self.start(pool, true, |_, pool| pool.resilver().map(Option::unwrap_or_default)) {
             tracing::warn!(why, "what a disk has missed is not brought up to date");
         }
     }

@@ -41,12 +41,22 @@ pub struct Leaf {
 impl Leaf {
     /// A disk whose first `data_start` bytes are not for records.
     pub fn new(file: Arc<dyn File>, data_start: u64) -> Leaf {
-        Leaf { file: RwLock::new(Some(file)), data_start, behind: AtomicBool::new(false), counters: Counters::default() }
+        Leaf {
+            file: RwLock::new(Some(file)),
+            data_start,
+            behind: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
     }
 
     /// The place of a disk that is not there: nothing can be read or written, and nothing is counted.
     pub fn absent(data_start: u64) -> Leaf {
-        Leaf { file: RwLock::new(None), data_start, behind: AtomicBool::new(true), counters: Counters::default() }
+        Leaf {
+            file: RwLock::new(None),
+            data_start,
+            behind: AtomicBool::new(true),
+            counters: Counters::default(),
+        }
     }
 
     /// Whether it is there.

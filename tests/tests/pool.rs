@@ -1,0 +1,168 @@
+//! Pools, as an administrator meets them: made, filled, damaged, mended, moved and given up.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use kiln_tests::filesystem::{Filesystem, can_mount};
+use kiln_tests::{Cluster, wait_until};
+use serde_json::Value;
+
+const DISK_BYTES: u64 = 128 << 20;
+const SECTOR_BYTES: usize = 4096;
+
+/// Files to make a pool of, in a directory of that name.
+fn disks(cluster: &Cluster, dir: &str, count: usize) -> Vec<String> {
+    let dir = cluster.dir().join(dir);
+    fs::create_dir_all(&dir).expect("a directory for disks");
+    let made = (0..count).map(|index| {
+        let path = dir.join(format!("disk{index}"));
+        File::create(&path).and_then(|file| file.set_len(DISK_BYTES)).expect("a sparse file");
+        text(&path)
+    });
+    made.collect()
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("a path of the test's own").to_owned()
+}
+
+fn pool(cluster: &Cluster, arguments: &[&str]) -> kiln_tests::Output {
+    cluster.kiln(&[&["pool"], arguments].concat())
+}
+
+fn create(cluster: &Cluster, kind: &str, disks: &[String]) {
+    let disks: Vec<&str> = disks.iter().map(String::as_str).collect();
+    let _ = pool(cluster, &[&["create", "tank", kind], &disks[..]].concat()).ok();
+}
+
+/// The pool's status.
+fn status(cluster: &Cluster) -> Value {
+    pool(cluster, &["status", "tank", "--json"]).json()[0].clone()
+}
+
+/// Waits until all disks have everything.
+fn wait_until_whole(cluster: &Cluster) {
+    wait_until("the resilver is done", || {
+        let status = status(cluster);
+        (status["state"] == "ONLINE" && status["scan"]["state"] != "running").then_some(())
+    });
+}
+
+#[test]
+fn a_pool_is_made_moved_and_given_up() {
+    let cluster = Cluster::start(1);
+    pool(&cluster, &["list"]).ok().says("no pools available");
+    let disks = disks(&cluster, "disks", 4);
+    create(&cluster, "raidz1", &disks);
+    pool(&cluster, &["list"]).ok().says("ONLINE");
+    pool(&cluster, &["status"]).ok().says("raidz1-0").says("No known data errors");
+    pool(&cluster, &["status", "-x"]).ok().says("all pools are healthy");
+    // What cannot be says why, and changes nothing.
+    pool(&cluster, &["create", "tank", "mirror", &disks[0], &disks[1]]).code(1).says("is there already");
+    pool(&cluster, &["create", "other", "mirror", &disks[0], &disks[1]]).code(1).says("in use by another");
+    pool(&cluster, &["create", "raidz9", &disks[0]]).code(1).says("no name for a pool");
+    pool(&cluster, &["create", "other", "raidz2", &disks[0], &disks[1]]).code(2).says("at least 3 disks");
+    pool(&cluster, &["create", "other", "/dev/null"]).code(1).says("neither a file nor a block device");
+    pool(&cluster, &["scrub", "other"]).code(1).says("no such pool");
+    // It moves: other paths, found by the labels.
+    let _ = pool(&cluster, &["export", "tank"]).ok();
+    pool(&cluster, &["list"]).ok().says("no pools available");
+    let moved = cluster.dir().join("moved");
+    fs::rename(cluster.dir().join("disks"), &moved).expect("nobody has them");
+    pool(&cluster, &["import", "-d", &text(&moved)]).ok().says("exported").says("4 of 4");
+    pool(&cluster, &["import", "nothing", "-d", &text(&moved)]).code(1).says("none of the disks");
+    let _ = pool(&cluster, &["import", "tank", "-d", &text(&moved)]).ok();
+    assert_eq!(status(&cluster)["vdevs"][0]["disks"][0]["path"], text(&moved.join("disk0")));
+    pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("with 0 errors");
+    let _ = pool(&cluster, &["destroy", "tank", "--yes"]).ok();
+    pool(&cluster, &["import", "tank", "-d", &text(&moved)]).code(1).says("was destroyed");
+}
+
+/// Overwrites sectors of a disk behind the pool's back, but for its labels.
+fn damage(disk: &str, sectors: impl Iterator<Item = u64>) {
+    let file = OpenOptions::new().write(true).open(disk).expect("a disk");
+    for sector in sectors {
+        file.write_all_at(&[0xa5; SECTOR_BYTES], sector * SECTOR_BYTES as u64).expect("it is a file");
+    }
+}
+
+fn contents(index: usize) -> Vec<u8> {
+    (0..200_000 + index).map(|at| (at * 31 + index * 7) as u8).collect()
+}
+
+/// Writes files, each durable.
+fn write_files(dir: &Path, files: std::ops::Range<usize>) {
+    for index in files {
+        let mut file = File::create(dir.join(format!("f{index}"))).expect("a new file");
+        file.write_all(&contents(index)).and_then(|()| file.sync_all()).expect("there is room");
+    }
+}
+
+fn check_files(dir: &Path, files: std::ops::Range<usize>) {
+    for index in files {
+        let read = fs::read(dir.join(format!("f{index}"))).expect("it is there");
+        assert!(read == contents(index), "file {index}");
+    }
+}
+
+#[test]
+fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
+    if !can_mount() {
+        return;
+    }
+    let mut cluster = Cluster::start(1);
+    let disks = disks(&cluster, "disks", 4);
+    create(&cluster, "raidz1", &disks);
+    cluster.kiln(&["fs", "create", "bad", "--mdt", "tank"]).code(1).says("cannot stand on a pool yet");
+    {
+        let mut filesystem = Filesystem::create(&cluster, "scratch", &["--ost", "tank", "--ost", "tank"]);
+        let first = filesystem.mount();
+        write_files(&first, 0..20);
+        pool(&cluster, &["export", "tank"]).code(1).says("in use");
+        // A disk rots under it.
+        damage(&disks[1], (200..12_000).step_by(3));
+        // A mount that has nothing of the files in its memory.
+        let second = filesystem.mount();
+        check_files(&second, 0..20);
+        assert!(status(&cluster)["vdevs"][0]["disks"][1]["errors"][2].as_u64() > Some(0));
+        pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("with 0 errors");
+        pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("repaired 0 copies");
+        // The node is killed, twice.
+        for round in 0..2 {
+            write_files(&second, 20 + round * 10..30 + round * 10);
+            cluster.kill_node(0);
+        }
+        wait_until("the node is back", || pool(&cluster, &["list"]).stdout.contains("tank").then_some(()));
+        let third = filesystem.mount();
+        check_files(&third, 0..40);
+    }
+    // A disk is away when the instance starts.
+    cluster.down();
+    let away = format!("{}.away", disks[2]);
+    fs::rename(&disks[2], &away).expect("nobody has it");
+    cluster.up();
+    wait_until("the pool is there", || (status(&cluster)["state"] == "DEGRADED").then_some(()));
+    pool(&cluster, &["status", "-x"]).ok().says("UNAVAIL").says("are not there");
+    let dir = cluster.dir().join("again");
+    fs::create_dir(&dir).expect("a directory to mount on");
+    let _ = cluster.kiln(&["fs", "mount", "scratch", &text(&dir)]).ok();
+    check_files(&dir, 0..40);
+    write_files(&dir, 40..50);
+    pool(&cluster, &["online", "tank", &disks[2], &disks[0]]).code(1).says("in use by another process");
+    let _ = pool(&cluster, &["online", "tank", &disks[2], &away]).ok();
+    wait_until_whole(&cluster);
+    // Another is replaced by a new one.
+    let new = cluster.dir().join("disks/new");
+    File::create(&new).and_then(|file| file.set_len(DISK_BYTES)).expect("a sparse file");
+    let _ = pool(&cluster, &["offline", "tank", &disks[0]]).ok();
+    pool(&cluster, &["offline", "tank", &disks[3]]).code(1).says("needs it");
+    let _ = pool(&cluster, &["replace", "tank", &disks[0], &text(&new)]).ok();
+    wait_until_whole(&cluster);
+    pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("repaired 0 copies").says("with 0 errors");
+    check_files(&dir, 0..50);
+    let _ = cluster.kiln(&["fs", "umount", &text(&dir)]).ok();
+    let _ = cluster.kiln(&["fs", "destroy", "scratch", "--yes"]).ok();
+    let _ = pool(&cluster, &["export", "tank"]).ok();
+}
