@@ -103,7 +103,9 @@ fn a_filesystem_is_made_shown_and_destroyed() {
 #[test]
 fn what_cannot_be_is_refused_with_what_to_do() {
     let cluster = Cluster::start(1);
-    let refused = |arguments: &[&str], says: &str| cluster.kiln(arguments).code(1).says(says);
+    let refused = |arguments: &[&str], says: &str| {
+        cluster.kiln(arguments).code(1).says(says);
+    };
     refused(&["fs", "create", "ninechars"], "1 to 8 letters");
     refused(&["fs", "create", "a", "--ost", "silicon9"], "its nodes are silicon1");
     refused(&["fs", "create", "a", "--mdt", "silicon1:/dev/null/x"], "not all of its targets are served");
