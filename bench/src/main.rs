@@ -6,6 +6,7 @@ mod kafka;
 mod log;
 mod own;
 mod parity;
+mod pool;
 mod rabbitmq;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,8 @@ enum Bench {
     Kafka(kafka::Args),
     /// Durable appends and big batches, beside the disk's own rates.
     Log(log::Args),
+    /// Pools on files, beside plain files.
+    Pool(pool::Args),
     /// Parity of the pool's RAIDZ, beside copying.
     Parity(parity::Args),
 }
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Chain(args) => chain::run(&args),
         Bench::Kafka(args) => kafka::run(&args),
         Bench::Log(args) => log::run(&args),
+        Bench::Pool(args) => pool::run(&args),
         Bench::Parity(args) => {
             parity::run(&args);
             Ok(())

@@ -177,9 +177,19 @@ impl Vdev {
         read.ok_or(Damaged { first })
     }
 
-    /// Makes everything durable that was written. The disks where that failed, by their place: what they were to hold may be gone.
+    /// Makes everything durable that was written, on all disks at once. Those where that failed, by their place: what they were to hold
+    /// may be gone.
     pub fn sync(&self) -> Vec<usize> {
-        (0..self.leaves.len()).filter(|place| !self.leaves[*place].sync()).collect()
+        let Some((first, others)) = self.leaves.split_first() else { return Vec::new() };
+        let synced: Vec<bool> = std::thread::scope(|scope| {
+            let there = others.iter().map(|leaf| leaf.is_there().then(|| scope.spawn(|| leaf.sync())));
+            let waiting: Vec<_> = there.collect();
+            let first = first.sync();
+            // A place without a disk has nothing to lose; a thread that panicked has not told that it did.
+            let others = waiting.into_iter().map(|leaf| leaf.is_none_or(|leaf| leaf.join().unwrap_or(false)));
+            std::iter::once(first).chain(others).collect()
+        });
+        (0..self.leaves.len()).filter(|place| !synced[*place]).collect()
     }
 }
 

@@ -18,6 +18,7 @@ def fill(places, arguments):
     first, last = places[0], places[-1]
     (first / "before").write_bytes(content("before", MIB))
     how = fill_with_files if arguments.files else fill_with_data
+    free = free_bytes(last)
     made = how(first, arguments.mib)
     check((last / "before").read_bytes() == content("before", MIB), "a file from before")
     for name, data in list(made.items())[:50]:
@@ -27,17 +28,24 @@ def fill(places, arguments):
     for name in os.listdir(first):
         if name.startswith("part"):
             os.unlink(first / name)
-    wait_for_room(last)
+    wait_for_room(last, free)
     again = how(last, arguments.mib)
     check(len(again) >= len(made) * 0.7, f"{len(made)} files before it was full, {len(again)} after they were removed")
     return f"full with {len(made)} files, and with {len(again)} after all were removed"
 
 
-def wait_for_room(place):
-    """Space may be given back a moment after the last name is gone."""
+def free_bytes(place):
+    space = os.statvfs(place)
+    return space.f_bavail * space.f_frsize
+
+
+def wait_for_room(place, free):
+    """Space may be given back a moment after the last name is gone, by one target later than by another."""
     deadline = time.monotonic() + ROOM_WITHIN_S
     while True:
         try:
+            if free_bytes(place) < 0.9 * free:
+                raise OSError(errno.ENOSPC, "no room")
             write_synced(place / "probe", content("probe", MIB))
             return
         except OSError as error:

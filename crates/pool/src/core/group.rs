@@ -98,6 +98,13 @@ impl Group {
         self.bytes
     }
 
+    /// About what it takes in memory, in bytes.
+    pub fn weight(&self) -> u64 {
+        const OBJECT_BYTES: u64 = 512;
+        const RECORD_BYTES: u64 = 128;
+        self.bytes + self.records * RECORD_BYTES + self.objects.len() as u64 * OBJECT_BYTES
+    }
+
     /// How many new records there are.
     pub fn records(&self) -> u64 {
         self.records

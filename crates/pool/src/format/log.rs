@@ -1,13 +1,13 @@
 //! The intent log: what was made durable since the last transaction group was committed.
 //!
-//! The log is a chain of blocks, each a head of one sector and, when that is too small, a body behind it. They lie one after the other in
+//! The log is a chain of blocks, each a head of two sectors and, when that is too small, a body behind it. They lie one after the other in
 //! slots: runs of sectors, each of which names the next. A block is recognised by chain and number, which no block before had.
 
 use super::bytes::{Reader, part, put_place};
 use super::{Checksum, ChecksumKind, Place, PoolId, Txg};
 
-/// Length of a block's head.
-pub const LOG_HEAD_BYTES: usize = 4096;
+/// Length of a block's head: what was written and made durable in pieces of 4 KiB fits into it.
+pub const LOG_HEAD_BYTES: usize = 8192;
 /// The longest body.
 pub const LOG_BODY_BYTES_MAX: usize = 256 << 10;
 /// What of the entries may lie in the head.

@@ -39,7 +39,6 @@ impl Shared {
 
     /// Waits until so much more may be changed, and fails when there will never be room for it.
     pub(super) fn admit(&self, bytes: u64, records: u64) -> Result<(), PoolError> {
-        let half = self.settings.dirty_bytes_max / 2;
         let mut tried: Option<Txg> = None;
         loop {
             let mut groups = self.groups();
@@ -59,16 +58,20 @@ impl Shared {
                 self.commit_through(open)?;
                 continue;
             }
-            if groups.open.bytes() < half {
+            let (weight, most) = (groups.open.weight(), self.settings.dirty_bytes_max);
+            if weight < most / 2 {
                 return Ok(());
             }
             groups.wanted = true;
             self.changed.notify_all();
-            if self.settings.commit_every.is_some() && groups.syncing.is_none() {
+            let is_full = weight >= most;
+            let thread = self.settings.commit_every.is_some();
+            if thread && groups.syncing.is_none() && !is_full {
                 return Ok(());
             }
             drop(groups);
-            self.commit_through(Txg(open.0 - u64::from(self.settings.commit_every.is_some())))?;
+            // What is being committed makes room, unless the open group alone is too much.
+            self.commit_through(if is_full || !thread { open } else { Txg(open.0 - 1) })?;
         }
     }
 

@@ -19,6 +19,8 @@ use crate::vdev::SECTOR_BYTES;
 
 /// A slot holds so many of the longest blocks.
 const BLOCKS_OF_SLOT: u64 = 4;
+/// A head, in sectors.
+const HEAD_SECTORS: u32 = (LOG_HEAD_BYTES / SECTOR_BYTES) as u32;
 /// What may wait to be written, in bytes; who has more waits for the transaction group.
 pub(super) const LOG_BYTES_MAX: u64 = 128 << 10;
 
@@ -199,7 +201,7 @@ fn no_log() -> LogStart {
 /// The longest block, in sectors of a vdev.
 fn block_sectors_max(store: &Store) -> u64 {
     let space = store.space();
-    space.allocated_most(1) + space.allocated_most(sectors_of(LOG_BODY_BYTES_MAX))
+    space.allocated_most(HEAD_SECTORS) + space.allocated_most(sectors_of(LOG_BODY_BYTES_MAX))
 }
 
 fn new_chain(store: &Store, chain: u64) -> Option<Chain> {
@@ -261,7 +263,7 @@ fn write_block(store: &Store, at: LogStart, head: &LogHead, body: &[u8]) -> Resu
     let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
     let mut written = store.write_place(place, &head.encode());
     if head.inline.is_empty() && !body.is_empty() {
-        let head_sectors = store.space().allocated(place.vdev, 1);
+        let head_sectors = store.space().allocated(place.vdev, HEAD_SECTORS);
         let mut padded = body.to_vec();
         padded.resize(sectors_of(body.len()) as usize * SECTOR_BYTES, 0);
         let place = Place { sector: place.sector + head_sectors, ..place };
@@ -278,7 +280,7 @@ fn block_sectors(store: &Store, place: Place, body_bytes: usize) -> u32 {
     let space = store.space();
     let body =
         if body_bytes <= LOG_INLINE_BYTES { 0 } else { space.allocated(place.vdev, sectors_of(body_bytes)) };
-    (space.allocated(place.vdev, 1) + body) as u32
+    (space.allocated(place.vdev, HEAD_SECTORS) + body) as u32
 }
 
 fn advance(state: &mut State, sectors: u32, last: u64, bytes: usize) {
@@ -324,13 +326,13 @@ fn read_block(store: &Store, pool: PoolId, at: LogStart) -> Option<(LogHead, Vec
         let bytes: &[u8; LOG_HEAD_BYTES] = bytes.try_into().ok()?;
         LogHead::decode(bytes).filter(|head| (head.pool, head.chain, head.seq) == (pool, at.chain, at.seq))
     };
-    let head = head_of(&store.read_current(place, 1, &|bytes| head_of(bytes).is_some())?)?;
+    let head = head_of(&store.read_current(place, HEAD_SECTORS, &|bytes| head_of(bytes).is_some())?)?;
     let length = head.body_bytes as usize;
     if length <= LOG_INLINE_BYTES {
         let body = head.inline.clone();
         return head.body_checksum.matches(&body).then_some((head, body));
     }
-    let head_sectors = store.space().allocated(place.vdev, 1);
+    let head_sectors = store.space().allocated(place.vdev, HEAD_SECTORS);
     let place = Place { sector: place.sector + head_sectors, ..place };
     let whole = |bytes: &[u8]| {
         bytes[length..].iter().all(|byte| *byte == 0) && head.body_checksum.matches(&bytes[..length])
