@@ -184,14 +184,22 @@ fn pooled(
     let report = pool.scrub().run()?;
     anyhow::ensure!(report.mended == 0 && report.damaged_records == 0, "it is whole");
     let scrub = Some(rate(bytes, begun));
-    let synced = |writers: usize| synced_per_second(args, writers, |writer, round| write_synced(&pool, dataset, &data, writer, round));
+    let synced = |writers: usize| {
+        synced_per_second(args, writers, |writer, round| write_synced(&pool, dataset, &data, writer, round))
+    };
     let synced = [synced(WRITERS[0])?, synced(WRITERS[1])?];
     drop(pool);
     (0..width).try_for_each(|index| disk.remove(Path::new(&format!("disk{index}"))))?;
     Ok(Figures { name, overhead, write, read, scrub, synced })
 }
 
-fn write_synced(pool: &Pool, dataset: DatasetId, data: &[u8], writer: usize, round: u64) -> anyhow::Result<()> {
+fn write_synced(
+    pool: &Pool,
+    dataset: DatasetId,
+    data: &[u8],
+    writer: usize,
+    round: u64,
+) -> anyhow::Result<()> {
     let object = 100 + writer as u64;
     pool.write(dataset, object, round % 1024 * SYNCED_BYTES as u64, &data[..SYNCED_BYTES])?;
     Ok(pool.sync(dataset, &[object])?)

@@ -4,6 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kiln_tests::filesystem::{Filesystem, can_mount};
 use kiln_tests::{Cluster, wait_until};
@@ -11,6 +15,10 @@ use serde_json::Value;
 
 const DISK_BYTES: u64 = 128 << 20;
 const SECTOR_BYTES: usize = 4096;
+/// What a disk has before its records.
+const LABEL_SECTORS: u64 = 128;
+/// Where records are as long as the pool is not full.
+const ROTTEN_BYTES: u64 = 64 << 20;
 
 /// Files to make a pool of, in a directory of that name.
 fn disks(cluster: &Cluster, dir: &str, count: usize) -> Vec<String> {
@@ -105,6 +113,58 @@ fn check_files(dir: &Path, files: std::ops::Range<usize>) {
         let read = fs::read(dir.join(format!("f{index}"))).expect("it is there");
         assert!(read == contents(index), "file {index}");
     }
+}
+
+/// Overwrites random sectors of a disk until it is dropped.
+struct Rot {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Rot {
+    fn of(disk: &str) -> Rot {
+        let (disk, stop) = (disk.to_owned(), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let (mut state, mut damaged) = (1_u64, 0);
+            while !stopped.load(Ordering::Relaxed) {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                damage(
+                    &disk,
+                    std::iter::once(LABEL_SECTORS + (state >> 33) % (ROTTEN_BYTES / SECTOR_BYTES as u64)),
+                );
+                damaged += 1;
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            damaged
+        });
+        Rot { stop, thread: Some(thread) }
+    }
+
+    /// How many sectors were overwritten.
+    fn stop(mut self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map_or(0, |thread| thread.join().expect("it only writes"))
+    }
+}
+
+#[test]
+fn fio_verifies_what_it_wrote_while_a_disk_rots() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::start(1);
+    let disks = disks(&cluster, "disks", 4);
+    create(&cluster, "raidz1", &disks);
+    let filesystem = Filesystem::create(&cluster, "scratch", &["--ost", "tank", "--ost", "tank"]).mounted(2);
+    let rot = Rot::of(&disks[2]);
+    let _ = filesystem.script("fio_verify.py", &[]);
+    let damaged = rot.stop();
+    let errors = status(&cluster)["vdevs"][0]["disks"][2]["errors"][2].as_u64();
+    println!("{damaged} sectors were overwritten, {errors:?} were met by reads");
+    pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("with 0 errors");
+    pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("repaired 0 copies").says("with 0 errors");
+    assert!(damaged > 1000 && errors > Some(0), "the test damages something");
 }
 
 #[test]
