@@ -17,6 +17,7 @@ mod status;
 mod store;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,6 +45,8 @@ pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 const NODE_BYTES: usize = 16 << 10;
 /// Objects are changed by one at a time; so many locks are shared by all of them.
 const OBJECT_LOCKS: usize = 64;
+/// Threads that write a group, unless it is said otherwise.
+const THREADS_MAX: usize = 4;
 /// A dataset's records, unless it says otherwise.
 pub const RECORD_BYTES: u32 = 128 << 10;
 /// The largest object, in bytes.
@@ -57,11 +60,14 @@ pub struct Settings {
     /// How long a change waits to be committed at most, unless somebody wants it earlier. `None`: there is no thread that commits, and
     /// whoever needs a commit does it.
     pub commit_every: Option<Duration>,
+    /// How many threads write the records of a group. **Must hold:** at least one.
+    pub threads: usize,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { dirty_bytes_max: 256 << 20, commit_every: Some(Duration::from_secs(5)) }
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        Settings { dirty_bytes_max: 256 << 20, commit_every: Some(Duration::from_secs(5)), threads }
     }
 }
 

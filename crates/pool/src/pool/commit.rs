@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, Reading, Store, StoreError, pointer_of, sectors_of};
+use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, StoreError, sectors_of};
+use super::writer::Writer;
 use super::{DatasetChange, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
 use crate::core::allocator::{ChangedMap, Purpose};
 use crate::core::group::{Dirty, Group, ObjectKey};
-use crate::core::tree::{Edits, Entry, Load, Node, Nodes, Root, Tree};
+use crate::core::tree::{Edits, Tree};
 use crate::format::{
-    ChecksumKind, DatasetRecord, Kind, LogStart, MapBlock, ObjectRecord, Place, Pointer, PoolRoot,
-    RecordError, Txg, Uberblock, VdevConfig, dataset_key, encode_node, is_record, object_key, record_key,
+    ChecksumKind, Kind, Label, LeafId, LogStart, MapBlock, Place, Pointer, PoolRoot, Txg, Uberblock,
+    VdevConfig, dataset_key,
 };
 use crate::vdev::SECTOR_BYTES;
 use crate::vdev::labels::{write_label, write_uberblock};
@@ -222,7 +223,8 @@ impl Shared {
     ) -> Result<(Roots, Vec<ChangedMap>), PoolError> {
         let txg = group.txg();
         let mut roots = self.roots().clone();
-        let mut writer = Writer { store: &self.store, txg, freed: Vec::new() };
+        let threads = self.settings.threads;
+        let mut writer = Writer { store: &self.store, txg, threads, freed: Vec::new() };
         let mut edits = Edits::default();
         for change in changes {
             writer.change_datasets(&mut roots, change, &mut edits)?;
@@ -311,9 +313,9 @@ impl Shared {
     }
 
     /// Writes the labels of all disks that are there; enough of them must take it.
-    pub(super) fn write_labels(&self, label: &crate::format::Label) -> Result<(), PoolError> {
+    pub(super) fn write_labels(&self, label: &Label) -> Result<(), PoolError> {
         self.on_enough_disks(&label.vdevs, |file, leaf| {
-            let label = crate::format::Label { leaf, ..label.clone() };
+            let label = Label { leaf, ..label.clone() };
             write_label(file, &label).is_ok()
         })
     }
@@ -328,7 +330,7 @@ impl Shared {
     fn on_enough_disks(
         &self,
         vdevs: &[VdevConfig],
-        act: impl Fn(&dyn kiln_world::File, crate::format::LeafId) -> bool,
+        act: impl Fn(&dyn kiln_world::File, LeafId) -> bool,
     ) -> Result<(), PoolError> {
         for (top, config) in self.store.tops.iter().zip(vdevs) {
             let leaves = top.vdev.leaves().iter().zip(&config.leaves);
@@ -339,197 +341,6 @@ impl Shared {
             if failed.count() > top.vdev.tolerates() {
                 return Err(StoreError::NotWritten.into());
             }
-        }
-        Ok(())
-    }
-}
-
-/// Writes records and nodes of a group, and gathers what it frees.
-struct Writer<'s> {
-    store: &'s Store,
-    txg: Txg,
-    freed: Vec<Pointer>,
-}
-
-impl Writer<'_> {
-    fn change_datasets(
-        &mut self,
-        roots: &mut Roots,
-        change: DatasetChange,
-        edits: &mut Edits,
-    ) -> Result<(), PoolError> {
-        match change {
-            DatasetChange::Create(id, record) => {
-                edits.put(dataset_key(id), record.encode());
-                roots.next_dataset = id + 1;
-                roots.datasets.insert(id, record);
-            }
-            DatasetChange::Destroy(id) => {
-                if let Some(record) = roots.datasets.remove(&id) {
-                    edits.remove(dataset_key(id), dataset_key(id));
-                    if let Some(root) = record.root {
-                        self.free_tree(&root)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Frees a tree with all that it leads to.
-    fn free_tree(&mut self, root: &Root) -> Result<(), PoolError> {
-        let pointer = pointer_of(&root.place)?;
-        let node = Reading(self.store).load(&root.place)?;
-        if node.level != root.level {
-            return Err(PoolError::Damaged);
-        }
-        for entry in &node.entries {
-            match root.level.checked_sub(1) {
-                Some(level) => self.free_tree(&Root { level, place: entry.value.clone() })?,
-                None if is_record(entry.key) => self.freed.push(pointer_of(&entry.value)?),
-                None => {}
-            }
-        }
-        self.freed.push(pointer);
-        Ok(())
-    }
-
-    fn write_objects(
-        &mut self,
-        dataset: &mut DatasetRecord,
-        objects: &[(ObjectKey, &Dirty)],
-    ) -> Result<(), PoolError> {
-        let mut edits = Edits::default();
-        for (key, dirty) in objects {
-            self.write_object(dataset, key.object, dirty, &mut edits)?;
-        }
-        dataset.root = Tree::new(self, NODE_BYTES).apply(dataset.root.as_ref(), &edits)?;
-        Ok(())
-    }
-
-    fn write_object(
-        &mut self,
-        dataset: &DatasetRecord,
-        object: u64,
-        dirty: &Dirty,
-        edits: &mut Edits,
-    ) -> Result<(), PoolError> {
-        let sectors_of_record = u64::from(dataset.record_bytes) / SECTOR_BYTES as u64;
-        let Some(len) = dirty.object_len() else {
-            edits.remove(object_key(object), record_key(object, u64::MAX));
-            return Ok(());
-        };
-        let range = |first: u64, last: u64| {
-            let end = (last.saturating_add(1)).saturating_mul(sectors_of_record);
-            (record_key(object, first * sectors_of_record), record_key(object, end.saturating_sub(1)))
-        };
-        let mut gone = dirty.removed().clone();
-        dirty.records().keys().for_each(|number| gone.insert(*number, *number));
-        let mut sectors =
-            self.sectors_without(dataset, object, gone.iter().map(|(first, last)| range(first, last)))?;
-        for (first, last) in gone.iter() {
-            let (first, last) = range(first.min(u64::MAX / sectors_of_record), last);
-            edits.remove(first, last);
-        }
-        for (number, bytes) in dirty.records() {
-            if !bytes.is_empty() {
-                sectors += self.write_parts(object, number * sectors_of_record, bytes, edits)?;
-            }
-        }
-        edits.put(object_key(object), ObjectRecord { len, sectors }.encode());
-        Ok(())
-    }
-
-    /// What an object takes until now, without what lies in these ranges.
-    fn sectors_without(
-        &mut self,
-        dataset: &DatasetRecord,
-        object: u64,
-        gone: impl Iterator<Item = (crate::core::tree::Key, crate::core::tree::Key)>,
-    ) -> Result<u64, PoolError> {
-        const AT_ONCE: usize = 1024;
-        let mut reading = Reading(self.store);
-        let mut tree = Tree::new(&mut reading, NODE_BYTES);
-        let Some(known) = tree.get(dataset.root.as_ref(), object_key(object))? else { return Ok(0) };
-        let mut sectors = ObjectRecord::decode(&known).map_err(|_: RecordError| PoolError::Damaged)?.sectors;
-        for (mut first, last) in gone {
-            loop {
-                let entries = tree.scan(dataset.root.as_ref(), first, last, AT_ONCE)?;
-                for entry in &entries {
-                    sectors = sectors.saturating_sub(self.taken(&pointer_of(&entry.value)?));
-                }
-                let Some(next) = entries.last().filter(|_| entries.len() == AT_ONCE) else { break };
-                first = record_key(object, next.key.index + 1);
-            }
-        }
-        Ok(sectors)
-    }
-
-    /// The sectors that a record takes in its first place.
-    fn taken(&self, pointer: &Pointer) -> u64 {
-        let place = pointer.places[0];
-        self.store.space().allocated(place.vdev, sectors_of(pointer.stored_bytes as usize))
-    }
-
-    /// Writes a record, in parts where no room is for it as a whole; the sectors that it takes.
-    fn write_parts(
-        &mut self,
-        object: u64,
-        sector: u64,
-        bytes: &[u8],
-        edits: &mut Edits,
-    ) -> Result<u64, PoolError> {
-        let record = NewRecord { kind: Kind::Data, bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
-        let one = bytes.len() <= SECTOR_BYTES;
-        let written = match self.store.write_new(record, 1) {
-            // What was acknowledged has the room that is kept for nodes, before it is lost.
-            Err(StoreError::NoSpace) if one => {
-                let places = self.store.room(Purpose::Node, bytes.len(), 1).ok_or(StoreError::NoSpace)?;
-                self.store.write_at(record, places)
-            }
-            Err(StoreError::NoSpace) => {
-                let half = (bytes.len() / 2).next_multiple_of(SECTOR_BYTES);
-                let (first, second) = bytes.split_at(half);
-                let behind = sector + (half / SECTOR_BYTES) as u64;
-                return Ok(self.write_parts(object, sector, first, edits)?
-                    + self.write_parts(object, behind, second, edits)?);
-            }
-            written => written,
-        };
-        let pointer = written?;
-        edits.put(record_key(object, sector), pointer.encode().to_vec());
-        Ok(self.taken(&pointer))
-    }
-}
-
-impl Load for Writer<'_> {
-    type Error = StoreError;
-
-    fn load(&mut self, place: &[u8]) -> Result<Arc<Node>, StoreError> {
-        Reading(self.store).load(place)
-    }
-}
-
-impl Nodes for Writer<'_> {
-    fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
-        let bytes = encode_node(node);
-        let record =
-            NewRecord { kind: Kind::Node, bytes: &bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
-        let pointer = self.store.write_new(record, NODE_COPIES)?;
-        self.store.keep_node(&pointer, Arc::new(node.clone()));
-        Ok(pointer.encode().to_vec())
-    }
-
-    fn release(&mut self, place: &[u8]) -> Result<(), StoreError> {
-        let pointer = pointer_of(place)?;
-        self.store.forget_node(&pointer);
-        self.freed.push(pointer);
-        Ok(())
-    }
-
-    fn dropped(&mut self, entry: Entry) -> Result<(), StoreError> {
-        if is_record(entry.key) {
-            self.freed.push(pointer_of(&entry.value)?);
         }
         Ok(())
     }

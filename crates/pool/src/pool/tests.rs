@@ -65,7 +65,7 @@ impl Shape {
     }
 }
 
-const SETTINGS: Settings = Settings { dirty_bytes_max: 1 << 20, commit_every: None };
+const SETTINGS: Settings = Settings { dirty_bytes_max: 1 << 20, commit_every: None, threads: 1 };
 
 fn host() -> Host {
     Host {

@@ -1,0 +1,257 @@
+//! Writing the records and nodes of a transaction group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::store::{NODE_COPIES, NewRecord, Reading, Store, StoreError, pointer_of, sectors_of};
+use super::{DatasetChange, NODE_BYTES, PoolError, Roots};
+use crate::core::allocator::Purpose;
+use crate::core::group::{Dirty, ObjectKey};
+use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Root, Tree};
+use crate::format::{
+    ChecksumKind, DatasetRecord, Kind, ObjectRecord, Pointer, RecordError, Txg, dataset_key, encode_node,
+    is_record, object_key, record_key,
+};
+use crate::vdev::SECTOR_BYTES;
+
+/// Records for which another thread is worth its while.
+const RECORDS_OF_THREAD: usize = 16;
+
+/// Bytes of an object that are to be written, from a sector of it on.
+#[derive(Clone, Copy, Debug)]
+struct NewBytes<'g> {
+    sector: u64,
+    bytes: &'g [u8],
+}
+
+/// The sector of an object at which a part begins, and where that was written.
+type Part = (u64, Pointer);
+/// The parts of a record, with its number among those that are written.
+type Numbered = (usize, Vec<Part>);
+
+/// Writes records and nodes of a group, and gathers what it frees.
+pub(super) struct Writer<'s> {
+    pub(super) store: &'s Store,
+    pub(super) txg: Txg,
+    /// How many threads write records.
+    pub(super) threads: usize,
+    /// What is not needed any more when the group is committed.
+    pub(super) freed: Vec<Pointer>,
+}
+
+impl Writer<'_> {
+    pub(super) fn change_datasets(
+        &mut self,
+        roots: &mut Roots,
+        change: DatasetChange,
+        edits: &mut Edits,
+    ) -> Result<(), PoolError> {
+        match change {
+            DatasetChange::Create(id, record) => {
+                edits.put(dataset_key(id), record.encode());
+                roots.next_dataset = id + 1;
+                roots.datasets.insert(id, record);
+            }
+            DatasetChange::Destroy(id) => {
+                if let Some(record) = roots.datasets.remove(&id) {
+                    edits.remove(dataset_key(id), dataset_key(id));
+                    if let Some(root) = record.root {
+                        self.free_tree(&root)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees a tree with all that it leads to.
+    fn free_tree(&mut self, root: &Root) -> Result<(), PoolError> {
+        let pointer = pointer_of(&root.place)?;
+        let node = Reading(self.store).load(&root.place)?;
+        if node.level != root.level {
+            return Err(PoolError::Damaged);
+        }
+        for entry in &node.entries {
+            match root.level.checked_sub(1) {
+                Some(level) => self.free_tree(&Root { level, place: entry.value.clone() })?,
+                None if is_record(entry.key) => self.freed.push(pointer_of(&entry.value)?),
+                None => {}
+            }
+        }
+        self.freed.push(pointer);
+        Ok(())
+    }
+
+    pub(super) fn write_objects(
+        &mut self,
+        dataset: &mut DatasetRecord,
+        objects: &[(ObjectKey, &Dirty)],
+    ) -> Result<(), PoolError> {
+        let sectors_of_record = u64::from(dataset.record_bytes) / SECTOR_BYTES as u64;
+        let records: Vec<NewBytes<'_>> = objects
+            .iter()
+            .flat_map(|(_, dirty)| dirty.records())
+            .filter(|(_, bytes)| !bytes.is_empty())
+            .map(|(number, bytes)| NewBytes { sector: number * sectors_of_record, bytes })
+            .collect();
+        let mut written = self.write_records(&records)?.into_iter();
+        let mut edits = Edits::default();
+        for (key, dirty) in objects {
+            let count = dirty.records().values().filter(|bytes| !bytes.is_empty()).count();
+            let parts: Vec<Part> = written.by_ref().take(count).flatten().collect();
+            self.change_object(dataset, key.object, dirty, &parts, &mut edits)?;
+        }
+        dataset.root = Tree::new(self, NODE_BYTES).apply(dataset.root.as_ref(), &edits)?;
+        Ok(())
+    }
+
+    /// What changes in the tree of an object's dataset: `parts` are its new records.
+    fn change_object(
+        &self,
+        dataset: &DatasetRecord,
+        object: u64,
+        dirty: &Dirty,
+        parts: &[Part],
+        edits: &mut Edits,
+    ) -> Result<(), PoolError> {
+        let sectors_of_record = u64::from(dataset.record_bytes) / SECTOR_BYTES as u64;
+        let Some(len) = dirty.object_len() else {
+            edits.remove(object_key(object), record_key(object, u64::MAX));
+            return Ok(());
+        };
+        let range = |first: u64, last: u64| {
+            let end = (last.saturating_add(1)).saturating_mul(sectors_of_record);
+            (record_key(object, first * sectors_of_record), record_key(object, end.saturating_sub(1)))
+        };
+        let mut gone = dirty.removed().clone();
+        dirty.records().keys().for_each(|number| gone.insert(*number, *number));
+        let mut sectors =
+            self.sectors_without(dataset, object, gone.iter().map(|(first, last)| range(first, last)))?;
+        for (first, last) in gone.iter() {
+            let (first, last) = range(first, last);
+            edits.remove(first, last);
+        }
+        for (sector, pointer) in parts {
+            sectors += self.taken(pointer);
+            edits.put(record_key(object, *sector), pointer.encode().to_vec());
+        }
+        edits.put(object_key(object), ObjectRecord { len, sectors }.encode());
+        Ok(())
+    }
+
+    /// What an object takes until now, without what lies in these ranges.
+    fn sectors_without(
+        &self,
+        dataset: &DatasetRecord,
+        object: u64,
+        gone: impl Iterator<Item = (Key, Key)>,
+    ) -> Result<u64, PoolError> {
+        const AT_ONCE: usize = 1024;
+        let mut reading = Reading(self.store);
+        let mut tree = Tree::new(&mut reading, NODE_BYTES);
+        let Some(known) = tree.get(dataset.root.as_ref(), object_key(object))? else { return Ok(0) };
+        let mut sectors = ObjectRecord::decode(&known).map_err(|_: RecordError| PoolError::Damaged)?.sectors;
+        for (mut first, last) in gone {
+            loop {
+                let entries = tree.scan(dataset.root.as_ref(), first, last, AT_ONCE)?;
+                for entry in &entries {
+                    sectors = sectors.saturating_sub(self.taken(&pointer_of(&entry.value)?));
+                }
+                let Some(next) = entries.last().filter(|_| entries.len() == AT_ONCE) else { break };
+                first = record_key(object, next.key.index + 1);
+            }
+        }
+        Ok(sectors)
+    }
+
+    /// The sectors that a record takes in its first place.
+    fn taken(&self, pointer: &Pointer) -> u64 {
+        let place = pointer.places[0];
+        self.store.space().allocated(place.vdev, sectors_of(pointer.stored_bytes as usize))
+    }
+
+    /// Writes records, on several threads if there are many; the parts of each, in the order of the records.
+    fn write_records(&self, records: &[NewBytes<'_>]) -> Result<Vec<Vec<Part>>, StoreError> {
+        let threads = self.threads.min(records.len() / RECORDS_OF_THREAD).max(1);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut written = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(record) = records.get(index) else { return Ok(written) };
+                let mut parts = Vec::with_capacity(1);
+                self.write_parts(record.sector, record.bytes, &mut parts)?;
+                written.push((index, parts));
+            }
+        };
+        let outcomes: Vec<Result<Vec<Numbered>, StoreError>> = thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            // A thread that panicked has written nothing that anything leads to.
+            let others = others.into_iter().map(|other| other.join().unwrap_or(Err(StoreError::NotWritten)));
+            std::iter::once(own).chain(others).collect()
+        });
+        let mut written = Vec::with_capacity(records.len());
+        for outcome in outcomes {
+            written.extend(outcome?);
+        }
+        written.sort_unstable_by_key(|(index, _)| *index);
+        Ok(written.into_iter().map(|(_, parts)| parts).collect())
+    }
+
+    /// Writes a record, in parts where no room is for it as a whole.
+    fn write_parts(&self, sector: u64, bytes: &[u8], parts: &mut Vec<Part>) -> Result<(), StoreError> {
+        let record = NewRecord { kind: Kind::Data, bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
+        let one = bytes.len() <= SECTOR_BYTES;
+        let pointer = match self.store.write_new(record, 1) {
+            // What was acknowledged has the room that is kept for nodes, before it is lost.
+            Err(StoreError::NoSpace) if one => {
+                let places = self.store.room(Purpose::Node, bytes.len(), 1).ok_or(StoreError::NoSpace)?;
+                self.store.write_at(record, places)?
+            }
+            Err(StoreError::NoSpace) => {
+                let half = (bytes.len() / 2).next_multiple_of(SECTOR_BYTES);
+                let (first, second) = bytes.split_at(half);
+                self.write_parts(sector, first, parts)?;
+                return self.write_parts(sector + (half / SECTOR_BYTES) as u64, second, parts);
+            }
+            written => written?,
+        };
+        parts.push((sector, pointer));
+        Ok(())
+    }
+}
+
+impl Load for Writer<'_> {
+    type Error = StoreError;
+
+    fn load(&mut self, place: &[u8]) -> Result<Arc<Node>, StoreError> {
+        Reading(self.store).load(place)
+    }
+}
+
+impl Nodes for Writer<'_> {
+    fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
+        let bytes = encode_node(node);
+        let record =
+            NewRecord { kind: Kind::Node, bytes: &bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
+        let pointer = self.store.write_new(record, NODE_COPIES)?;
+        self.store.keep_node(&pointer, Arc::new(node.clone()));
+        Ok(pointer.encode().to_vec())
+    }
+
+    fn release(&mut self, place: &[u8]) -> Result<(), StoreError> {
+        let pointer = pointer_of(place)?;
+        self.store.forget_node(&pointer);
+        self.freed.push(pointer);
+        Ok(())
+    }
+
+    fn dropped(&mut self, entry: Entry) -> Result<(), StoreError> {
+        if is_record(entry.key) {
+            self.freed.push(pointer_of(&entry.value)?);
+        }
+        Ok(())
+    }
+}
