@@ -27,8 +27,8 @@ pub(crate) enum Fs {
     AddOst {
         /// The filesystem
         name: String,
-        /// The node that has it, by host name or rank, and a directory there [default: the node's usual place]
-        #[arg(value_name = "NODE[:DIR]")]
+        /// A pool; or the node that has it, by host name or rank, and a directory there [default: the node's usual place]
+        #[arg(value_name = "POOL|NODE[:DIR]")]
         place: String,
     },
     /// Empty an OST: it gets no new objects, and those that are there move to others while their files are used
@@ -94,8 +94,8 @@ pub(crate) struct Create {
     /// The node that has the MDT, by host name or rank, and a directory there [default: the first node]
     #[arg(long, value_name = "NODE[:DIR]")]
     pub mdt: Option<String>,
-    /// A node that has an OST, and a directory there; may be repeated [default: one on each node, at least two]
-    #[arg(long = "ost", value_name = "NODE[:DIR]")]
+    /// A pool that has an OST, or a node and a directory there; may be repeated [default: one on each node, at least two]
+    #[arg(long = "ost", value_name = "POOL|NODE[:DIR]")]
     pub osts: Vec<String>,
     /// Return at once, not when its targets are served
     #[arg(long)]
