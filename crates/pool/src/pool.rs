@@ -167,6 +167,10 @@ struct Groups {
     logged_from: Txg,
     /// Space for objects as of the last commit, in sectors.
     free_sectors: u64,
+    /// Of the log, as of the last commit.
+    slot_sectors: u64,
+    /// What was admitted and is not in a group yet, in sectors.
+    admitted: u64,
     /// Somebody wants the open group to be committed.
     wanted: bool,
     /// Nothing can be written any more.
@@ -496,18 +500,13 @@ impl Shared {
         let record_bytes = self.record_bytes(key.dataset)?;
         let _changing = self.object_lock(key);
         let len = self.len(key)?.unwrap_or(0);
-        if bytes.is_empty() {
-            self.admit(0, 0)?;
-            self.groups().open.write(
-                (key, len),
-                (offset / u64::from(record_bytes), record_bytes),
-                0,
-                &[],
-                Vec::new(),
-            );
-            return Ok(());
-        }
-        self.admit(bytes.len() as u64, bytes.len() as u64 / u64::from(record_bytes) + 2)?;
+        let Some(last) = end.checked_sub(1).filter(|_| !bytes.is_empty()) else {
+            // It is made, and does not reach further.
+            return self.set_len_of(key, len);
+        };
+        let size = u64::from(record_bytes);
+        let records = last / size - offset / size + 1;
+        let _admitted = self.admit(records * size, records)?;
         for piece in pieces(offset, bytes.len(), record_bytes) {
             let written = &bytes[piece.from..piece.from + piece.len];
             let mut groups = self.groups();
@@ -562,9 +561,14 @@ impl Shared {
         }
         let record_bytes = self.record_bytes(key.dataset)?;
         let len = self.len(key)?.unwrap_or(0);
-        self.admit(0, 0)?;
         let (number, within) =
             (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
+        // What only frees always works.
+        let _admitted = if new_len < len && within == 0 {
+            self.admit(0, 0)?
+        } else {
+            self.admit(u64::from(record_bytes), 1)?
+        };
         let base = (new_len < len && within > 0)
             .then(|| self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec))
             .transpose()?;

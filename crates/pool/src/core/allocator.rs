@@ -360,6 +360,11 @@ impl Allocator {
         runs
     }
 
+    /// What the slots of the log take, in sectors.
+    pub fn slot_sectors(&self) -> u64 {
+        self.slots.iter().map(|(_, taken)| taken).sum()
+    }
+
     /// The slots of the log.
     pub fn slots(&self) -> &[(Place, u64)] {
         &self.slots

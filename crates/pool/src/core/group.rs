@@ -110,6 +110,11 @@ impl Group {
         self.records
     }
 
+    /// How many objects are changed.
+    pub fn objects_changed(&self) -> u64 {
+        self.objects.len() as u64
+    }
+
     /// Whether nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::log::slots_sectors;
 use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, StoreError, sectors_of};
 use super::writer::Writer;
 use super::{DatasetChange, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
@@ -21,25 +22,48 @@ const LOG_BETWEEN_COMMITS_BYTES: u64 = 64 << 20;
 /// The longest root, in bytes.
 const ROOT_BYTES_MAX: usize = SECTOR_BYTES;
 
+/// Room for a change, until it is in a group.
+pub(super) struct Admitted<'s> {
+    shared: &'s Shared,
+    sectors: u64,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.shared.groups().admitted -= self.sectors;
+    }
+}
+
 impl Shared {
-    /// What the groups that are not committed may still take, in sectors.
+    /// What may still be taken of the space that was free at the last commit, in sectors: by the groups that are not committed, by what
+    /// was admitted and is not in one yet, and by new slots of the log.
     pub(super) fn outstanding(&self, groups: &Groups) -> u64 {
-        let of = |group: &Group| self.needed(group.bytes(), group.records());
-        of(&groups.open) + groups.syncing.as_deref().map_or(0, of)
+        let of = |group: &Group| self.needed(group.bytes(), group.records(), group.objects_changed());
+        let slots = self.store.space().slot_sectors().saturating_sub(groups.slot_sectors);
+        of(&groups.open) + groups.syncing.as_deref().map_or(0, of) + groups.admitted + slots
     }
 
-    /// The most that so many bytes in so many records take, with the nodes that lead to them.
-    fn needed(&self, bytes: u64, records: u64) -> u64 {
-        const NODE_BYTES_OF_RECORD: u64 = 512;
+    /// The most that so many bytes in so many records of so many objects take: on every vdev, and each with a leaf of its own.
+    fn needed(&self, bytes: u64, records: u64, objects: u64) -> u64 {
+        /// Roots, and inner nodes that all share.
+        const NODES_OF_GROUP: u64 = 16;
         let space = self.store.space();
         let sectors = bytes / SECTOR_BYTES as u64 + records;
         let unit = space.allocated_most(64);
-        let nodes = records * NODE_BYTES_OF_RECORD * NODE_COPIES as u64 / SECTOR_BYTES as u64;
+        let node = space.allocated_most(sectors_of(NODE_BYTES)) * NODE_COPIES as u64;
+        let nodes =
+            (records + objects) * node + if records + objects > 0 { NODES_OF_GROUP * node } else { 0 };
         (sectors * unit).div_ceil(64) + records * (space.allocated_most(1) - 1) + nodes
     }
 
-    /// Waits until so much more may be changed, and fails when there will never be room for it.
-    pub(super) fn admit(&self, bytes: u64, records: u64) -> Result<(), PoolError> {
+    /// What nothing has or may take, in sectors.
+    fn room(&self, groups: &Groups) -> u64 {
+        groups.free_sectors.saturating_sub(self.outstanding(groups))
+    }
+
+    /// Waits until so much more may be changed, and fails when there is no room for it. What is admitted has its room until the guard is
+    /// dropped: by then it is in a group. Without records nothing is asked of the space.
+    pub(super) fn admit(&self, bytes: u64, records: u64) -> Result<Admitted<'_>, PoolError> {
         let mut tried: Option<Txg> = None;
         loop {
             let mut groups = self.groups();
@@ -47,8 +71,8 @@ impl Shared {
                 return Err(PoolError::Suspended(why.clone()));
             }
             let open = groups.open.txg();
-            let fits = self.outstanding(&groups) + self.needed(bytes, records) <= groups.free_sectors;
-            if !fits && bytes > 0 {
+            let sectors = if records > 0 { self.needed(bytes, records, 1) } else { 0 };
+            if sectors > self.room(&groups) {
                 // What was freed is there when the group that freed it is committed.
                 let nothing_freed = groups.open.is_empty() && groups.syncing.is_none();
                 if nothing_freed || tried.is_some_and(|tried| groups.committed >= tried) {
@@ -60,15 +84,14 @@ impl Shared {
                 continue;
             }
             let (weight, most) = (groups.open.weight(), self.settings.dirty_bytes_max);
-            if weight < most / 2 {
-                return Ok(());
+            let (is_full, thread) = (weight >= most, self.settings.commit_every.is_some());
+            if weight >= most / 2 {
+                groups.wanted = true;
+                self.changed.notify_all();
             }
-            groups.wanted = true;
-            self.changed.notify_all();
-            let is_full = weight >= most;
-            let thread = self.settings.commit_every.is_some();
-            if thread && groups.syncing.is_none() && !is_full {
-                return Ok(());
+            if weight < most / 2 || (thread && groups.syncing.is_none() && !is_full) {
+                groups.admitted += sectors;
+                return Ok(Admitted { shared: self, sectors });
             }
             drop(groups);
             // What is being committed makes room, unless the open group alone is too much.
@@ -94,7 +117,7 @@ impl Shared {
                 keys.iter().filter(|key| groups.open.object(**key).is_some()).copied().collect();
             let bytes: u64 = changed.iter().map(|key| groups.open.unlogged_bytes(*key)).sum();
             let logged = changed.is_empty() || open >= groups.logged_from;
-            if !logged || bytes > LOG_BYTES_MAX {
+            if !logged || bytes > LOG_BYTES_MAX || self.room(&groups) < slots_sectors(&self.store) {
                 drop(groups);
                 return self.commit_through(open);
             }
@@ -175,7 +198,8 @@ impl Shared {
     /// Commits the open group, which is that one. **Must hold:** the caller has `committing`.
     pub(super) fn commit_open(&self, txg: Txg) -> Result<(), PoolError> {
         // Before the group is closed: entries of the next one lie behind.
-        let (start, new_chain) = self.log.position(&self.store, txg.0);
+        let room = self.room(&self.groups());
+        let (start, new_chain) = self.log.position(&self.store, txg.0, room);
         let (group, datasets) = {
             let mut groups = self.groups();
             debug_assert_eq!(groups.open.txg(), txg, "one group is committed after the other");
@@ -194,11 +218,15 @@ impl Shared {
                 debug_assert_eq!(freed, Ok(()), "the maps to be written had it too");
                 drop(space);
                 let lost = self.log.committed(&self.store, start, new_chain);
-                let counts = self.store.space().counts();
+                let (counts, slot_sectors) = {
+                    let space = self.store.space();
+                    (space.counts(), space.slot_sectors())
+                };
                 let mut groups = self.groups();
                 groups.syncing = None;
                 groups.committed = txg;
                 groups.free_sectors = counts.free.saturating_sub(counts.reserved);
+                groups.slot_sectors = slot_sectors;
                 if lost {
                     groups.logged_from = Txg(groups.open.txg().0 + 1);
                 }

@@ -81,18 +81,18 @@ impl Log {
     }
 
     /// Where the log of the transaction groups from now on begins, for a root that is about to be written; with a chain that begins when
-    /// that root is durable ([`Log::committed`]), if there is none and there is room for one.
-    pub(super) fn position(&self, store: &Store, chain: u64) -> (LogStart, Option<NewChain>) {
+    /// that root is durable ([`Log::committed`]), if there is none and there is room for one. `room` is what nothing else may need, in sectors.
+    pub(super) fn position(&self, store: &Store, chain: u64, room: u64) -> (LogStart, Option<NewChain>) {
         let mut state = self.state();
         let writing = state.writing;
         if let Some(chain) = &mut state.chain {
             // What is being written was given its place before.
-            if writing || make_room(chain, store).is_some() {
+            if writing || (room >= slots_sectors(store) && make_room(chain, store).is_some()) {
                 return (chain.at, None);
             }
             self.fail(&mut state);
         }
-        match new_chain(store, chain) {
+        match (room >= slots_sectors(store)).then(|| new_chain(store, chain)).flatten() {
             Some(new) => (new.at, Some(NewChain(new))),
             None => (no_log(), None),
         }
@@ -204,8 +204,18 @@ fn block_sectors_max(store: &Store) -> u64 {
     space.allocated_most(HEAD_SECTORS) + space.allocated_most(sectors_of(LOG_BODY_BYTES_MAX))
 }
 
+fn slot_sectors(store: &Store) -> u32 {
+    (block_sectors_max(store) * BLOCKS_OF_SLOT) as u32
+}
+
+/// What two slots take, in sectors: with less room nothing is logged.
+pub(super) fn slots_sectors(store: &Store) -> u64 {
+    let sectors = slot_sectors(store);
+    2 * store.space().allocated_most(sectors)
+}
+
 fn new_chain(store: &Store, chain: u64) -> Option<Chain> {
-    let slot_sectors = u32::try_from(block_sectors_max(store) * BLOCKS_OF_SLOT).ok()?;
+    let slot_sectors = slot_sectors(store);
     let mut space = store.space();
     let slot = space.allocate_slot(slot_sectors)?;
     let Some(next_slot) = space.allocate_slot(slot_sectors) else {

@@ -419,6 +419,8 @@ impl Shared {
             committed: label.txg,
             logged_from: open,
             free_sectors: counts.free.saturating_sub(counts.reserved),
+            slot_sectors: store.space().slot_sectors(),
+            admitted: 0,
             wanted: false,
             suspended: None,
             ended: false,

@@ -523,6 +523,51 @@ fn a_full_pool_says_so_and_has_room_again_when_something_is_destroyed() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+
+    /// Whatever happens to a full pool: what is accepted is there, and what is refused has changed nothing.
+    #[test]
+    fn a_full_pool_goes_on(
+        shape in prop::sample::select(vec![SINGLE, MIRROR, RAIDZ, TWO]),
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        let (disk, pool, dataset) = made(shape, 5);
+        let mut model = Model::new();
+        let mut other = OBJECTS;
+        while pool.write(dataset, other, 0, &pattern(0, 50_000, 1)).is_ok() {
+            other += 1;
+        }
+        for op in &ops {
+            // What is punched in part may be refused for one part of it.
+            let op = match op {
+                Op::Punch(object, at, len) => {
+                    let record = u64::from(RECORD);
+                    Op::Punch(*object, at / record * record, len.next_multiple_of(record))
+                }
+                op => op.clone(),
+            };
+            match run(&pool, dataset, &op) {
+                Ok(()) => {
+                    model.apply(&op);
+                    model.succeeded(&op);
+                }
+                Err(error) => prop_assert_eq!(error, PoolError::NoSpace, "{:?}", op),
+            }
+        }
+        for object in 0..OBJECTS {
+            let found = contents(&pool, dataset, object);
+            prop_assert_eq!(found.as_ref(), model.now(object));
+        }
+        // The power fails: what was synced is there.
+        disk.crash();
+        drop(pool);
+        let pool = shape.open(&disk, &[]).expect("it is there");
+        model.settle(&pool, dataset);
+        is_whole(&pool);
+    }
+}
+
 #[test]
 fn who_may_open_it() {
     let (disk, pool, _) = made(MIRROR, 1);
