@@ -229,7 +229,9 @@ impl Pools {
         let mut known = self.known();
         let used = |held: &Held| {
             let targets: Vec<String> = held.pool.datasets().into_iter().map(|(_, name)| name).collect();
-            (Arc::strong_count(&held.pool) > 1).then(|| targets.join(", "))
+            // What is not served now is lost all the same when the pool is destroyed.
+            let lost = state == PoolState::Destroyed && !targets.is_empty();
+            (lost || Arc::strong_count(&held.pool) > 1).then(|| targets.join(", "))
         };
         match known.get(name) {
             None => return Err(no_pool(name)),

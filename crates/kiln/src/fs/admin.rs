@@ -205,9 +205,10 @@ impl Admin {
                 self.hosts.len()
             )));
         }
+        let within = if *request == pool::Request::Status { ANSWER_WITHIN } else { POOL_CHANGED_WITHIN };
         let request = serde_json::to_string(request).map_err(|error| failed(error.to_string()))?;
         let socket = self.data.fs_socket(rank);
-        let ask = move || ask_node(&socket, Request::Pool(request), POOL_CHANGED_WITHIN);
+        let ask = move || ask_node(&socket, Request::Pool(request), within);
         match tokio::task::spawn_blocking(ask).await {
             Ok(Some(Reply::Pool(reply))) => match serde_json::from_str(&reply) {
                 Ok(pool::Reply::Bad(why)) => Err(AdminError::Bad(why)),
