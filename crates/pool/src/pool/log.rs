@@ -112,6 +112,8 @@ impl Log {
             while chain.slots.front().is_some_and(|slot| *slot != start.slot) {
                 old.extend(chain.slots.pop_front());
             }
+        } else if start == no_log() {
+            old.extend(store.space().slots().iter().map(|(place, _)| *place));
         }
         let lost = std::mem::take(&mut state.lost_lately);
         drop(state);
