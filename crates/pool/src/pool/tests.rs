@@ -487,6 +487,71 @@ fn a_disk_that_was_away_gets_what_it_missed_and_then_stands_alone() {
     }
 }
 
+/// Bytes that come over a disk, anywhere on it: labels, uberblocks, maps, the log, nodes and data.
+fn damage() -> impl Strategy<Value = (usize, u64, Vec<u8>)> {
+    (any::<usize>(), any::<u64>(), prop::collection::vec(any::<u8>(), 1..20_000))
+}
+
+fn come_over(disk: &SimDisk, shape: Shape, index: usize, at: u64, bytes: &[u8]) {
+    let file = disk.open(&path(index), Open::Existing).expect("it was made");
+    let at = at % (shape.disk_bytes - bytes.len() as u64);
+    file.write_all_at(&[bytes], at).expect("the disk is on");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn one_disk_may_have_anything(
+        shape in prop::sample::select(vec![MIRROR, RAIDZ, RAIDZ2]),
+        index in any::<usize>(),
+        damage in prop::collection::vec(damage(), 1..30),
+    ) {
+        let (disk, pool, dataset, mut model) = filled(shape);
+        let op = Op::Write(1, 7000, 9000, 42);
+        model.apply(&op);
+        run(&pool, dataset, &op).expect("there is room");
+        pool.sync(dataset, &[1]).expect("it is logged");
+        disk.crash();
+        drop(pool);
+        for (_, at, bytes) in &damage {
+            come_over(&disk, shape, index % shape.disks(), *at, bytes);
+        }
+        let pool = shape.open(&disk, &[]).expect("the other disks have everything");
+        for object in 0..OBJECTS {
+            let found = contents(&pool, dataset, object);
+            prop_assert_eq!(found.as_ref(), model.now(object));
+        }
+        prop_assert_eq!(pool.scrub().run().expect("it can be read").damaged, []);
+        nothing_leaks(&pool);
+    }
+
+    #[test]
+    fn whatever_the_disks_have_nothing_wrong_is_read(
+        shape in prop::sample::select(vec![SINGLE, MIRROR, RAIDZ, TWO]),
+        damage in prop::collection::vec(damage(), 1..60),
+    ) {
+        let (disk, pool, dataset, model) = filled(shape);
+        drop(pool);
+        for (index, at, bytes) in &damage {
+            come_over(&disk, shape, index % shape.disks(), *at, bytes);
+        }
+        let Ok(pool) = shape.open(&disk, &[]) else { return Ok(()) };
+        for object in 0..OBJECTS {
+            let right = model.now(object).expect("it is there");
+            let mut bytes = vec![0; RECORD as usize];
+            for at in (0..right.len()).step_by(RECORD as usize) {
+                match pool.read(dataset, object, at as u64, &mut bytes) {
+                    Ok(read) => prop_assert_eq!(&bytes[..read], &right[at..right.len().min(at + RECORD as usize)]),
+                    Err(error) => prop_assert_eq!(error, PoolError::Damaged),
+                }
+            }
+        }
+        let _ = pool.scrub().run();
+        let _ = pool.commit();
+    }
+}
+
 #[test]
 fn a_full_pool_says_so_and_has_room_again_when_something_is_destroyed() {
     for shape in [SINGLE, RAIDZ, TWO] {
