@@ -227,6 +227,7 @@ fn synced_per_second(
             })
         };
         let threads: Vec<_> = (0..writers).map(work).collect();
+        // For so long it is measured.
         std::thread::sleep(Duration::from_secs_f64(args.seconds));
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().try_for_each(|thread| {

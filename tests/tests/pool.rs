@@ -134,6 +134,7 @@ impl Rot {
                     std::iter::once(LABEL_SECTORS + (state >> 33) % (ROTTEN_BYTES / SECTOR_BYTES as u64)),
                 );
                 damaged += 1;
+                // A pace, so that the machine is left to what is tested.
                 std::thread::sleep(Duration::from_micros(500));
             }
             damaged

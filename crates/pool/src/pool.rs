@@ -81,7 +81,7 @@ pub enum PoolError {
     #[error("damaged beyond what the pool's redundancy can mend")]
     Damaged,
     /// Too many disks failed: nothing can be written until the pool is opened again.
-    #[error("the pool is suspended: {0}")]
+    #[error("the pool is suspended: {0}; bring its disks back, and start its node again")]
     Suspended(String),
     /// There is no such dataset.
     #[error("no such dataset")]
@@ -363,10 +363,9 @@ impl Drop for Pool {
     fn drop(&mut self) {
         locked(&self.shared.groups).ended = true;
         self.shared.changed.notify_all();
-        if let Some(committer) = self.committer.take()
-            && committer.join().is_err()
-        {
-            // It has told why when it panicked; nothing waits for it any more.
+        if let Some(committer) = self.committer.take() {
+            // It has told why if it panicked; nothing waits for it any more.
+            let _ = committer.join();
         }
     }
 }

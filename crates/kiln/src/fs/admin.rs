@@ -219,15 +219,15 @@ impl Admin {
         }
     }
 
-    /// The pools of all nodes that answer, each with the node's rank.
-    pub(crate) async fn pools(&self) -> Vec<(u32, pool::Pool)> {
+    /// The pools of all nodes, each with the node's rank; all of them must answer, or it would look as if there were none.
+    pub(crate) async fn pools(&self) -> Result<Vec<(u32, pool::Pool)>, AdminError> {
         let mut pools = Vec::new();
         for rank in 0..self.hosts.len() as u32 {
-            if let Ok(pool::Reply::Pools(found)) = self.pool(rank, &pool::Request::Status).await {
+            if let pool::Reply::Pools(found) = self.pool(rank, &pool::Request::Status).await? {
                 pools.extend(found.into_iter().map(|pool| (rank, pool)));
             }
         }
-        pools
+        Ok(pools)
     }
 
     /// Asks every node with a target of `rows` how its targets are, all at once.

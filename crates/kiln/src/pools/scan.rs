@@ -1,13 +1,17 @@
 //! Scrubs and resilvers, each on a thread of its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_fs::wire::pool::Scan;
-use kiln_pool::pool::{DamagedRecord, Pool, PoolError, ScrubReport};
+use kiln_pool::pool::{DamagedRecord, Health, Pool, PoolError, ScrubReport};
 
+use super::locked;
+
+/// How often disks are brought up to date that miss something again and again.
+const RESILVERS_MAX: usize = 3;
 /// Damaged records that are named.
 const NAMED_MAX: usize = 1000;
 
@@ -36,10 +40,6 @@ enum State {
     Failed(String),
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Scans {
     /// Begins a scrub, unless something is under way.
     pub(super) fn start_scrub(self: &Arc<Self>, pool: &Arc<Pool>) -> Result<(), String> {
@@ -53,14 +53,14 @@ impl Scans {
                 .vdevs
                 .iter()
                 .flat_map(|vdev| &vdev.leaves)
-                .any(|leaf| leaf.behind && leaf.health == kiln_pool::pool::Health::Online)
+                .any(|leaf| leaf.behind && leaf.health == Health::Online)
         };
         if !behind(pool) {
             return;
         }
-        // A scrub does what a resilver does, but does not know when it is done.
+        // What is under way does not know of the disk that has come.
         self.stop();
-        if let Err(why) = self.start(pool, true, |_, pool| pool.resilver().map(Option::unwrap_or_default)) {
+        if let Err(why) = self.start(pool, true, Scans::resilver) {
             tracing::warn!(why, "what a disk has missed is not brought up to date");
         }
     }
@@ -103,16 +103,29 @@ impl Scans {
 
     fn scrub(&self, pool: &Pool) -> Result<ScrubReport, PoolError> {
         let mut scrub = pool.scrub();
-        while !self.stop.load(Ordering::Relaxed) {
-            let done = scrub.step()?;
-            if let Some(last) = &mut *locked(&self.last) {
-                last.report = scrub.report().clone();
-            }
-            if done {
-                break;
+        while !scrub.step()? && self.goes_on(scrub.report()) {}
+        Ok(scrub.report().clone())
+    }
+
+    fn resilver(&self, pool: &Pool) -> Result<ScrubReport, PoolError> {
+        let mut report = ScrubReport::default();
+        // A disk may have missed something again in the meantime.
+        for _ in 0..RESILVERS_MAX {
+            match pool.resilver(&|report| self.goes_on(report))? {
+                Some(found) => report = found,
+                None => break,
             }
         }
-        Ok(scrub.report().clone())
+        Ok(report)
+    }
+
+    /// Tells how far it is; whether it is not to be stopped.
+    fn goes_on(&self, report: &ScrubReport) -> bool {
+        if let Some(last) = &mut *locked(&self.last) {
+            let ScrubReport { records, bytes, mended, damaged_records, .. } = *report;
+            last.report = ScrubReport { records, bytes, mended, damaged_records, damaged: Vec::new() };
+        }
+        !self.stop.load(Ordering::Relaxed)
     }
 
     fn ended(&self, pool: &Pool, outcome: Result<ScrubReport, PoolError>) {
@@ -124,7 +137,7 @@ impl Scans {
                 last.names =
                     report.damaged.iter().take(NAMED_MAX).map(|damaged| name(pool, damaged)).collect();
                 last.report = report;
-                let stopped = self.stop.load(Ordering::Relaxed) && !last.resilver;
+                let stopped = self.stop.load(Ordering::Relaxed);
                 last.state = if stopped { State::Stopped } else { State::Finished };
             }
             Err(error) => last.state = State::Failed(error.to_string()),
@@ -152,7 +165,7 @@ impl Scans {
         Ok(())
     }
 
-    /// Stops what is under way, and waits for that; a resilver goes on to its end.
+    /// Stops what is under way, and waits for that. Disks that a resilver was for stay behind.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         let thread = locked(&self.thread).take();

@@ -256,16 +256,6 @@ impl Group {
         self.records -= gone.len() as u64;
     }
 
-    /// Forgets all objects of a dataset, which is not there any more.
-    pub fn forget_dataset(&mut self, dataset: u64) {
-        let gone: Vec<ObjectKey> =
-            self.objects.keys().filter(|key| key.dataset == dataset).copied().collect();
-        for dirty in gone.iter().filter_map(|key| self.objects.remove(key)) {
-            self.bytes -= dirty.records.values().map(|bytes| bytes.len() as u64).sum::<u64>();
-            self.records -= dirty.records.len() as u64;
-        }
-    }
-
     /// Whether an object has changes that no log has.
     pub fn is_unlogged(&self, key: ObjectKey) -> bool {
         self.objects.get(&key).is_some_and(|dirty| dirty.unlogged.any)

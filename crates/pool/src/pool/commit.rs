@@ -19,6 +19,8 @@ use crate::vdev::labels::{write_label, write_uberblock};
 
 /// The intent log between two commits, in bytes.
 const LOG_BETWEEN_COMMITS_BYTES: u64 = 64 << 20;
+/// Ranges of transaction groups that a disk has missed.
+const MISSED_RANGES_MAX: usize = 64;
 /// The longest root, in bytes.
 const ROOT_BYTES_MAX: usize = SECTOR_BYTES;
 
@@ -327,6 +329,12 @@ impl Shared {
             let known = &mut config.label.vdevs[top].leaves[leaf].missed;
             if !known.contains(txg.0) {
                 known.insert(txg.0, txg.0);
+                // More than it has missed is read again, but labels have room for it.
+                if known.iter().len() > MISSED_RANGES_MAX
+                    && let Some((first, last)) = known.span()
+                {
+                    known.insert(first, last);
+                }
                 there.set_behind(true);
                 config.changed = true;
             }

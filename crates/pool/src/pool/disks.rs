@@ -15,11 +15,12 @@ use kiln_world::Rng;
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// The pool has no such disk.
-    #[error("the pool has no disk {0}")]
+    #[error("the pool has no disk {0}; `kiln pool status` shows those that it has")]
     Unknown(String),
     /// Without it something could not be read any more.
     #[error(
-        "the vdev of {path} needs it: {missing} of its disks are away or lack something, and it can do without {tolerates}"
+        "the vdev of {path} needs it: {missing} others of its disks are away or lack something, and it can do without {tolerates}; \
+         bring those back first, or wait for their resilver"
     )]
     Needed {
         /// Which disk.
@@ -30,7 +31,9 @@ pub enum DiskError {
         tolerates: usize,
     },
     /// The disk that was found there is another one.
-    #[error("{0} is not the disk that was there: its label says otherwise, or it has none")]
+    #[error(
+        "{0} is not the disk that was there: its label says otherwise, or it has none; to put a new one there, replace it"
+    )]
     Other(String),
     /// It is in use already.
     #[error("{0} is online already")]

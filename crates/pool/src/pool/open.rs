@@ -15,8 +15,8 @@ use crate::core::ranges::Ranges;
 use crate::core::tree::Tree;
 use crate::format::{
     DatasetRecord, Label, LabelError, LeafConfig, LeafId, LeafState, LogChange, LogEntry, MAP_BYTES,
-    MapBlock, NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Txg, Uberblock, VdevConfig, VdevKind,
-    dataset_key,
+    MapBlock, NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Txg, Uberblock, Unfit, VdevConfig,
+    VdevKind, dataset_key,
 };
 use crate::vdev::labels::{Areas, DISK_BYTES_MIN, ReadError, read_label, read_uberblocks};
 use crate::vdev::{Leaf, Redundancy, Vdev};
@@ -52,7 +52,9 @@ pub enum CreateError {
         disks: usize,
     },
     /// A disk is too small.
-    #[error("{path} has {bytes} bytes; the smallest disk has {DISK_BYTES_MIN}")]
+    #[error(
+        "{path} has {bytes} bytes, and a disk needs at least {DISK_BYTES_MIN}; make it larger (truncate -s), or take another"
+    )]
     TooSmall {
         /// Which one.
         path: String,
@@ -77,6 +79,9 @@ pub enum CreateError {
         /// Why.
         error: std::io::Error,
     },
+    /// There are more disks than labels have room for.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The rest.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -164,11 +169,10 @@ impl Pool {
         let mut spaces = Vec::new();
         for (index, spec) in vdevs.into_iter().enumerate() {
             let id = crate::format::VdevId(index as u32);
-            let (config, areas) = vdev_config(id, &spec, &*host.rng)?;
+            let config = vdev_config(id, &spec, &*host.rng)?;
             let disks = spec.disks.iter().map(|disk| Some(Arc::clone(&disk.file))).collect();
             let top = top_of(&config, disks).ok_or(CreateError::Vdev { disks: spec.disks.len() })?;
             spaces.push(VdevSpace::new(id, top.vdev.redundancy(), top.sectors));
-            debug_assert_eq!(areas, config.leaf_sectors);
             tops.push(top);
             configs.push(config);
         }
@@ -182,6 +186,7 @@ impl Pool {
             vdevs: configs,
             spares: Vec::new(),
         };
+        label.encode()?;
         let roots = Roots { txg: Txg(0), tree: None, next_dataset: 1, datasets: BTreeMap::new() };
         let store = Store::new(tops, Allocator::new(spaces));
         let shared = Shared::new(label, roots, store, host, settings, Vec::new());
@@ -268,11 +273,7 @@ pub(super) fn check_unused(disk: &DiskFile) -> Result<(), CreateError> {
     }
 }
 
-fn vdev_config(
-    id: crate::format::VdevId,
-    spec: &VdevSpec,
-    rng: &dyn Rng,
-) -> Result<(VdevConfig, u64), CreateError> {
+fn vdev_config(id: crate::format::VdevId, spec: &VdevSpec, rng: &dyn Rng) -> Result<VdevConfig, CreateError> {
     let mut leaf_sectors = u64::MAX;
     for disk in &spec.disks {
         let bytes = disk.file.len().map_err(|error| CreateError::Disk { path: disk.path.clone(), error })?;
@@ -287,7 +288,7 @@ fn vdev_config(
         missed: Ranges::default(),
     };
     let leaves = spec.disks.iter().map(leaf).collect();
-    Ok((VdevConfig { id, kind: spec.kind, leaf_sectors, leaves }, leaf_sectors))
+    Ok(VdevConfig { id, kind: spec.kind, leaf_sectors, leaves })
 }
 
 /// The vdev of these disks, of which some may be missing; `None` when it cannot be.

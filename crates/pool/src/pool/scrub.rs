@@ -75,20 +75,24 @@ impl Pool {
         }
     }
 
-    /// Brings disks that have missed transaction groups up to date: what was written since the first one is read and mended. `None` when no
-    /// disk that is there has missed anything. A resilver that does not end begins anew the next time.
-    pub fn resilver(&self) -> Result<Option<ScrubReport>, PoolError> {
+    /// Brings disks up to date that have missed transaction groups: what was written since the first one is read and mended. After each
+    /// step `goes_on` is told what was found; when it says no, the disks stay behind, and the next resilver begins anew. `None` when
+    /// no disk that is there has missed anything.
+    pub fn resilver(&self, goes_on: &dyn Fn(&ScrubReport) -> bool) -> Result<Option<ScrubReport>, PoolError> {
         let behind = self.shared.behind();
         let Some(first) = behind.iter().map(|disk| disk.first).min() else { return Ok(None) };
         let mut scrub = self.scrub_since(first);
-        while !scrub.step()? {}
-        let report = scrub.report;
+        while !scrub.step()? {
+            if !goes_on(&scrub.report) {
+                return Ok(Some(scrub.report));
+            }
+        }
         self.shared.store.space().change_all_maps();
         // The maps are on all disks after this, and only then a disk may be asked for them.
         self.shared.commit_now()?;
         self.shared.caught_up(&behind);
         self.shared.commit_now()?;
-        Ok(Some(report))
+        Ok(Some(scrub.report))
     }
 }
 

@@ -435,7 +435,7 @@ fn with_one_disk_away_and_another_rotten_exactly_what_is_hit_twice_is_lost() {
     // The disk is back: what it has mends the rest, since it missed nothing of that.
     drop(pool);
     let pool = RAIDZ.open(&disk, &[]).expect("all are there");
-    let report = pool.resilver().expect("it can be read").expect("a disk was away");
+    let report = pool.resilver(&|_| true).expect("it can be read").expect("a disk was away");
     assert_eq!(report.damaged, []);
     assert_eq!(pool.scrub().run().expect("it can be read").damaged, []);
     is_whole(&pool);
@@ -468,10 +468,10 @@ fn a_disk_that_was_away_gets_what_it_missed_and_then_stands_alone() {
         }
         let before = pool.config().vdevs[0].leaves[away].missed.clone();
         assert!(!before.is_empty());
-        let report = pool.resilver().expect("it can be read").expect("a disk was away");
+        let report = pool.resilver(&|_| true).expect("it can be read").expect("a disk was away");
         assert!(report.mended > 0 && report.damaged.is_empty());
         assert!(pool.config().vdevs[0].leaves[away].missed.is_empty());
-        assert_eq!(pool.resilver(), Ok(None));
+        assert_eq!(pool.resilver(&|_| true), Ok(None));
         is_whole(&pool);
         drop(pool);
         // Now any other may be away.
@@ -482,7 +482,7 @@ fn a_disk_that_was_away_gets_what_it_missed_and_then_stands_alone() {
             nothing_leaks(&pool);
             drop(pool);
             let pool = shape.open(&disk, &[]).expect("all are there");
-            pool.resilver().expect("it can be read").expect("a disk was away");
+            pool.resilver(&|_| true).expect("it can be read").expect("a disk was away");
         }
     }
 }
@@ -688,7 +688,7 @@ fn disks_are_taken_out_brought_back_and_replaced_while_it_is_used() {
         assert!(matches!(other, Err(DiskError::Other(_))), "{other:?}");
         pool.online(&name(0), file(0)).expect("it is the one");
         assert!(matches!(pool.online(&name(0), file(0)), Err(DiskError::Online(_))));
-        pool.resilver().expect("it can be read").expect("it lacks something");
+        pool.resilver(&|_| true).expect("it can be read").expect("it lacks something");
         assert_eq!(pool.status().health, Health::Online);
         is_whole(&pool);
         // A new disk in the place of another.
@@ -701,7 +701,7 @@ fn disks_are_taken_out_brought_back_and_replaced_while_it_is_used() {
         let used = pool.replace(&name(1), file(0), &SimRng::new(9), false);
         assert!(matches!(used, Err(DiskError::Unfit(CreateError::InUse { .. }))), "{used:?}");
         pool.replace(&name(1), new, &SimRng::new(9), false).expect("it is empty");
-        let report = pool.resilver().expect("it can be read").expect("it lacks everything");
+        let report = pool.resilver(&|_| true).expect("it can be read").expect("it lacks everything");
         assert!(report.mended > 0 && report.damaged.is_empty());
         is_whole(&pool);
         let counts = pool.status().vdevs[0].leaves[1].counts;
@@ -720,6 +720,40 @@ fn disks_are_taken_out_brought_back_and_replaced_while_it_is_used() {
     }
 }
 
+/// The system tells a failed flush once; what it lost must not count as durable afterwards.
+#[test]
+fn a_disk_that_failed_a_flush_is_not_believed_until_it_is_opened_again() {
+    let (disk, pool, dataset, _) = filled(SINGLE);
+    pool.write(dataset, 1, 0, &pattern(0, 100, 9)).expect("there is room");
+    disk.fail_nth(kiln_world::Fault::Sync, 0);
+    // The log fails, and so does the commit that was to stand in for it.
+    let failed = pool.sync(dataset, &[1]);
+    assert!(matches!(failed, Err(PoolError::Suspended(_))), "{failed:?}");
+    assert!(matches!(pool.sync(dataset, &[1]), Err(PoolError::Suspended(_))));
+    drop(pool);
+
+    let (disk, pool, dataset, mut model) = filled(MIRROR);
+    let op = Op::Write(1, 0, 100, 9);
+    model.apply(&op);
+    run(&pool, dataset, &op).expect("there is room");
+    disk.fail_nth(kiln_world::Fault::Sync, 0);
+    pool.sync(dataset, &[1]).expect("the other disk has it");
+    pool.commit().expect("the other disk has it");
+    let behind = |pool: &Pool| pool.status().vdevs[0].leaves.iter().filter(|leaf| leaf.behind).count();
+    assert_eq!(behind(&pool), 1);
+    pool.resilver(&|_| true).expect("it can be read");
+    assert_eq!(behind(&pool), 1, "its flushes still fail");
+    drop(pool);
+    disk.crash();
+    let pool = MIRROR.open(&disk, &[]).expect("it is there");
+    pool.resilver(&|_| true).expect("it can be read").expect("a disk is behind");
+    assert_eq!(behind(&pool), 0);
+    for object in 0..OBJECTS {
+        assert_eq!(contents(&pool, dataset, object).as_ref(), model.now(object));
+    }
+    is_whole(&pool);
+}
+
 /// A resilver that the power ends again and again goes on in the end.
 #[test]
 fn a_resilver_that_is_interrupted_ends_right() {
@@ -730,7 +764,7 @@ fn a_resilver_that_is_interrupted_ends_right() {
     for syncs in 0.. {
         let pool = RAIDZ.open(&disk, &[]).expect("all are there");
         disk.crash_after_syncs(syncs);
-        let ended = pool.resilver().is_ok();
+        let ended = pool.resilver(&|_| true).is_ok();
         drop(pool);
         disk.crash();
         if ended {
@@ -738,7 +772,7 @@ fn a_resilver_that_is_interrupted_ends_right() {
         }
     }
     let pool = RAIDZ.open(&disk, &[]).expect("all are there");
-    assert_eq!(pool.resilver(), Ok(None));
+    assert_eq!(pool.resilver(&|_| true), Ok(None));
     is_whole(&pool);
     drop(pool);
     let pool = RAIDZ.open(&disk, &[0]).expect("one disk may be away");

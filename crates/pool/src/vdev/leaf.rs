@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kiln_world::File;
 
@@ -35,6 +35,8 @@ pub struct Leaf {
     data_start: u64,
     /// It has missed transaction groups: what it holds may be old.
     behind: AtomicBool,
+    /// A flush has failed, which the system tells one caller only: nothing on this disk is known to be durable until it is opened again.
+    flush_failed: Mutex<bool>,
     counters: Counters,
 }
 
@@ -45,6 +47,7 @@ impl Leaf {
             file: RwLock::new(Some(file)),
             data_start,
             behind: AtomicBool::new(false),
+            flush_failed: Mutex::new(false),
             counters: Counters::default(),
         }
     }
@@ -55,6 +58,7 @@ impl Leaf {
             file: RwLock::new(None),
             data_start,
             behind: AtomicBool::new(true),
+            flush_failed: Mutex::new(false),
             counters: Counters::default(),
         }
     }
@@ -72,7 +76,9 @@ impl Leaf {
     /// Puts a disk in its place, or takes the disk away. What went wrong with the one before is forgotten.
     pub fn exchange(&self, file: Option<Arc<dyn File>>) {
         self.set_behind(true);
+        let mut flush_failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = file;
+        *flush_failed = false;
         for counter in [&self.counters.read, &self.counters.write, &self.counters.checksum] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -121,9 +127,11 @@ impl Leaf {
         written
     }
 
-    /// Whether everything that was written is durable. A place without a disk has nothing to lose.
+    /// Whether everything that was written is durable. A place without a disk has nothing to lose. A failure is final.
     pub(super) fn sync(&self) -> bool {
-        let synced = self.file().is_none_or(|file| file.sync().is_ok());
+        let mut failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let synced = !*failed && self.file().is_none_or(|file| file.sync().is_ok());
+        *failed = !synced;
         self.counters.write.fetch_add(u64::from(!synced), Ordering::Relaxed);
         synced
     }

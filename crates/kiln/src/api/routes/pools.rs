@@ -6,13 +6,14 @@ use kiln_telemetry::Metrics;
 
 use super::fs::fault;
 use super::{Answer, Routes, json, no_route};
-use crate::api::ask::Ask;
+use crate::api::ask::{Ask, Fault};
 
 impl Routes {
     pub(super) async fn pools(&self, ask: &Ask, rest: &[&str]) -> Answer {
         match (&ask.method, rest) {
             (&Method::GET, []) => {
-                let pools: Vec<Pool> = self.fs.pools().await.into_iter().map(|(_, pool)| pool).collect();
+                let pools = self.fs.pools().await.map_err(fault)?;
+                let pools: Vec<Pool> = pools.into_iter().map(|(_, pool)| pool).collect();
                 json(&pools)
             }
             // What is asked of a node says itself what it is.
@@ -20,7 +21,7 @@ impl Routes {
                 let request: Request = ask.json()?;
                 let rank = match ask.query("node")? {
                     Some(_) => ask.parsed("node", 0)?,
-                    None => self.rank_of(&request).await,
+                    None => self.rank_of(&request).await?,
                 };
                 json(&self.fs.pool(rank, &request).await.map_err(fault)?)
             }
@@ -29,18 +30,19 @@ impl Routes {
     }
 
     /// The node that has the pool which is meant; the first one when none has it.
-    async fn rank_of(&self, request: &Request) -> u32 {
+    async fn rank_of(&self, request: &Request) -> Result<u32, Fault> {
         let (Request::Export { name } | Request::Destroy { name } | Request::Scrub { name, .. }) = request
         else {
-            return 0;
+            return Ok(0);
         };
-        let pools = self.fs.pools().await;
-        pools.iter().find(|(_, pool)| pool.name == *name).map_or(0, |(rank, _)| *rank)
+        let pools = self.fs.pools().await.map_err(fault)?;
+        Ok(pools.iter().find(|(_, pool)| pool.name == *name).map_or(0, |(rank, _)| *rank))
     }
 
     /// What is counted of every pool.
     pub(super) async fn pool_metrics(&self, metrics: &Metrics) {
-        for (_, pool) in self.fs.pools().await {
+        // A node that does not answer has no figures.
+        for (_, pool) in self.fs.pools().await.unwrap_or_default() {
             let labels = [("pool", pool.name.as_str())];
             let set = |name, help, value: u64| metrics.gauge(name, help, &labels).set(value as i64);
             set("kiln_pool_size_bytes", "Space of the pool, with what parity takes", pool.size);
