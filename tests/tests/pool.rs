@@ -218,6 +218,7 @@ fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
     let new = cluster.dir().join("disks/new");
     File::create(&new).and_then(|file| file.set_len(DISK_BYTES)).expect("a sparse file");
     let _ = pool(&cluster, &["offline", "tank", &disks[0]]).ok();
+    pool(&cluster, &["status", "-x"]).ok().says("OFFLINE").says("kiln pool online");
     pool(&cluster, &["offline", "tank", &disks[3]]).code(1).says("needs it");
     let _ = pool(&cluster, &["replace", "tank", &disks[0], &text(&new)]).ok();
     wait_until_whole(&cluster);

@@ -49,6 +49,13 @@ fn note(status: &PoolStatus) -> Option<String> {
                 .to_owned(),
         );
     }
+    if leaves().any(|leaf| leaf.health == Health::Offline) {
+        return Some(
+            "one or more disks were taken out of use; the pool goes on without them. Use them again with `kiln pool online`, or put \
+             others in their place with `kiln pool replace`"
+                .to_owned(),
+        );
+    }
     if leaves().any(|leaf| leaf.behind) {
         return Some(
             "one or more disks lack what was written while they were away; a resilver brings them up to date"
