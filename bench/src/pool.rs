@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kiln_pool::format::VdevKind;
+use kiln_pool::format::{DatasetKind, VdevKind};
 use kiln_pool::pool::{DatasetId, DiskFile, Host, Pool, RECORD_BYTES, Settings, VdevSpec};
 use kiln_world::{Disk as _, File, Open, RealClock, RealDisk, RealRng};
 use serde_json::json;
@@ -164,7 +164,7 @@ fn pooled(
     let (clock, rng) = (Arc::new(RealClock::new()), Arc::new(RealRng));
     let host = Host { name: "bench".into(), clock, rng };
     let pool = Pool::create("bench", vec![VdevSpec { kind, disks }], &host, Settings::default(), true)?;
-    let dataset = pool.create_dataset("data", RECORD_BYTES)?;
+    let dataset = pool.create_dataset("data", RECORD_BYTES, DatasetKind::Objects)?;
     let data = pattern();
     let begun = Instant::now();
     for at in (0..bytes).step_by(REQUEST_BYTES) {

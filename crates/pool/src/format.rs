@@ -8,6 +8,7 @@
 //! - [`Uberblock`]: the pointer to the root, as of a transaction group.
 //! - [`PoolRoot`], [`DatasetRecord`], [`ObjectRecord`]: what the root and the trees hold.
 //! - [`LogHead`], [`LogEntry`]: the intent log.
+//! - [`NameSlot`]: names of files, where a dataset is a disk of files.
 
 mod bytes;
 mod checksum;
@@ -15,6 +16,7 @@ mod dataset;
 mod label;
 mod log;
 mod map;
+mod name;
 mod node;
 mod pointer;
 mod root;
@@ -22,7 +24,8 @@ mod uberblock;
 
 pub use checksum::{Checksum, ChecksumKind};
 pub use dataset::{
-    DATASET_NAME_BYTES_MAX, DatasetRecord, ObjectRecord, dataset_key, is_record, object_key, record_key,
+    DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, ObjectRecord, dataset_key, is_record, object_key,
+    record_key,
 };
 pub use label::{
     CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, LeafConfig, LeafId, LeafState, NAME_BYTES_MAX,
@@ -30,10 +33,11 @@ pub use label::{
 };
 pub use log::{LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogChange, LogEntry, LogHead, LogStart};
 pub use map::{MAP_BYTES, MapBlock, MapError};
+pub use name::{NAME_SLOT_BYTES, NameSlot, PATH_BYTES_MAX, check_names_head, encode_names_head};
 pub use node::{NodeError, decode_node, encode_node};
 pub use pointer::{
     Compression, Kind, PLACES_MAX, POINTER_BYTES, Place, Pointer, PointerError, RECORD_BYTES_MAX, Txg,
     VDEV_SECTORS_MAX, VdevId,
 };
-pub use root::{PoolRoot, RecordError};
+pub use root::{PoolRoot, Properties, RecordError};
 pub use uberblock::{UBERBLOCK_BYTES, UBERBLOCK_SLOTS, Uberblock, UberblockError};

@@ -9,6 +9,7 @@
 
 mod cache;
 mod commit;
+mod compression;
 mod disks;
 mod log;
 mod open;
@@ -30,10 +31,11 @@ use kiln_world::Clock;
 use crate::core::group::{Dirty, Found, Group, ObjectKey};
 use crate::core::tree::{Root, Tree, TreeError};
 use crate::format::{
-    DATASET_NAME_BYTES_MAX, DatasetRecord, Label, ObjectRecord, Place, PoolId, Txg, object_key, record_key,
+    DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, Label, ObjectRecord, Place, PoolId, Properties, Txg,
+    object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
-use log::{LOG_BYTES_MAX, Log};
+use log::{LOG_BYTES_MAX, Log, Until};
 use store::{Reading, Store, StoreError, pointer_of};
 
 pub use disks::DiskError;
@@ -145,13 +147,15 @@ struct Roots {
     tree: Option<Root>,
     next_dataset: u64,
     datasets: BTreeMap<u64, DatasetRecord>,
+    properties: Properties,
 }
 
-/// What is to be done to the datasets by the open group.
+/// What is to be done by the open group besides changing objects.
 #[derive(Clone, Debug)]
-enum DatasetChange {
-    Create(u64, DatasetRecord),
-    Destroy(u64),
+enum Change {
+    CreateDataset(u64, DatasetRecord),
+    DestroyDataset(u64),
+    Properties(Properties),
 }
 
 #[derive(Debug)]
@@ -159,8 +163,8 @@ struct Groups {
     open: Group,
     /// What is being committed.
     syncing: Option<Arc<Group>>,
-    /// Of the open group.
-    datasets: Vec<DatasetChange>,
+    /// What else the open group does.
+    changes: Vec<Change>,
     /// The last that is durable.
     committed: Txg,
     /// A group before this one may lack something in the log that counts as logged.
@@ -239,6 +243,16 @@ impl Pool {
         locked(&self.shared.config).label.clone()
     }
 
+    /// How what is written is kept.
+    pub fn properties(&self) -> Properties {
+        self.shared.roots().properties
+    }
+
+    /// Keeps what is written from now on in another way; what is there stays as it is.
+    pub fn set_properties(&self, properties: Properties) -> Result<(), PoolError> {
+        self.shared.change(|_, _| Ok(Change::Properties(properties)))
+    }
+
     /// The datasets, with their names.
     pub fn datasets(&self) -> Vec<(DatasetId, String)> {
         let roots = self.shared.roots();
@@ -256,7 +270,12 @@ impl Pool {
     /// # Panics
     ///
     /// Unless the length of records is a power of two from a sector to 1 MiB.
-    pub fn create_dataset(&self, name: &str, record_bytes: u32) -> Result<DatasetId, PoolError> {
+    pub fn create_dataset(
+        &self,
+        name: &str,
+        record_bytes: u32,
+        kind: DatasetKind,
+    ) -> Result<DatasetId, PoolError> {
         if !(1..=DATASET_NAME_BYTES_MAX).contains(&name.len()) {
             return Err(PoolError::DatasetName);
         }
@@ -265,21 +284,22 @@ impl Pool {
             record_bytes.is_power_of_two() && sizes.contains(&record_bytes),
             "records of {record_bytes} bytes"
         );
-        self.shared.change_datasets(|roots, txg| {
+        self.shared.change(|roots, txg| {
             if roots.datasets.values().any(|record| record.name == name) {
                 return Err(PoolError::DatasetExists);
             }
-            let record = DatasetRecord { name: name.to_owned(), created: txg, record_bytes, root: None };
-            Ok(DatasetChange::Create(roots.next_dataset, record))
+            let name = name.to_owned();
+            let record = DatasetRecord { name, created: txg, record_bytes, root: None, kind };
+            Ok(Change::CreateDataset(roots.next_dataset, record))
         })?;
         self.dataset(name).ok_or(PoolError::NoDataset)
     }
 
     /// Destroys a dataset with all its objects, durably.
     pub fn destroy_dataset(&self, dataset: DatasetId) -> Result<(), PoolError> {
-        self.shared.change_datasets(|roots, _| {
+        self.shared.change(|roots, _| {
             let known = roots.datasets.contains_key(&dataset.0);
-            known.then_some(DatasetChange::Destroy(dataset.0)).ok_or(PoolError::NoDataset)
+            known.then_some(Change::DestroyDataset(dataset.0)).ok_or(PoolError::NoDataset)
         })
     }
 
@@ -339,7 +359,12 @@ impl Pool {
     /// Makes what was done to objects until now durable.
     pub fn sync(&self, dataset: DatasetId, objects: &[u64]) -> Result<(), PoolError> {
         let key = |object: &u64| ObjectKey { dataset: dataset.0, object: *object };
-        self.shared.sync(&objects.iter().map(key).collect::<Vec<_>>())
+        self.shared.log(&objects.iter().map(key).collect::<Vec<_>>(), Until::Durable)
+    }
+
+    /// Makes sure that what was done to an object until now outlives this process, though not a loss of power: it is with the system.
+    pub fn keep(&self, dataset: DatasetId, object: u64) -> Result<(), PoolError> {
+        self.shared.log(&[ObjectKey { dataset: dataset.0, object }], Until::Written)
     }
 
     /// Makes everything durable that was done until now, by committing it.
@@ -387,6 +412,10 @@ impl Shared {
     fn record_bytes(&self, dataset: u64) -> Result<u32, PoolError> {
         let roots = self.roots();
         roots.datasets.get(&dataset).map(|record| record.record_bytes).ok_or(PoolError::NoDataset)
+    }
+
+    fn kind(&self, dataset: u64) -> DatasetKind {
+        self.roots().datasets.get(&dataset).map_or(DatasetKind::Objects, |record| record.kind)
     }
 
     /// The open group and what is being committed, newest first.
@@ -505,7 +534,7 @@ impl Shared {
         };
         let size = u64::from(record_bytes);
         let records = last / size - offset / size + 1;
-        let _admitted = self.admit(records * size, records)?;
+        let _admitted = self.admit(self.kind(key.dataset), records * size, records)?;
         for piece in pieces(offset, bytes.len(), record_bytes) {
             let written = &bytes[piece.from..piece.from + piece.len];
             let mut groups = self.groups();
@@ -563,10 +592,11 @@ impl Shared {
         let (number, within) =
             (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
         // What only frees always works.
+        let kind = self.kind(key.dataset);
         let _admitted = if new_len < len && within == 0 {
-            self.admit(0, 0)?
+            self.admit(kind, 0, 0)?
         } else {
-            self.admit(u64::from(record_bytes), 1)?
+            self.admit(kind, u64::from(record_bytes), 1)?
         };
         let base = (new_len < len && within > 0)
             .then(|| self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec))
@@ -584,7 +614,7 @@ impl Shared {
         if offset >= end {
             return Ok(());
         }
-        self.admit(0, 0)?;
+        self.admit(DatasetKind::Objects, 0, 0)?;
         // What reaches to the end of the object reaches to the end of its record.
         let whole_end = if end == len { end.div_ceil(size) } else { end / size };
         let (first, whole) = (offset.div_ceil(size), whole_end);
@@ -612,7 +642,7 @@ impl Shared {
     fn destroy(&self, key: ObjectKey) -> Result<(), PoolError> {
         let _changing = self.object_lock(key);
         if self.len(key)?.is_some() {
-            self.admit(0, 0)?;
+            self.admit(DatasetKind::Objects, 0, 0)?;
             self.groups().open.destroy(key);
         }
         Ok(())

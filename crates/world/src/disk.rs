@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// How [`Disk::open`] treats a file that is, or is not, there. A file is always opened for reading and writing.
@@ -113,4 +113,19 @@ pub trait File: Send + Sync + 'static {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+}
+
+/// A path as it is given to a [`Disk`], in the one spelling without `.`; `InvalidInput` for one that could leave the disk's root.
+pub fn plain_path(path: &Path) -> io::Result<PathBuf> {
+    check_relative(path)?;
+    Ok(path.components().filter(|part| !matches!(part, Component::CurDir)).collect())
+}
+
+/// Refuses a path that could leave the disk's root.
+pub(crate) fn check_relative(path: &Path) -> io::Result<()> {
+    let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if path.components().all(inside) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} leaves the disk's root", path.display())))
 }

@@ -11,7 +11,7 @@ mod rng;
 mod sim;
 
 pub use clock::{Clock, RealClock, SimClock};
-pub use disk::{Disk, Entry, File, Open, Space};
+pub use disk::{Disk, Entry, File, Open, Space, plain_path};
 pub use real::{RealDisk, SYNCFS_ABOVE_FILES};
 pub use rng::{RealRng, Rng, SimRng};
 pub use sim::{Fault, SECTOR_BYTES, SimDisk};

@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::{self, IoSlice, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::FallocateFlags;
 use nix::sys::uio::pwritev;
 
-use crate::disk::{Disk, Entry, File, Open, Space};
+use crate::disk::{Disk, Entry, File, Open, Space, check_relative};
 
 /// Above this many files one `syncfs` of the whole filesystem replaces one `fdatasync` per file.
 ///
@@ -48,15 +48,6 @@ impl RealDisk {
         check_relative(path)?;
         Ok(self.root.join(path))
     }
-}
-
-/// Refuses a path that could leave the disk's root.
-pub(crate) fn check_relative(path: &Path) -> io::Result<()> {
-    let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if path.components().all(inside) {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} leaves the disk's root", path.display())))
 }
 
 impl Disk for RealDisk {

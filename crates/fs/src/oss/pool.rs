@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kiln_pool::format::DatasetKind;
 use kiln_pool::pool::{DatasetId, Pool, PoolError, RECORD_BYTES};
 
 use super::label::Label;
@@ -24,7 +25,7 @@ pub struct PoolObjects {
 impl PoolObjects {
     /// Makes the dataset of a target, if it is not there.
     pub fn format(pool: &Pool, label: &Label) -> Result<(), PoolError> {
-        match pool.create_dataset(&label.to_string(), RECORD_BYTES) {
+        match pool.create_dataset(&label.to_string(), RECORD_BYTES, DatasetKind::Objects) {
             Ok(_) | Err(PoolError::DatasetExists) => Ok(()),
             Err(error) => Err(error),
         }
@@ -34,14 +35,6 @@ impl PoolObjects {
     pub fn open(pool: Arc<Pool>, label: &Label) -> Result<PoolObjects, PoolError> {
         let dataset = pool.dataset(&label.to_string()).ok_or(PoolError::NoDataset)?;
         Ok(PoolObjects { pool, dataset })
-    }
-
-    /// Destroys the dataset of a target that is no more, if it is there.
-    pub fn remove(pool: &Pool, label: &Label) -> Result<(), PoolError> {
-        match pool.dataset(&label.to_string()) {
-            Some(dataset) => pool.destroy_dataset(dataset),
-            None => Ok(()),
-        }
     }
 }
 
@@ -81,7 +74,7 @@ impl Objects for PoolObjects {
 
     /// Nothing is set aside where every write goes to a new place; what is asked for must fit, and the object reaches there.
     fn allocate(&self, object: ObjectId, offset: u64, len: u64) -> Result<(), Errno> {
-        if len > self.pool.space().free_bytes {
+        if len > self.pool.space(DatasetKind::Objects).free_bytes {
             return Err(Errno::ENOSPC);
         }
         self.pool.reach(self.dataset, object.0, offset + len).map_err(refusal)
@@ -106,7 +99,7 @@ impl Objects for PoolObjects {
     }
 
     fn space(&self) -> Result<Space, Errno> {
-        let space = self.pool.space();
+        let space = self.pool.space(DatasetKind::Objects);
         Ok(Space {
             total_bytes: space.total_bytes,
             free_bytes: space.free_bytes,

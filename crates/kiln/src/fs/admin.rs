@@ -80,9 +80,6 @@ impl Admin {
     /// Makes a filesystem. Its targets are served a moment later.
     pub(crate) async fn create(&self, new: NewFilesystem) -> Result<(), AdminError> {
         let mdt = new.mdt.map_or(Ok(Place { rank: 0, dir: None }), |wanted| self.place(wanted))?;
-        if mdt.dir.as_ref().is_some_and(|dir| dir.starts_with(self.data.pools(mdt.rank))) {
-            return Err(AdminError::Bad("an MDT cannot stand on a pool yet; its OSTs can".to_owned()));
-        }
         let osts: Vec<Place> = if new.osts.is_empty() {
             self.usual_osts()
         } else {

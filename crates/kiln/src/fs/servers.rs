@@ -1,5 +1,6 @@
 //! How a target's server is opened, and closed: the only place that knows how each kind is built.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +17,10 @@ use kiln_fs::wire::mgs::{Assignment, FsConfig, FsId, Target};
 use kiln_fs::wire::node::{ClientStatus, DrainStatus};
 use kiln_fs::wire::oss::{Op, Reply, Request, Space};
 use kiln_log::Volume;
+use kiln_pool::disk::PoolDisk;
 use kiln_pool::pool::{Pool, PoolError};
 use kiln_types::Timestamp;
-use kiln_world::{Clock, RealClock, RealDisk};
+use kiln_world::{Clock, Disk, RealClock, RealDisk};
 
 use super::changelog::Sink;
 use super::duty::Source;
@@ -157,12 +159,18 @@ impl Setup {
         config: Option<&FsConfig>,
     ) -> Result<ServedMdt, OpenError> {
         let Assignment { target, made } = assignment;
-        if self.pools.of_target(dir).is_some() {
-            return Err(OpenError::Pool("an MDT cannot stand on a pool yet; give it a directory".to_owned()));
-        }
-        let lock = ground::take(dir, *made, MDT_LABEL)?;
         let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error: Box::new(error) };
-        let disk = RealDisk::new(dir).map_err(|error| failed(error.into()))?;
+        let (lock, disk): (Lock, Arc<dyn Disk>) = match self.pools.of_target(dir) {
+            Some(pool) => {
+                let disk = disk_on_pool(&pool.map_err(OpenError::Pool)?, target, *made)?;
+                // A pool that was imported on another node comes without it.
+                (ground::take(dir, false, MDT_LABEL)?, Arc::new(disk))
+            }
+            None => {
+                let lock = ground::take(dir, *made, MDT_LABEL)?;
+                (lock, Arc::new(RealDisk::new(dir).map_err(|error| failed(error.into()))?))
+            }
+        };
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let uuid = target.id.0.to_be_bytes();
         let format = mdt::Format {
@@ -170,7 +178,7 @@ impl Setup {
             spread: self.spread(),
             now: time(clock.now()),
         };
-        let volume = Volume::start_unhurried(Arc::new(disk), Arc::clone(&clock), JOURNAL_FLUSH_AFTER);
+        let volume = Volume::start_unhurried(disk, Arc::clone(&clock), JOURNAL_FLUSH_AFTER);
         let mdt =
             Mdt::open(&volume, Path::new(MDT_DIR), &format, mdt::Settings::default()).map_err(failed)?;
         if mdt.label().uuid != uuid {
@@ -199,10 +207,11 @@ impl Setup {
 
     /// Removes what a target that is not served has on the disk.
     pub(super) fn remove(&self, target: &Target, dir: &Path) -> Result<(), OpenError> {
-        if let (Some(pool), Role::Ost(index)) = (self.pools.of_target(dir), target.role) {
-            let label = Label { id: target.id.0, fs: target.fs.clone(), index };
+        if let Some(pool) = self.pools.of_target(dir) {
             let pool = pool.map_err(OpenError::Pool)?;
-            PoolObjects::remove(&pool, &label).map_err(|error| OpenError::Pool(error.to_string()))?;
+            if let Some(dataset) = pool.dataset(&dataset_of(target)) {
+                pool.destroy_dataset(dataset).map_err(|error| on_pool(&pool, &error))?;
+            }
         }
         ground::remove(dir)?;
         if target.dir.is_none() {
@@ -221,9 +230,25 @@ fn open_in_directory(dir: &Path, label: &Label, made: bool) -> Result<Ost, OpenE
     Ok(Ost::open(dir, label)?)
 }
 
+fn on_pool(pool: &Pool, error: &dyn Display) -> OpenError {
+    OpenError::Pool(format!("pool '{}': {error}", pool.name()))
+}
+
+/// The name of a target's dataset; that of an OST is its label.
+fn dataset_of(target: &Target) -> String {
+    format!("{} of {:032x}", label(&target.fs, target.role), target.id.0)
+}
+
+/// The disk of an MDT on a pool.
+fn disk_on_pool(pool: &Arc<Pool>, target: &Target, made: bool) -> Result<PoolDisk, OpenError> {
+    let name = dataset_of(target);
+    let open = if made { PoolDisk::open } else { PoolDisk::make };
+    open(Arc::clone(pool), &name).map_err(|error| on_pool(pool, &format!("{name}: {error}")))
+}
+
 /// `dir` is where the server remembers what is not an object.
 fn open_on_pool(pool: &Arc<Pool>, dir: &Path, label: &Label, made: bool) -> Result<Ost, OpenError> {
-    let failed = |error: PoolError| OpenError::Pool(format!("pool '{}': {error}", pool.name()));
+    let failed = |error: PoolError| on_pool(pool, &error);
     if !made {
         PoolObjects::format(pool, label).map_err(failed)?;
     }

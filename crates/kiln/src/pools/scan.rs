@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_fs::wire::pool::Scan;
+use kiln_pool::format::DatasetKind;
 use kiln_pool::pool::{DamagedRecord, Health, Pool, PoolError, ScrubReport};
 
 use super::locked;
@@ -184,7 +185,7 @@ impl Scans {
             State::Stopped => "stopped".to_owned(),
             State::Failed(why) => why.clone(),
         };
-        let space = pool.space();
+        let space = pool.space(DatasetKind::Files);
         Some(Scan {
             resilver: last.resilver,
             state,

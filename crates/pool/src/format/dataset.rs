@@ -14,6 +14,18 @@ const TAG_OBJECT: u8 = 1;
 /// The tag of an object's records.
 const TAG_RECORD: u8 = 2;
 
+/// What a dataset is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DatasetKind {
+    /// Objects, as those of an OST.
+    #[default]
+    Objects = 0,
+    /// Files with names, on which something stands that must be able to go on: it may take the last room of a pool that objects have
+    /// filled.
+    Files = 1,
+}
+
 /// A dataset: a set of objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatasetRecord {
@@ -25,6 +37,8 @@ pub struct DatasetRecord {
     pub record_bytes: u32,
     /// The tree of its objects; `None` when there are none.
     pub root: Option<Root>,
+    /// What it is for.
+    pub kind: DatasetKind,
 }
 
 impl DatasetRecord {
@@ -35,6 +49,7 @@ impl DatasetRecord {
         out.extend(self.created.0.to_be_bytes());
         out.extend(self.record_bytes.to_be_bytes());
         put_root(&mut out, self.root.as_ref());
+        out.push(self.kind as u8);
         out
     }
 
@@ -54,6 +69,12 @@ fn read_dataset(reader: &mut Reader<'_>) -> Option<DatasetRecord> {
             .u32()
             .filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 20).contains(bytes))?,
         root: read_root(reader)?,
+        kind: match reader.u8() {
+            // In version 1 of the root there is none.
+            None | Some(0) => DatasetKind::Objects,
+            Some(1) => DatasetKind::Files,
+            Some(_) => return None,
+        },
     })
 }
 
@@ -109,8 +130,14 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let dataset = DatasetRecord { name: "ab".into(), created: Txg(5), record_bytes: 4096, root: None };
-        let golden = [0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 0, 0];
+        let dataset = DatasetRecord {
+            name: "ab".into(),
+            created: Txg(5),
+            record_bytes: 4096,
+            root: None,
+            kind: DatasetKind::Files,
+        };
+        let golden = [0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 0, 0, 1];
         assert_eq!(dataset.encode(), golden);
         assert_eq!(DatasetRecord::decode(&golden), Ok(dataset));
         let object = ObjectRecord { len: 0x0102, sectors: 3 };
@@ -123,7 +150,9 @@ mod tests {
     fn what_is_none_is_told() {
         assert_eq!(ObjectRecord::decode(&[0; 15]), Err(RecordError::Malformed));
         assert_eq!(ObjectRecord::decode(&[0; 17]), Err(RecordError::Malformed));
-        let odd = [0, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 1, 0];
+        let odd = [0, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 1, 0, 0];
         assert_eq!(DatasetRecord::decode(&odd), Err(RecordError::Malformed), "no power of two");
+        let odd = [0, 1, b'a', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 0, 0, 2];
+        assert_eq!(DatasetRecord::decode(&odd), Err(RecordError::Malformed), "of no kind");
     }
 }

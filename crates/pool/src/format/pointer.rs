@@ -48,6 +48,18 @@ pub enum Compression {
     Zstd = 2,
 }
 
+impl Compression {
+    /// That of a byte.
+    pub(super) fn from_byte(byte: u8) -> Option<Compression> {
+        match byte {
+            0 => Some(Compression::None),
+            1 => Some(Compression::Lz4),
+            2 => Some(Compression::Zstd),
+            _ => None,
+        }
+    }
+}
+
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -148,12 +160,7 @@ impl Pointer {
         if !(1..=PLACES_MAX).contains(&count) {
             return Err(PointerError::Places(bytes[1]));
         }
-        let compression = match bytes[2] {
-            0 => Compression::None,
-            1 => Compression::Lz4,
-            2 => Compression::Zstd,
-            other => return Err(PointerError::Compression(other)),
-        };
+        let compression = Compression::from_byte(bytes[2]).ok_or(PointerError::Compression(bytes[2]))?;
         let checksum_kind = ChecksumKind::from_byte(bytes[3]).ok_or(PointerError::Checksum(bytes[3]))?;
         let checksum = Checksum::from_bytes(checksum_kind, part(bytes, CHECKSUM_AT));
         let checksum = checksum.ok_or(PointerError::Checksum(bytes[3]))?;

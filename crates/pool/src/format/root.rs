@@ -1,11 +1,28 @@
 //! The root of the pool, to which the uberblock points: where the tree of datasets and the intent log begin.
 
 use super::bytes::{Reader, put_place};
-use super::{LogStart, POINTER_BYTES, Txg};
+use super::{ChecksumKind, Compression, LogStart, POINTER_BYTES, Txg};
 use crate::core::tree::Root;
 
 const MAGIC: [u8; 8] = *b"KILNROT\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// It has no properties, and its datasets have no kind.
+const VERSION_1: u32 = 1;
+
+/// How what is written from now on is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// What records of objects are made smaller by.
+    pub compression: Compression,
+    /// What records of objects are recognised by.
+    pub checksum: ChecksumKind,
+}
+
+impl Default for Properties {
+    fn default() -> Properties {
+        Properties { compression: Compression::None, checksum: ChecksumKind::Xxh3 }
+    }
+}
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +35,8 @@ pub struct PoolRoot {
     pub datasets: Option<Root>,
     /// Where the intent log of later groups begins.
     pub log: LogStart,
+    /// How the pool keeps what is written.
+    pub properties: Properties,
 }
 
 /// Bytes that are no root, or no dataset, or no object.
@@ -27,7 +46,7 @@ pub enum RecordError {
     #[error("no record of this kind")]
     Magic,
     /// Written by a newer Kiln.
-    #[error("a record of version {0}; this Kiln knows up to {VERSION}")]
+    #[error("a record of version {0}, which this Kiln does not know")]
     Version(u32),
     /// The checksum of the pointer matches, and yet it cannot be one.
     #[error("a record that cannot be read")]
@@ -47,6 +66,8 @@ impl PoolRoot {
         put_place(&mut out, self.log.slot);
         out.extend(self.log.slot_sectors.to_be_bytes());
         out.extend(self.log.offset.to_be_bytes());
+        out.push(self.properties.compression as u8);
+        out.push(self.properties.checksum as u8);
         out
     }
 
@@ -56,17 +77,17 @@ impl PoolRoot {
         if reader.take(8) != Some(&MAGIC) {
             return Err(RecordError::Magic);
         }
-        match reader.u32() {
-            Some(VERSION) => {}
+        let version = match reader.u32() {
+            Some(version @ (VERSION_1 | VERSION)) => version,
             Some(version) => return Err(RecordError::Version(version)),
             None => return Err(RecordError::Malformed),
-        }
-        let root = read(&mut reader).filter(|_| reader.is_empty());
+        };
+        let root = read(&mut reader, version).filter(|_| reader.is_empty());
         root.ok_or(RecordError::Malformed)
     }
 }
 
-fn read(reader: &mut Reader<'_>) -> Option<PoolRoot> {
+fn read(reader: &mut Reader<'_>, version: u32) -> Option<PoolRoot> {
     Some(PoolRoot {
         txg: Txg(reader.u64()?),
         next_dataset: reader.u64()?,
@@ -78,6 +99,14 @@ fn read(reader: &mut Reader<'_>) -> Option<PoolRoot> {
             slot_sectors: reader.u32()?,
             offset: reader.u32()?,
         },
+        properties: if version == VERSION_1 { Properties::default() } else { read_properties(reader)? },
+    })
+}
+
+fn read_properties(reader: &mut Reader<'_>) -> Option<Properties> {
+    Some(Properties {
+        compression: Compression::from_byte(reader.u8()?)?,
+        checksum: ChecksumKind::from_byte(reader.u8()?)?,
     })
 }
 
@@ -117,20 +146,27 @@ mod tests {
                 slot_sectors: 64,
                 offset: 2,
             },
+            properties: Properties { compression: Compression::Lz4, checksum: ChecksumKind::Blake3 },
         }
     }
 
     #[test]
     fn golden_bytes() {
         let mut golden = b"KILNROT\0".to_vec();
-        golden.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
+        golden.extend([0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
         golden.extend([7; POINTER_BYTES]);
         golden.extend([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6]);
         golden.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0, 64, 0, 0, 0, 2]);
+        golden.extend([Compression::Lz4 as u8, ChecksumKind::Blake3 as u8]);
         assert_eq!(root().encode(), golden);
         assert_eq!(PoolRoot::decode(&golden), Ok(root()));
         let empty = PoolRoot { datasets: None, ..root() };
         assert_eq!(PoolRoot::decode(&empty.encode()), Ok(empty));
+        let mut first = golden;
+        first[11] = 1;
+        first.truncate(first.len() - 2);
+        let plain = PoolRoot { properties: Properties::default(), ..root() };
+        assert_eq!(PoolRoot::decode(&first), Ok(plain), "version 1");
     }
 
     #[test]
@@ -141,7 +177,7 @@ mod tests {
         }
         assert_eq!(PoolRoot::decode(&bytes[..7]), Err(RecordError::Magic));
         let mut newer = bytes;
-        newer[11] = 2;
-        assert_eq!(PoolRoot::decode(&newer), Err(RecordError::Version(2)));
+        newer[11] = 3;
+        assert_eq!(PoolRoot::decode(&newer), Err(RecordError::Version(3)));
     }
 }

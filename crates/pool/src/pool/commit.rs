@@ -3,22 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::log::slots_sectors;
+use super::log::{Until, slots_sectors};
 use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, StoreError, sectors_of};
 use super::writer::Writer;
-use super::{DatasetChange, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
+use super::{Change, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
 use crate::core::allocator::{ChangedMap, Purpose};
 use crate::core::group::{Dirty, Group, ObjectKey};
 use crate::core::tree::{Edits, Tree};
 use crate::format::{
-    ChecksumKind, Kind, Label, LeafId, LogStart, MapBlock, Place, Pointer, PoolRoot, Txg, Uberblock,
-    VdevConfig, dataset_key,
+    ChecksumKind, DatasetKind, Kind, Label, LeafId, LogStart, MapBlock, Place, Pointer, PoolRoot, Txg,
+    Uberblock, VdevConfig, dataset_key,
 };
 use crate::vdev::SECTOR_BYTES;
 use crate::vdev::labels::{write_label, write_uberblock};
 
+/// What goes through the log at once where it is not to be durable, in bytes.
+const WRITTEN_BYTES_MAX: u64 = 4 << 20;
 /// The intent log between two commits, in bytes.
 const LOG_BETWEEN_COMMITS_BYTES: u64 = 64 << 20;
+/// So much of a pool objects leave to files with names.
+const LAST_ROOM_PART: u64 = 64;
 /// Ranges of transaction groups that a disk has missed.
 const MISSED_RANGES_MAX: usize = 64;
 /// The longest root, in bytes.
@@ -63,10 +67,24 @@ impl Shared {
         groups.free_sectors.saturating_sub(self.outstanding(groups))
     }
 
+    /// What of that objects must leave, in sectors: files with names may need it to go on, and to be removed.
+    pub(super) fn last_room(&self, kind: DatasetKind) -> u64 {
+        match kind {
+            DatasetKind::Files => 0,
+            DatasetKind::Objects => self.store.space().counts().total / LAST_ROOM_PART,
+        }
+    }
+
     /// Waits until so much more may be changed, and fails when there is no room for it. What is admitted has its room until the guard is
     /// dropped: by then it is in a group. Without records nothing is asked of the space.
-    pub(super) fn admit(&self, bytes: u64, records: u64) -> Result<Admitted<'_>, PoolError> {
+    pub(super) fn admit(
+        &self,
+        kind: DatasetKind,
+        bytes: u64,
+        records: u64,
+    ) -> Result<Admitted<'_>, PoolError> {
         let mut tried: Option<Txg> = None;
+        let last_room = if records > 0 { self.last_room(kind) } else { 0 };
         loop {
             let mut groups = self.groups();
             if let Some(why) = &groups.suspended {
@@ -74,7 +92,7 @@ impl Shared {
             }
             let open = groups.open.txg();
             let sectors = if records > 0 { self.needed(bytes, records, 1) } else { 0 };
-            if sectors > self.room(&groups) {
+            if records > 0 && sectors > self.room(&groups).saturating_sub(last_room) {
                 // What was freed is there when the group that freed it is committed.
                 let nothing_freed = groups.open.is_empty() && groups.syncing.is_none();
                 if nothing_freed || tried.is_some_and(|tried| groups.committed >= tried) {
@@ -101,7 +119,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn sync(&self, keys: &[ObjectKey]) -> Result<(), PoolError> {
+    /// Puts into the log what is new of objects, or waits for a commit where that is too much.
+    pub(super) fn log(&self, keys: &[ObjectKey], until: Until) -> Result<(), PoolError> {
+        let bytes_max = match until {
+            Until::Written => WRITTEN_BYTES_MAX,
+            Until::Durable => LOG_BYTES_MAX,
+        };
         loop {
             let mut groups = self.groups();
             if let Some(why) = &groups.suspended {
@@ -119,7 +142,7 @@ impl Shared {
                 keys.iter().filter(|key| groups.open.object(**key).is_some()).copied().collect();
             let bytes: u64 = changed.iter().map(|key| groups.open.unlogged_bytes(*key)).sum();
             let logged = changed.is_empty() || open >= groups.logged_from;
-            if !logged || bytes > LOG_BYTES_MAX || self.room(&groups) < slots_sectors(&self.store) {
+            if !logged || bytes > bytes_max || self.room(&groups) < slots_sectors(&self.store) {
                 drop(groups);
                 return self.commit_through(open);
             }
@@ -130,7 +153,7 @@ impl Shared {
             }
             let ticket = self.log.submit(&entries);
             drop(groups);
-            if self.log.wait(&self.store, ticket).is_err() {
+            if self.log.wait(&self.store, ticket, until).is_err() {
                 return self.commit_through(open);
             }
             if self.log.is_long(LOG_BETWEEN_COMMITS_BYTES) {
@@ -141,17 +164,17 @@ impl Shared {
         }
     }
 
-    /// Changes the datasets by the group that is open, and commits that.
-    pub(super) fn change_datasets(
+    /// Changes something besides objects by the group that is open, and commits that.
+    pub(super) fn change(
         &self,
-        change: impl Fn(&Roots, Txg) -> Result<DatasetChange, PoolError>,
+        change: impl Fn(&Roots, Txg) -> Result<Change, PoolError>,
     ) -> Result<(), PoolError> {
         let committing = locked(&self.committing);
         let txg = {
             let roots = self.roots();
             let mut groups = locked(&self.groups);
             let change = change(&roots, groups.open.txg())?;
-            groups.datasets.push(change);
+            groups.changes.push(change);
             groups.open.txg()
         };
         self.commit_open(txg)?;
@@ -187,7 +210,7 @@ impl Shared {
             if groups.ended || groups.suspended.is_some() {
                 return;
             }
-            let (open, empty) = (groups.open.txg(), groups.open.is_empty() && groups.datasets.is_empty());
+            let (open, empty) = (groups.open.txg(), groups.open.is_empty() && groups.changes.is_empty());
             let wanted = groups.wanted;
             drop(groups);
             if !empty || wanted {
@@ -202,16 +225,16 @@ impl Shared {
         // Before the group is closed: entries of the next one lie behind.
         let room = self.room(&self.groups());
         let (start, new_chain) = self.log.position(&self.store, txg.0, room);
-        let (group, datasets) = {
+        let (group, changes) = {
             let mut groups = self.groups();
             debug_assert_eq!(groups.open.txg(), txg, "one group is committed after the other");
             groups.wanted = false;
             let group = std::mem::replace(&mut groups.open, Group::new(Txg(txg.0 + 1)));
             let group = Arc::new(group);
             groups.syncing = Some(Arc::clone(&group));
-            (group, std::mem::take(&mut groups.datasets))
+            (group, std::mem::take(&mut groups.changes))
         };
-        match self.write_group(&group, datasets, start) {
+        match self.write_group(&group, changes, start) {
             Ok((roots, maps)) => {
                 // Readers of what was before are done when this lock is had, so what they read may be written over.
                 *self.roots.write().unwrap_or_else(std::sync::PoisonError::into_inner) = roots;
@@ -248,16 +271,17 @@ impl Shared {
     fn write_group(
         &self,
         group: &Group,
-        changes: Vec<DatasetChange>,
+        changes: Vec<Change>,
         log: LogStart,
     ) -> Result<(Roots, Vec<ChangedMap>), PoolError> {
         let txg = group.txg();
         let mut roots = self.roots().clone();
         let threads = self.settings.threads;
-        let mut writer = Writer { store: &self.store, txg, threads, freed: Vec::new() };
+        let mut writer =
+            Writer { store: &self.store, txg, threads, properties: roots.properties, freed: Vec::new() };
         let mut edits = Edits::default();
         for change in changes {
-            writer.change_datasets(&mut roots, change, &mut edits)?;
+            writer.change(&mut roots, change, &mut edits)?;
         }
         let mut objects = group.objects().peekable();
         while let Some((first, _)) = objects.peek() {
@@ -303,11 +327,15 @@ impl Shared {
                 return Err(StoreError::NotWritten.into());
             }
         }
-        let root =
-            PoolRoot { txg: roots.txg, next_dataset: roots.next_dataset, datasets: roots.tree.clone(), log };
+        let root = PoolRoot {
+            txg: roots.txg,
+            next_dataset: roots.next_dataset,
+            datasets: roots.tree.clone(),
+            log,
+            properties: roots.properties,
+        };
         let bytes = root.encode();
-        let record =
-            NewRecord { kind: Kind::Root, bytes: &bytes, birth: roots.txg, checksum: ChecksumKind::Blake3 };
+        let record = NewRecord::plain(Kind::Root, &bytes, roots.txg, ChecksumKind::Blake3);
         let pointer = store.write_at(record, root_places)?;
         store.sync()?;
         self.write_config(roots.txg)?;

@@ -7,13 +7,13 @@
 //! The log takes nothing (**`chain` is `None`**) while there is no room for its slots, or after a write of it failed; who wants something
 //! durable then waits for the transaction group. The next commit begins a new chain.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::store::{Store, StoreError, sectors_of};
 use crate::format::{
     Checksum, ChecksumKind, LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogEntry, LogHead,
-    LogStart, Place, PoolId,
+    LogStart, Place, PoolId, VdevId,
 };
 use crate::vdev::SECTOR_BYTES;
 
@@ -46,17 +46,30 @@ struct State {
     chain: Option<Chain>,
     /// Entries that are not written yet, each encoded, the last of which is number `submitted`.
     queue: VecDeque<Vec<u8>>,
-    /// The number of the last entry that was handed over, and of the last that is durable. **Invariant:** `durable <= submitted`.
+    /// The numbers of the last entry that was handed over, of the last that is written, and of the last that is durable.
+    /// **Invariant:** `durable <= written <= submitted`.
     submitted: u64,
+    written: u64,
     durable: u64,
+    /// Vdevs with blocks that are written and not durable.
+    unflushed: BTreeSet<VdevId>,
     /// Of the entries up to this number some were thrown away.
     lost: u64,
     /// Some were since the last commit began.
     lost_lately: bool,
-    /// Somebody is writing a block.
+    /// Somebody is writing a block, or makes what is written durable.
     writing: bool,
-    /// Bytes written since the last commit.
-    written: u64,
+    /// What was taken of the slots since the last commit, in bytes.
+    taken_bytes: u64,
+}
+
+/// How far an entry is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// With the system: it is not lost with the process.
+    Written,
+    /// On the disks.
+    Durable,
 }
 
 /// See the module.
@@ -102,7 +115,7 @@ impl Log {
     /// come with the next commit.
     pub(super) fn committed(&self, store: &Store, start: LogStart, new: Option<NewChain>) -> bool {
         let mut state = self.state();
-        state.written = 0;
+        state.taken_bytes = 0;
         let mut old = Vec::new();
         if let Some(NewChain(new)) = new {
             let slots = store.space().slots().to_vec();
@@ -123,10 +136,10 @@ impl Log {
 
     /// Whether so much was logged that it is time to commit.
     pub(super) fn is_long(&self, bytes_max: u64) -> bool {
-        self.state().written > bytes_max
+        self.state().taken_bytes > bytes_max
     }
 
-    /// Takes entries, which are durable when [`Log::wait`] has returned.
+    /// Takes entries, which are where they are to be when [`Log::wait`] has returned.
     pub(super) fn submit(&self, entries: &[LogEntry]) -> Ticket {
         let mut state = self.state();
         for entry in entries {
@@ -138,42 +151,83 @@ impl Log {
         Ticket(state.submitted)
     }
 
-    /// Waits until everything up to there is durable; writes it if nobody does.
-    pub(super) fn wait(&self, store: &Store, ticket: Ticket) -> Result<(), NotLogged> {
+    /// Waits until everything up to there is as far as it is to be; brings it there if nobody does.
+    pub(super) fn wait(&self, store: &Store, ticket: Ticket, until: Until) -> Result<(), NotLogged> {
         let mut state = self.state();
         loop {
             if ticket.0 <= state.lost {
                 return Err(NotLogged);
             }
-            if ticket.0 <= state.durable {
+            let reached = match until {
+                Until::Written => state.written,
+                Until::Durable => state.durable,
+            };
+            if ticket.0 <= reached {
                 return Ok(());
             }
-            if state.writing {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let (body, last) = take_body(&mut state);
-            let Some((at, head)) = next_block(self.pool, &mut state, store, &body) else {
-                self.fail(&mut state);
-                continue;
+            state = if state.writing {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else if state.written < ticket.0 {
+                self.write_next(state, store, until)
+            } else {
+                self.flush(state, store)
             };
-            state.writing = true;
-            drop(state);
-            let written = write_block(store, at, &head, &body);
-            state = self.state();
-            state.writing = false;
-            match written {
-                Ok(sectors) if state.chain.is_some() => advance(&mut state, sectors, last, body.len()),
-                _ => self.fail(&mut state),
-            }
-            self.changed.notify_all();
         }
+    }
+
+    /// Writes the next block; makes it durable with those before it, if that is what is wanted.
+    fn write_next<'l>(
+        &'l self,
+        mut state: MutexGuard<'l, State>,
+        store: &Store,
+        until: Until,
+    ) -> MutexGuard<'l, State> {
+        let (body, last) = take_body(&mut state);
+        let Some((at, head)) = next_block(self.pool, &mut state, store, &body) else {
+            self.fail(&mut state);
+            return state;
+        };
+        state.writing = true;
+        drop(state);
+        let written = write_block(store, at, &head, &body);
+        let mut state = self.state();
+        state.writing = false;
+        match written {
+            Ok(sectors) if state.chain.is_some() => {
+                advance(&mut state, sectors, last);
+                state.unflushed.insert(at.slot.vdev);
+                if until == Until::Durable {
+                    return self.flush(state, store);
+                }
+            }
+            _ => self.fail(&mut state),
+        }
+        self.changed.notify_all();
+        state
+    }
+
+    /// Makes all blocks durable that are written.
+    fn flush<'l>(&'l self, mut state: MutexGuard<'l, State>, store: &Store) -> MutexGuard<'l, State> {
+        let (last, vdevs) = (state.written, std::mem::take(&mut state.unflushed));
+        state.writing = true;
+        drop(state);
+        let flushed = vdevs.iter().all(|vdev| store.sync_vdev(*vdev).is_ok());
+        let mut state = self.state();
+        state.writing = false;
+        if flushed && state.chain.is_some() {
+            state.durable = last;
+        } else {
+            self.fail(&mut state);
+        }
+        self.changed.notify_all();
+        state
     }
 
     /// Nothing more is taken until the next commit. What was handed over and is not durable comes with that.
     fn fail(&self, state: &mut State) {
         state.chain = None;
         state.queue.clear();
+        state.unflushed.clear();
         state.lost = state.submitted;
         state.lost_lately = true;
         self.changed.notify_all();
@@ -270,7 +324,7 @@ fn next_block(pool: PoolId, state: &mut State, store: &Store, body: &[u8]) -> Op
     Some((chain.at, head))
 }
 
-/// Writes a block, durably; the sectors of its vdev that it takes.
+/// Writes a block; the sectors of its vdev that it takes.
 fn write_block(store: &Store, at: LogStart, head: &LogHead, body: &[u8]) -> Result<u32, StoreError> {
     let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
     let mut written = store.write_place(place, &head.encode());
@@ -284,7 +338,6 @@ fn write_block(store: &Store, at: LogStart, head: &LogHead, body: &[u8]) -> Resu
     if !written {
         return Err(StoreError::NotWritten);
     }
-    store.sync_vdev(place.vdev)?;
     Ok(block_sectors(store, place, body.len()))
 }
 
@@ -295,9 +348,9 @@ fn block_sectors(store: &Store, place: Place, body_bytes: usize) -> u32 {
     (space.allocated(place.vdev, HEAD_SECTORS) + body) as u32
 }
 
-fn advance(state: &mut State, sectors: u32, last: u64, bytes: usize) {
-    state.durable = last;
-    state.written += bytes as u64;
+fn advance(state: &mut State, sectors: u32, last: u64) {
+    state.written = last;
+    state.taken_bytes += u64::from(sectors) * SECTOR_BYTES as u64;
     if let Some(chain) = &mut state.chain {
         chain.at.seq += 1;
         chain.at.offset += sectors;

@@ -15,8 +15,8 @@ use crate::core::ranges::Ranges;
 use crate::core::tree::Tree;
 use crate::format::{
     DatasetRecord, Label, LabelError, LeafConfig, LeafId, LeafState, LogChange, LogEntry, MAP_BYTES,
-    MapBlock, NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Txg, Uberblock, Unfit, VdevConfig,
-    VdevKind, dataset_key,
+    MapBlock, NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Properties, Txg, Uberblock, Unfit,
+    VdevConfig, VdevKind, dataset_key,
 };
 use crate::vdev::labels::{Areas, DISK_BYTES_MIN, ReadError, read_label, read_uberblocks};
 use crate::vdev::{Leaf, Redundancy, Vdev};
@@ -187,7 +187,13 @@ impl Pool {
             spares: Vec::new(),
         };
         label.encode()?;
-        let roots = Roots { txg: Txg(0), tree: None, next_dataset: 1, datasets: BTreeMap::new() };
+        let roots = Roots {
+            txg: Txg(0),
+            tree: None,
+            next_dataset: 1,
+            datasets: BTreeMap::new(),
+            properties: Properties::default(),
+        };
         let store = Store::new(tops, Allocator::new(spaces));
         let shared = Shared::new(label, roots, store, host, settings, Vec::new());
         locked(&shared.config).changed = true;
@@ -399,7 +405,13 @@ fn read_roots(store: &Store, root: &PoolRoot) -> Result<Roots, PoolError> {
         let Some(last) = entries.last().filter(|_| entries.len() == AT_ONCE) else { break };
         first = dataset_key(last.key.object + 1);
     }
-    Ok(Roots { txg: root.txg, tree: root.datasets.clone(), next_dataset: root.next_dataset, datasets })
+    Ok(Roots {
+        txg: root.txg,
+        tree: root.datasets.clone(),
+        next_dataset: root.next_dataset,
+        datasets,
+        properties: root.properties,
+    })
 }
 
 impl Shared {
@@ -416,7 +428,7 @@ impl Shared {
         let groups = Groups {
             open: Group::new(open),
             syncing: None,
-            datasets: Vec::new(),
+            changes: Vec::new(),
             committed: label.txg,
             logged_from: open,
             free_sectors: counts.free.saturating_sub(counts.reserved),

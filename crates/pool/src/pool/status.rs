@@ -1,7 +1,7 @@
 //! How a pool is.
 
 use super::{Pool, RECORD_BYTES, Shared, Space, locked};
-use crate::format::{LeafState, VdevId, VdevKind};
+use crate::format::{DatasetKind, LeafState, VdevId, VdevKind};
 use crate::vdev::{Counts, SECTOR_BYTES};
 
 /// How a pool, a vdev or a disk is, in the words of `zpool status`.
@@ -104,11 +104,12 @@ impl Pool {
         PoolStatus { name: label.name, health, suspended, size_bytes, allocated_bytes, vdevs }
     }
 
-    /// How much there is for objects: without what parity takes of records of the usual length.
-    pub fn space(&self) -> Space {
+    /// How much there is for datasets of a kind: without what parity takes of records of the usual length.
+    pub fn space(&self, kind: DatasetKind) -> Space {
         let counts = self.shared.store.space().counts();
         let outstanding = self.shared.outstanding(&locked(&self.shared.groups));
-        let free = counts.free.saturating_sub(counts.reserved).saturating_sub(outstanding);
+        let kept = counts.reserved + self.shared.last_room(kind) + outstanding;
+        let free = counts.free.saturating_sub(kept);
         let bytes = |sectors: u64| self.shared.without_parity(sectors) * SECTOR_BYTES as u64;
         Space { total_bytes: bytes(counts.total - counts.reserved), free_bytes: bytes(free) }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cache::Cache;
+use super::compression::decompress;
 use crate::core::allocator::{Allocator, Purpose};
 use crate::core::tree::{Load, Node};
 use crate::format::{
@@ -64,9 +65,21 @@ pub(super) struct Store {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewRecord<'b> {
     pub(super) kind: Kind,
-    pub(super) bytes: &'b [u8],
+    /// What goes to the disks.
+    pub(super) stored: &'b [u8],
+    /// How many bytes that is when it is not compressed any more.
+    pub(super) bytes: usize,
+    pub(super) compression: Compression,
     pub(super) birth: Txg,
     pub(super) checksum: ChecksumKind,
+}
+
+impl<'b> NewRecord<'b> {
+    /// One that is stored as it is.
+    pub(super) fn plain(kind: Kind, bytes: &'b [u8], birth: Txg, checksum: ChecksumKind) -> NewRecord<'b> {
+        let compression = Compression::None;
+        NewRecord { kind, stored: bytes, bytes: bytes.len(), compression, birth, checksum }
+    }
 }
 
 impl Store {
@@ -91,7 +104,7 @@ impl Store {
     /// Finds room for a record and writes it there.
     pub(super) fn write_new(&self, record: NewRecord<'_>, copies: usize) -> Result<Pointer, StoreError> {
         let purpose = if record.kind == Kind::Data { Purpose::Data } else { Purpose::Node };
-        let places = self.room(purpose, record.bytes.len(), copies).ok_or(StoreError::NoSpace)?;
+        let places = self.room(purpose, record.stored.len(), copies).ok_or(StoreError::NoSpace)?;
         self.write_at(record, places)
     }
 
@@ -111,7 +124,7 @@ impl Store {
 
     /// Writes a record to places that were allocated for it.
     pub(super) fn write_at(&self, record: NewRecord<'_>, places: Vec<Place>) -> Result<Pointer, StoreError> {
-        let NewRecord { kind, bytes, birth, checksum } = record;
+        let NewRecord { kind, stored: bytes, bytes: length, compression, birth, checksum } = record;
         let padded;
         let stored = if bytes.len().is_multiple_of(SECTOR_BYTES) {
             bytes
@@ -126,13 +139,13 @@ impl Store {
         if written == 0 {
             return Err(StoreError::NotWritten);
         }
-        let length = u32::try_from(bytes.len()).map_err(|_| StoreError::Malformed("it is too long"))?;
+        let length_of = |len: usize| u32::try_from(len).map_err(|_| StoreError::Malformed("it is too long"));
         Ok(Pointer {
             kind,
             places,
-            compression: Compression::None,
-            stored_bytes: length,
-            bytes: length,
+            compression,
+            stored_bytes: length_of(bytes.len())?,
+            bytes: length_of(length)?,
             birth,
             checksum: Checksum::of(checksum, bytes),
         })
@@ -191,9 +204,6 @@ impl Store {
 
     /// The bytes of a record. Bad copies are mended.
     pub(super) fn read(&self, pointer: &Pointer) -> Result<Vec<u8>, StoreError> {
-        if pointer.compression != Compression::None {
-            return Err(StoreError::Malformed("it is compressed in a way that this Kiln does not know"));
-        }
         let stored = pointer.stored_bytes as usize;
         let matches = |bytes: &[u8]| is_record(pointer, bytes);
         let mut damaged = Vec::new();
@@ -206,7 +216,8 @@ impl Store {
                     }
                     let mut bytes = read.bytes;
                     bytes.truncate(stored);
-                    return Ok(bytes);
+                    return decompress(pointer.compression, bytes, pointer.bytes as usize)
+                        .ok_or(StoreError::Malformed("it is not what its compression makes"));
                 }
                 Err(Damaged { .. }) => damaged.push(*place),
             }

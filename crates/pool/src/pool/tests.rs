@@ -258,7 +258,7 @@ fn gather(store: &Store, root: &Root, objects: bool, into: &mut Vec<Pointer>) {
 fn made(shape: Shape, seed: u64) -> (SimDisk, Pool, DatasetId) {
     let disk = SimDisk::new(seed);
     let pool = shape.create(&disk);
-    let dataset = pool.create_dataset("objects", RECORD).expect("there is room");
+    let dataset = pool.create_dataset("objects", RECORD, DatasetKind::Objects).expect("there is room");
     (disk, pool, dataset)
 }
 
@@ -565,7 +565,7 @@ fn a_full_pool_says_so_and_has_room_again_when_something_is_destroyed() {
         };
         assert_eq!(full, PoolError::NoSpace);
         pool.commit().expect("what was acknowledged fits");
-        let space = pool.space();
+        let space = pool.space(DatasetKind::Objects);
         assert!(space.free_bytes < space.total_bytes / 8, "{space:?}");
         // Overwriting needs room for a while, and so does destroying, which must work.
         for object in 0..written {

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::compression::compress;
 use super::store::{NODE_COPIES, NewRecord, Reading, Store, StoreError, pointer_of, sectors_of};
-use super::{DatasetChange, NODE_BYTES, PoolError, Roots};
+use super::{Change, NODE_BYTES, PoolError, Roots};
 use crate::core::allocator::Purpose;
 use crate::core::group::{Dirty, ObjectKey};
 use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Root, Tree};
 use crate::format::{
-    ChecksumKind, DatasetRecord, Kind, ObjectRecord, Pointer, RecordError, Txg, dataset_key, encode_node,
-    is_record, object_key, record_key,
+    ChecksumKind, Compression, DatasetRecord, Kind, ObjectRecord, Pointer, Properties, RecordError, Txg,
+    dataset_key, encode_node, is_record, object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
 
@@ -36,30 +37,36 @@ pub(super) struct Writer<'s> {
     pub(super) txg: Txg,
     /// How many threads write records.
     pub(super) threads: usize,
+    /// How records of objects are kept.
+    pub(super) properties: Properties,
     /// What is not needed any more when the group is committed.
     pub(super) freed: Vec<Pointer>,
 }
 
 impl Writer<'_> {
-    pub(super) fn change_datasets(
+    pub(super) fn change(
         &mut self,
         roots: &mut Roots,
-        change: DatasetChange,
+        change: Change,
         edits: &mut Edits,
     ) -> Result<(), PoolError> {
         match change {
-            DatasetChange::Create(id, record) => {
+            Change::CreateDataset(id, record) => {
                 edits.put(dataset_key(id), record.encode());
                 roots.next_dataset = id + 1;
                 roots.datasets.insert(id, record);
             }
-            DatasetChange::Destroy(id) => {
+            Change::DestroyDataset(id) => {
                 if let Some(record) = roots.datasets.remove(&id) {
                     edits.remove(dataset_key(id), dataset_key(id));
                     if let Some(root) = record.root {
                         self.free_tree(&root)?;
                     }
                 }
+            }
+            Change::Properties(properties) => {
+                roots.properties = properties;
+                self.properties = properties;
             }
         }
         Ok(())
@@ -202,12 +209,22 @@ impl Writer<'_> {
 
     /// Writes a record, in parts where no room is for it as a whole.
     fn write_parts(&self, sector: u64, bytes: &[u8], parts: &mut Vec<Part>) -> Result<(), StoreError> {
-        let record = NewRecord { kind: Kind::Data, bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
-        let one = bytes.len() <= SECTOR_BYTES;
+        let Properties { compression, checksum } = self.properties;
+        let packed = compress(compression, bytes);
+        let record = NewRecord {
+            kind: Kind::Data,
+            stored: packed.as_deref().unwrap_or(bytes),
+            bytes: bytes.len(),
+            compression: if packed.is_some() { compression } else { Compression::None },
+            birth: self.txg,
+            checksum,
+        };
+        let one = record.stored.len() <= SECTOR_BYTES;
         let pointer = match self.store.write_new(record, 1) {
             // What was acknowledged has the room that is kept for nodes, before it is lost.
             Err(StoreError::NoSpace) if one => {
-                let places = self.store.room(Purpose::Node, bytes.len(), 1).ok_or(StoreError::NoSpace)?;
+                let places =
+                    self.store.room(Purpose::Node, record.stored.len(), 1).ok_or(StoreError::NoSpace)?;
                 self.store.write_at(record, places)?
             }
             Err(StoreError::NoSpace) => {
@@ -234,8 +251,7 @@ impl Load for Writer<'_> {
 impl Nodes for Writer<'_> {
     fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
         let bytes = encode_node(node);
-        let record =
-            NewRecord { kind: Kind::Node, bytes: &bytes, birth: self.txg, checksum: ChecksumKind::Xxh3 };
+        let record = NewRecord::plain(Kind::Node, &bytes, self.txg, ChecksumKind::Xxh3);
         let pointer = self.store.write_new(record, NODE_COPIES)?;
         self.store.keep_node(&pointer, Arc::new(node.clone()));
         Ok(pointer.encode().to_vec())

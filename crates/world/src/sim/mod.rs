@@ -5,13 +5,12 @@ mod tree;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::content::Content;
 use self::tree::{Node, Tree};
-use crate::disk::{Disk, Entry, File, Open, Space};
-use crate::real::check_relative;
+use crate::disk::{Disk, Entry, File, Open, Space, plain_path as plain};
 use crate::rng::SimRng;
 
 /// What a disk writes whole or not at all, in bytes.
@@ -220,12 +219,6 @@ enum Synced<'a> {
 
 fn power_failed() -> io::Error {
     io::Error::other("the simulated power has failed")
-}
-
-/// Drops `.` components, so that a path has one spelling.
-fn plain(path: &Path) -> io::Result<PathBuf> {
-    check_relative(path)?;
-    Ok(path.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect())
 }
 
 impl Disk for SimDisk {
