@@ -31,14 +31,14 @@ use kiln_world::Clock;
 use crate::core::group::{Dirty, Found, Group, ObjectKey};
 use crate::core::tree::{Root, Tree, TreeError};
 use crate::format::{
-    DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, Label, ObjectRecord, Place, PoolId, Properties, Txg,
-    object_key, record_key,
+    DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, Label, LeafId, ObjectRecord, Place, PoolId,
+    Properties, Txg, object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
 use log::{LOG_BYTES_MAX, Log, Until};
 use store::{Reading, Store, StoreError, pointer_of};
 
-pub use disks::DiskError;
+pub use disks::{Care, DiskError};
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
 pub use scrub::{DAMAGED_MAX, DamagedRecord, Scrub, ScrubReport};
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
@@ -189,6 +189,8 @@ struct Shared {
     store: Store,
     /// The configuration, as of the newest labels.
     config: Mutex<Config>,
+    /// Those spares of the configuration that are there.
+    spares: Mutex<Vec<Spare>>,
     roots: RwLock<Roots>,
     groups: Mutex<Groups>,
     changed: Condvar,
@@ -197,6 +199,12 @@ struct Shared {
     root_places: Mutex<Vec<Place>>,
     objects: [Mutex<()>; OBJECT_LOCKS],
     log: Log,
+}
+
+/// A disk that steps in when another one fails.
+struct Spare {
+    id: LeafId,
+    disk: DiskFile,
 }
 
 /// The configuration, and whether the labels have it.

@@ -15,6 +15,8 @@ mod tests;
 
 pub use leaf::{Counts, Leaf};
 
+use std::sync::Arc;
+
 use crate::core::raidz::Layout;
 
 /// What is read and written as a whole, in bytes.
@@ -49,7 +51,7 @@ pub type Matches<'m> = &'m dyn Fn(&[u8]) -> bool;
 pub struct Vdev {
     redundancy: Redundancy,
     /// **Invariant:** at least one; as many as a RAIDZ layout is wide.
-    leaves: Vec<Leaf>,
+    leaves: Vec<Arc<Leaf>>,
 }
 
 /// What is read of a record.
@@ -92,7 +94,7 @@ pub struct NotWritten {
 
 impl Vdev {
     /// `None` when there are no disks, or not as many as the layout is wide.
-    pub fn new(redundancy: Redundancy, leaves: Vec<Leaf>) -> Option<Vdev> {
+    pub fn new(redundancy: Redundancy, leaves: Vec<Arc<Leaf>>) -> Option<Vdev> {
         let fits = match redundancy {
             Redundancy::Mirror => !leaves.is_empty(),
             Redundancy::Raidz(layout) => leaves.len() == layout.width(),
@@ -101,7 +103,7 @@ impl Vdev {
     }
 
     /// Its disks.
-    pub fn leaves(&self) -> &[Leaf] {
+    pub fn leaves(&self) -> &[Arc<Leaf>] {
         &self.leaves
     }
 

@@ -191,6 +191,11 @@ impl Allocator {
         Allocator { vdevs, turn: (0, TURN_SECTORS), slots: Vec::new() }
     }
 
+    /// One more vdev, in which nothing is yet.
+    pub fn add(&mut self, vdev: VdevSpace) {
+        self.vdevs.push(vdev);
+    }
+
     /// Room for a record of so many sectors; `None` when no vdev has a run that is long enough.
     pub fn allocate(&mut self, purpose: Purpose, sectors: u32) -> Option<Place> {
         self.allocate_besides(purpose, sectors, &[])

@@ -14,7 +14,9 @@ pub const UBERBLOCKS_AT: usize = LABEL_BYTES - UBERBLOCK_BYTES * UBERBLOCK_SLOTS
 pub const CONFIG_BYTES: usize = UBERBLOCKS_AT - CONFIG_AT;
 
 const MAGIC: [u8; 8] = *b"KILNPOL\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Its vdevs do not say since when they are there.
+const VERSION_1: u32 = 1;
 /// Magic, version, length of the body.
 const HEAD_BYTES: usize = 16;
 /// Length of a pool's name, in bytes.
@@ -87,6 +89,8 @@ pub struct VdevConfig {
     pub kind: VdevKind,
     /// Sectors of each disk that are for records.
     pub leaf_sectors: u64,
+    /// The transaction group that added it: before that nothing is on it.
+    pub since: Txg,
     /// Its disks. **Invariant:** at least one.
     pub leaves: Vec<LeafConfig>,
 }
@@ -149,6 +153,11 @@ pub enum Unfit {
 }
 
 impl Label {
+    /// Whether a disk is one of its vdevs', or a spare.
+    pub fn has(&self, disk: LeafId) -> bool {
+        self.vdevs.iter().flat_map(|vdev| &vdev.leaves).chain(&self.spares).any(|leaf| leaf.id == disk)
+    }
+
     /// The bytes of the configuration, [`CONFIG_BYTES`] of them.
     pub fn encode(&self) -> Result<Vec<u8>, Unfit> {
         self.check()?;
@@ -201,7 +210,7 @@ impl Label {
             return Err(LabelError::Magic);
         }
         let version = reader.u32().ok_or(LabelError::Magic)?;
-        if version != VERSION {
+        if !(VERSION_1..=VERSION).contains(&version) {
             return Err(LabelError::Version(version));
         }
         let body_bytes = reader.u32().ok_or(LabelError::Checksum)? as usize;
@@ -211,7 +220,7 @@ impl Label {
             return Err(LabelError::Checksum);
         }
         let mut body = Reader::new(body);
-        let label = read_label(&mut body).ok_or(LabelError::Malformed)?;
+        let label = read_label(&mut body, version).ok_or(LabelError::Malformed)?;
         if body.is_empty() { Ok(label) } else { Err(LabelError::Malformed) }
     }
 }
@@ -223,6 +232,7 @@ fn put_vdev(out: &mut Vec<u8>, vdev: &VdevConfig) {
         VdevKind::Raidz(parity) => parity,
     });
     out.extend(vdev.leaf_sectors.to_be_bytes());
+    out.extend(vdev.since.0.to_be_bytes());
     put_leaves(out, &vdev.leaves);
 }
 
@@ -240,7 +250,7 @@ fn put_leaves(out: &mut Vec<u8>, leaves: &[LeafConfig]) {
     }
 }
 
-fn read_label(body: &mut Reader<'_>) -> Option<Label> {
+fn read_label(body: &mut Reader<'_>, version: u32) -> Option<Label> {
     Some(Label {
         pool: PoolId(body.u128()?),
         name: body.text().filter(|name| name.len() <= NAME_BYTES_MAX)?,
@@ -253,12 +263,12 @@ fn read_label(body: &mut Reader<'_>) -> Option<Label> {
             _ => return None,
         },
         host: body.text().filter(|host| host.len() <= TEXT_BYTES_MAX)?,
-        vdevs: read_list(body, read_vdev)?,
+        vdevs: read_list(body, |body| read_vdev(body, version))?,
         spares: read_list(body, read_leaf)?,
     })
 }
 
-fn read_vdev(body: &mut Reader<'_>) -> Option<VdevConfig> {
+fn read_vdev(body: &mut Reader<'_>, version: u32) -> Option<VdevConfig> {
     let id = VdevId(body.u32()?);
     let kind = match body.u8()? {
         0 => VdevKind::Mirror,
@@ -266,8 +276,9 @@ fn read_vdev(body: &mut Reader<'_>) -> Option<VdevConfig> {
         _ => return None,
     };
     let leaf_sectors = body.u64()?;
+    let since = if version == VERSION_1 { Txg(0) } else { Txg(body.u64()?) };
     let leaves = read_list(body, read_leaf)?;
-    (!leaves.is_empty()).then_some(VdevConfig { id, kind, leaf_sectors, leaves })
+    (!leaves.is_empty()).then_some(VdevConfig { id, kind, leaf_sectors, since, leaves })
 }
 
 fn read_leaf(body: &mut Reader<'_>) -> Option<LeafConfig> {
@@ -328,9 +339,16 @@ mod tests {
                     id: VdevId(0),
                     kind: VdevKind::Raidz(2),
                     leaf_sectors: 1 << 20,
+                    since: Txg(0),
                     leaves: (1..5).map(leaf).collect(),
                 },
-                VdevConfig { id: VdevId(1), kind: VdevKind::Mirror, leaf_sectors: 77, leaves: vec![leaf(9)] },
+                VdevConfig {
+                    id: VdevId(1),
+                    kind: VdevKind::Mirror,
+                    leaf_sectors: 77,
+                    since: Txg(300),
+                    leaves: vec![leaf(9)],
+                },
             ],
             spares: vec![LeafConfig { state: LeafState::Removed, missed: Ranges::default(), ..leaf(8) }],
         }
@@ -352,6 +370,7 @@ mod tests {
                 id: VdevId(1),
                 kind: VdevKind::Mirror,
                 leaf_sectors: 0x55,
+                since: Txg(0x44),
                 leaves: vec![LeafConfig { path: "d".to_owned(), ..leaf(2) }],
             }],
             spares: Vec::new(),
@@ -359,13 +378,14 @@ mod tests {
         };
         let bytes = small.encode().expect("it is small");
         let mut golden = b"KILNPOL\0".to_vec();
-        golden.extend([0, 0, 0, 1, 0, 0, 0, 144]);
+        golden.extend([0, 0, 0, 2, 0, 0, 0, 152]);
         golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xab, 0xcd]);
         golden.extend(b"\0\x04tank");
         golden.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
         golden.extend([0, 0, 0, 0, 0, 0, 1, 44, 1]);
         golden.extend(b"\0\x08silicon1");
         golden.extend([0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x55]);
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 0x44]);
         golden.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
         golden.extend([0, 1, b'd', 1, 0, 0, 0, 2]);
         golden.extend([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 9]);

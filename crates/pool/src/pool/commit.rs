@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::log::{Until, slots_sectors};
 use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, StoreError, sectors_of};
 use super::writer::Writer;
-use super::{Change, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
+use super::{Change, Config, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
 use crate::core::allocator::{ChangedMap, Purpose};
 use crate::core::group::{Dirty, Group, ObjectKey};
+use crate::core::ranges::Ranges;
 use crate::core::tree::{Edits, Tree};
 use crate::format::{
     ChecksumKind, DatasetKind, Kind, Label, LeafId, LogStart, MapBlock, Place, Pointer, PoolRoot, Txg,
@@ -350,38 +351,38 @@ impl Shared {
 
     /// Writes what disks have missed to the labels of the others, if there is something new.
     fn write_config(&self, txg: Txg) -> Result<(), PoolError> {
-        let missed = self.store.take_missed();
+        let tops = self.store.tops();
         let mut config = locked(&self.config);
-        for (top, leaf) in missed {
-            let there = &self.store.tops[top].vdev.leaves()[leaf];
-            let known = &mut config.label.vdevs[top].leaves[leaf].missed;
-            if !known.contains(txg.0) {
-                known.insert(txg.0, txg.0);
-                // More than it has missed is read again, but labels have room for it.
-                if known.iter().len() > MISSED_RANGES_MAX
-                    && let Some((first, last)) = known.span()
-                {
-                    known.insert(first, last);
+        let Config { label, changed } = &mut *config;
+        for (top, vdev) in tops.iter().zip(&mut label.vdevs) {
+            for (leaf, known) in top.vdev.leaves().iter().zip(&mut vdev.leaves) {
+                if leaf.take_missed() && !known.missed.contains(txg.0) {
+                    note_missed(&mut known.missed, txg);
+                    leaf.set_behind(true);
+                    *changed = true;
                 }
-                there.set_behind(true);
-                config.changed = true;
             }
         }
-        if !config.changed {
+        if !*changed {
             return Ok(());
         }
-        config.label.txg = txg;
-        self.write_labels(&config.label)?;
-        config.changed = false;
+        label.txg = txg;
+        self.write_labels(label)?;
+        *changed = false;
         Ok(())
     }
 
     /// Writes the labels of all disks that are there; enough of them must take it.
     pub(super) fn write_labels(&self, label: &Label) -> Result<(), PoolError> {
-        self.on_enough_disks(&label.vdevs, |file, leaf| {
+        let labelled = |file: &dyn kiln_world::File, leaf| {
             let label = Label { leaf, ..label.clone() };
             write_label(file, &label).is_ok()
-        })
+        };
+        for spare in &*locked(&self.spares) {
+            // One that does not take it is found to be away when it is needed.
+            let _ = labelled(&*spare.disk.file, spare.id);
+        }
+        self.on_enough_disks(&label.vdevs, labelled)
     }
 
     fn write_uberblocks(&self, uberblock: &Uberblock) -> Result<(), PoolError> {
@@ -396,7 +397,7 @@ impl Shared {
         vdevs: &[VdevConfig],
         act: impl Fn(&dyn kiln_world::File, LeafId) -> bool,
     ) -> Result<(), PoolError> {
-        for (top, config) in self.store.tops.iter().zip(vdevs) {
+        for (top, config) in self.store.tops().iter().zip(vdevs) {
             let leaves = top.vdev.leaves().iter().zip(&config.leaves);
             let failed = leaves.filter(|(leaf, config)| {
                 let file = leaf.file().filter(|_| !config.missed.contains(u64::MAX));
@@ -407,5 +408,15 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+fn note_missed(known: &mut Ranges, txg: Txg) {
+    known.insert(txg.0, txg.0);
+    // More than it has missed is read again, but labels have room for it.
+    if known.iter().len() > MISSED_RANGES_MAX
+        && let Some((first, last)) = known.span()
+    {
+        known.insert(first, last);
     }
 }

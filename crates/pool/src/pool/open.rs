@@ -7,7 +7,7 @@ use kiln_world::{Clock, File, Rng};
 
 use super::log::{Log, replay};
 use super::store::{Reading, Store, Top, sectors_of};
-use super::{Config, Groups, NODE_BYTES, Pool, PoolError, Roots, Settings, Shared, locked};
+use super::{Config, Groups, NODE_BYTES, Pool, PoolError, Roots, Settings, Shared, Spare, locked};
 use crate::core::allocator::{Allocator, VdevSpace};
 use crate::core::group::{Group, ObjectKey};
 use crate::core::raidz::Layout;
@@ -16,7 +16,7 @@ use crate::core::tree::Tree;
 use crate::format::{
     DatasetRecord, Label, LabelError, LeafConfig, LeafId, LeafState, LogChange, LogEntry, MAP_BYTES,
     MapBlock, NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Properties, Txg, Uberblock, Unfit,
-    VdevConfig, VdevKind, dataset_key,
+    VdevConfig, VdevId, VdevKind, dataset_key,
 };
 use crate::vdev::labels::{Areas, DISK_BYTES_MIN, ReadError, read_label, read_uberblocks};
 use crate::vdev::{Leaf, Redundancy, Vdev};
@@ -162,14 +162,14 @@ impl Pool {
             return Err(CreateError::Vdev { disks: 0 });
         }
         for disk in vdevs.iter().flat_map(|vdev| &vdev.disks).filter(|_| !force) {
-            check_unused(disk)?;
+            check_unused(disk, None)?;
         }
         let mut tops = Vec::new();
         let mut configs = Vec::new();
         let mut spaces = Vec::new();
         for (index, spec) in vdevs.into_iter().enumerate() {
-            let id = crate::format::VdevId(index as u32);
-            let config = vdev_config(id, &spec, &*host.rng)?;
+            let id = VdevId(index as u32);
+            let config = vdev_config(id, Txg(0), &spec, &*host.rng)?;
             let disks = spec.disks.iter().map(|disk| Some(Arc::clone(&disk.file))).collect();
             let top = top_of(&config, disks).ok_or(CreateError::Vdev { disks: spec.disks.len() })?;
             spaces.push(VdevSpace::new(id, top.vdev.redundancy(), top.sectors));
@@ -195,7 +195,7 @@ impl Pool {
             properties: Properties::default(),
         };
         let store = Store::new(tops, Allocator::new(spaces));
-        let shared = Shared::new(label, roots, store, host, settings, Vec::new());
+        let shared = Shared::new(label, roots, store, host, settings, Vec::new(), Vec::new());
         locked(&shared.config).changed = true;
         shared.commit_through(Txg(1))?;
         Ok(Pool::run(shared).map_err(|error| PoolError::Suspended(error.to_string()))?)
@@ -223,6 +223,8 @@ impl Pool {
             PoolState::Active | PoolState::Exported => {}
         }
         let uberblock = newest_uberblock(&found, label.pool).ok_or(OpenError::NoUberblock(pool.clone()))?;
+        // What a group added that was not committed is not there.
+        label.vdevs.retain(|vdev| vdev.since <= uberblock.txg);
         // Later than anything that was ever written, also by a group that was not committed.
         let txg = Txg(uberblock.txg.0.max(label.txg.0) + 1);
         let tops = tops_of(&mut label, &found, txg)?;
@@ -230,13 +232,15 @@ impl Pool {
         let damaged = |what: &str| OpenError::Damaged { pool: pool.clone(), what: what.to_owned() };
         let root = store.read(&uberblock.root).map_err(|_| damaged("its root"))?;
         let root = PoolRoot::decode(&root).map_err(|error| damaged(&error.to_string()))?;
-        let spaces =
-            store.tops.iter().map(|top| read_maps(&store, top, &uberblock)).collect::<Option<Vec<_>>>();
+        let tops = store.tops();
+        let spaces = tops.iter().map(|top| read_maps(&store, top, &uberblock)).collect::<Option<Vec<_>>>();
+        drop(tops);
         *store.space() = Allocator::new(spaces.ok_or_else(|| damaged("a map of its space"))?);
         let roots = read_roots(&store, &root).map_err(|error| damaged(&error.to_string()))?;
         let entries = replay(&store, label.pool, root.log);
         (label.host, label.state, label.txg) = (host.name.clone(), PoolState::Active, txg);
-        let shared = Shared::new(label.clone(), roots, store, host, settings, uberblock.root.places);
+        let spares = spares_of(&mut label, &found);
+        let shared = Shared::new(label.clone(), roots, store, host, settings, uberblock.root.places, spares);
         // From here on it is this host's, and the groups to come are later than any before.
         shared.write_labels(&label)?;
         shared.do_again(entries, uberblock.txg)?;
@@ -264,9 +268,11 @@ impl Pool {
     }
 }
 
-pub(super) fn check_unused(disk: &DiskFile) -> Result<(), CreateError> {
+/// Whether a disk is of no pool; for `of` also one that was of it and is not any more.
+pub(super) fn check_unused(disk: &DiskFile, of: Option<&Label>) -> Result<(), CreateError> {
     let path = || disk.path.clone();
     match read_label(&*disk.file) {
+        Ok(label) if of.is_some_and(|of| of.pool == label.pool && !of.has(label.leaf)) => Ok(()),
         Ok(label) if label.state != PoolState::Destroyed => {
             Err(CreateError::InUse { path: path(), pool: label.name })
         }
@@ -279,7 +285,12 @@ pub(super) fn check_unused(disk: &DiskFile) -> Result<(), CreateError> {
     }
 }
 
-fn vdev_config(id: crate::format::VdevId, spec: &VdevSpec, rng: &dyn Rng) -> Result<VdevConfig, CreateError> {
+pub(super) fn vdev_config(
+    id: VdevId,
+    since: Txg,
+    spec: &VdevSpec,
+    rng: &dyn Rng,
+) -> Result<VdevConfig, CreateError> {
     let mut leaf_sectors = u64::MAX;
     for disk in &spec.disks {
         let bytes = disk.file.len().map_err(|error| CreateError::Disk { path: disk.path.clone(), error })?;
@@ -294,11 +305,11 @@ fn vdev_config(id: crate::format::VdevId, spec: &VdevSpec, rng: &dyn Rng) -> Res
         missed: Ranges::default(),
     };
     let leaves = spec.disks.iter().map(leaf).collect();
-    Ok(VdevConfig { id, kind: spec.kind, leaf_sectors, leaves })
+    Ok(VdevConfig { id, kind: spec.kind, leaf_sectors, since, leaves })
 }
 
 /// The vdev of these disks, of which some may be missing; `None` when it cannot be.
-fn top_of(config: &VdevConfig, disks: Vec<Option<Arc<dyn File>>>) -> Option<Top> {
+pub(super) fn top_of(config: &VdevConfig, disks: Vec<Option<Arc<dyn File>>>) -> Option<Top> {
     let (redundancy, sectors) = match config.kind {
         VdevKind::Mirror => (Redundancy::Mirror, config.leaf_sectors),
         VdevKind::Raidz(parity) => {
@@ -307,13 +318,15 @@ fn top_of(config: &VdevConfig, disks: Vec<Option<Arc<dyn File>>>) -> Option<Top>
         }
     };
     let data_start = Areas::of(DISK_BYTES_MIN)?.data_start();
-    let leaves = disks.into_iter().zip(&config.leaves).map(|(disk, config)| match disk {
-        Some(file) => {
-            let leaf = Leaf::new(file, data_start);
-            leaf.set_behind(!config.missed.is_empty());
-            leaf
-        }
-        None => Leaf::absent(data_start),
+    let leaves = disks.into_iter().zip(&config.leaves).map(|(disk, config)| {
+        Arc::new(match disk {
+            Some(file) => {
+                let leaf = Leaf::new(file, data_start);
+                leaf.set_behind(!config.missed.is_empty());
+                leaf
+            }
+            None => Leaf::absent(data_start),
+        })
     });
     let vdev = Vdev::new(redundancy, leaves.collect())?;
     Some(Top { id: config.id, vdev, sectors })
@@ -363,6 +376,16 @@ fn tops_of(label: &mut Label, found: &[(DiskFile, Label)], txg: Txg) -> Result<V
         }
     }
     Ok(tops)
+}
+
+/// The spares that were found.
+fn spares_of(label: &mut Label, found: &[(DiskFile, Label)]) -> Vec<Spare> {
+    let spares = label.spares.iter_mut().filter_map(|spare| {
+        let (disk, _) = found.iter().find(|(_, label)| label.leaf == spare.id)?;
+        spare.path.clone_from(&disk.path);
+        Some(Spare { id: spare.id, disk: disk.clone() })
+    });
+    spares.collect()
 }
 
 /// The newest maps of a vdev that are not later than the uberblock.
@@ -422,6 +445,7 @@ impl Shared {
         host: &Host,
         settings: Settings,
         root_places: Vec<Place>,
+        spares: Vec<Spare>,
     ) -> Shared {
         let counts = store.space().counts();
         let open = Txg(label.txg.0 + 1);
@@ -445,6 +469,7 @@ impl Shared {
             store,
             log: Log::new(label.pool),
             config: Mutex::new(Config { label, changed: false }),
+            spares: Mutex::new(spares),
             roots: RwLock::new(roots),
             groups: Mutex::new(groups),
             changed: Condvar::new(),

@@ -3,11 +3,14 @@
 //! It goes step by step through the trees in the order of keys, and begins each step with what is committed then: so commits wait for one
 //! step at most. What was written since the scrub began may be looked at or not.
 
+use std::sync::Arc;
+
 use super::store::{Reading, StoreError, pointer_of};
-use super::{DatasetId, Pool, PoolError, Shared, locked};
+use super::{Config, DatasetId, Pool, PoolError, Shared, locked};
+use crate::core::ranges::Ranges;
 use crate::core::tree::{Key, Load, Root};
-use crate::format::{Pointer, Txg, dataset_key, is_record, object_key};
-use crate::vdev::SECTOR_BYTES;
+use crate::format::{LeafId, Pointer, Txg, dataset_key, is_record, object_key};
+use crate::vdev::{Leaf, SECTOR_BYTES};
 
 /// Records of one step.
 const STEP_RECORDS: u64 = 256;
@@ -99,45 +102,41 @@ impl Pool {
 /// A disk that is there and has missed something.
 #[derive(Clone, Debug)]
 struct Behind {
-    top: usize,
-    leaf: usize,
+    id: LeafId,
+    leaf: Arc<Leaf>,
     first: Txg,
-    missed: crate::core::ranges::Ranges,
+    missed: Ranges,
     write_errors: u64,
 }
 
 impl Shared {
     fn behind(&self) -> Vec<Behind> {
+        let tops = self.store.tops();
         let config = locked(&self.config);
-        let mut behind = Vec::new();
-        for (top, vdev) in config.label.vdevs.iter().enumerate() {
-            for (leaf, disk) in vdev.leaves.iter().enumerate() {
-                let there = &self.store.tops[top].vdev.leaves()[leaf];
-                if let Some((first, _)) = disk.missed.span().filter(|_| there.is_there()) {
-                    let write_errors = there.counts().write;
-                    behind.push(Behind {
-                        top,
-                        leaf,
-                        first: Txg(first),
-                        missed: disk.missed.clone(),
-                        write_errors,
-                    });
-                }
-            }
-        }
-        behind
+        let disks = tops.iter().zip(&config.label.vdevs);
+        let disks = disks.flat_map(|(top, vdev)| top.vdev.leaves().iter().zip(&vdev.leaves));
+        let behind = disks.filter(|(leaf, _)| leaf.is_there()).filter_map(|(leaf, disk)| {
+            let (first, _) = disk.missed.span()?;
+            let write_errors = leaf.counts().write;
+            let missed = disk.missed.clone();
+            Some(Behind { id: disk.id, leaf: Arc::clone(leaf), first: Txg(first), missed, write_errors })
+        });
+        behind.collect()
     }
 
     /// Disks have what they had missed, unless a write failed or they have missed more since.
     fn caught_up(&self, behind: &[Behind]) {
         let mut config = locked(&self.config);
-        for disk in behind {
-            let there = &self.store.tops[disk.top].vdev.leaves()[disk.leaf];
-            let known = &mut config.label.vdevs[disk.top].leaves[disk.leaf];
-            if known.missed == disk.missed && there.counts().write == disk.write_errors {
-                known.missed = crate::core::ranges::Ranges::default();
-                there.set_behind(false);
-                config.changed = true;
+        let Config { label, changed } = &mut *config;
+        for disk in label.vdevs.iter_mut().flat_map(|vdev| &mut vdev.leaves) {
+            let has_it = |behind: &&Behind| {
+                let still = behind.missed == disk.missed && behind.leaf.counts().write == behind.write_errors;
+                behind.id == disk.id && still
+            };
+            if let Some(behind) = behind.iter().find(has_it) {
+                behind.leaf.set_behind(false);
+                disk.missed = Ranges::default();
+                *changed = true;
             }
         }
     }

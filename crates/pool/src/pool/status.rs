@@ -1,7 +1,7 @@
 //! How a pool is.
 
 use super::{Pool, RECORD_BYTES, Shared, Space, locked};
-use crate::format::{DatasetKind, LeafState, VdevId, VdevKind};
+use crate::format::{DatasetKind, LeafState, Properties, VdevId, VdevKind};
 use crate::vdev::{Counts, SECTOR_BYTES};
 
 /// How a pool, a vdev or a disk is, in the words of `zpool status`.
@@ -62,6 +62,10 @@ pub struct PoolStatus {
     pub allocated_bytes: u64,
     /// Its vdevs.
     pub vdevs: Vec<VdevStatus>,
+    /// Disks that step in when one fails, and whether they are there.
+    pub spares: Vec<(String, bool)>,
+    /// How what is written is kept.
+    pub properties: Properties,
 }
 
 impl Pool {
@@ -72,7 +76,7 @@ impl Pool {
         let vdevs: Vec<VdevStatus> = label
             .vdevs
             .iter()
-            .zip(&shared.store.tops)
+            .zip(&*shared.store.tops())
             .map(|(config, top)| {
                 let leaves = config.leaves.iter().zip(top.vdev.leaves()).map(|(config, leaf)| {
                     let there = leaf.is_there();
@@ -101,7 +105,21 @@ impl Pool {
         let counts = shared.store.space().counts();
         let bytes = SECTOR_BYTES as u64;
         let (size_bytes, allocated_bytes) = (counts.total * bytes, (counts.total - counts.free) * bytes);
-        PoolStatus { name: label.name, health, suspended, size_bytes, allocated_bytes, vdevs }
+        let spares = label.spares.iter().map(|spare| {
+            let there = locked(&shared.spares).iter().any(|there| there.id == spare.id);
+            (spare.path.clone(), there)
+        });
+        let (spares, properties) = (spares.collect(), self.properties());
+        PoolStatus {
+            name: label.name,
+            health,
+            suspended,
+            size_bytes,
+            allocated_bytes,
+            vdevs,
+            spares,
+            properties,
+        }
     }
 
     /// How much there is for datasets of a kind: without what parity takes of records of the usual length.

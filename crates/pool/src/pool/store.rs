@@ -1,7 +1,6 @@
 //! Records on the vdevs: written where there is room, found again by their pointers.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::cache::Cache;
 use super::compression::decompress;
@@ -47,18 +46,14 @@ pub(super) struct Top {
     pub(super) sectors: u64,
 }
 
-/// A disk, by the places of its vdev and of itself in it.
-pub(super) type LeafAt = (usize, usize);
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Store {
-    pub(super) tops: Vec<Top>,
+    /// They come, and change, while the pool is used.
+    tops: RwLock<Arc<[Arc<Top>]>>,
     space: Mutex<Allocator>,
     nodes: Cache<(Place, Txg), Arc<Node>>,
     records: Cache<(Place, Txg), Arc<Vec<u8>>>,
-    /// Disks that did not take something since this was asked last.
-    missed: Mutex<BTreeSet<LeafAt>>,
 }
 
 /// What is to be written.
@@ -85,11 +80,10 @@ impl<'b> NewRecord<'b> {
 impl Store {
     pub(super) fn new(tops: Vec<Top>, space: Allocator) -> Store {
         Store {
-            tops,
+            tops: RwLock::new(tops.into_iter().map(Arc::new).collect()),
             space: Mutex::new(space),
             nodes: Cache::new(NODE_CACHE_BYTES),
             records: Cache::new(RECORD_CACHE_BYTES),
-            missed: Mutex::default(),
         }
     }
 
@@ -97,8 +91,25 @@ impl Store {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn top(&self, id: VdevId) -> Option<(usize, &Top)> {
-        self.tops.iter().enumerate().find(|(_, top)| top.id == id)
+    /// The vdevs as they are now, in the order of the configuration.
+    pub(super) fn tops(&self) -> Arc<[Arc<Top>]> {
+        Arc::clone(&self.tops.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a vdev in the place of the one of that id; a new one comes last.
+    pub(super) fn set_top(&self, top: Top) {
+        let mut tops = self.tops.write().unwrap_or_else(PoisonError::into_inner);
+        let mut new = tops.to_vec();
+        let top = Arc::new(top);
+        match new.iter_mut().find(|there| there.id == top.id) {
+            Some(there) => *there = top,
+            None => new.push(top),
+        }
+        *tops = new.into();
+    }
+
+    fn top(&self, id: VdevId) -> Option<Arc<Top>> {
+        self.tops().iter().find(|top| top.id == id).cloned()
     }
 
     /// Finds room for a record and writes it there.
@@ -153,53 +164,26 @@ impl Store {
 
     /// Writes whole sectors; whether enough disks took them.
     pub(super) fn write_place(&self, place: Place, stored: &[u8]) -> bool {
-        let Some((index, top)) = self.top(place.vdev) else { return false };
-        match top.vdev.write(place.sector, stored) {
-            Ok(missed) => {
-                self.note_missed(index, missed);
-                true
-            }
-            Err(failed) => {
-                self.note_missed(index, failed.missed);
-                false
-            }
-        }
-    }
-
-    fn note_missed(&self, top: usize, leaves: Vec<usize>) {
-        if !leaves.is_empty() {
-            let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
-            missed.extend(leaves.into_iter().map(|leaf| (top, leaf)));
-        }
-    }
-
-    /// Disks that did not take something since this was asked last.
-    pub(super) fn take_missed(&self) -> BTreeSet<LeafAt> {
-        std::mem::take(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner))
+        let Some(top) = self.top(place.vdev) else { return false };
+        let (missed, enough) = match top.vdev.write(place.sector, stored) {
+            Ok(missed) => (missed, true),
+            Err(failed) => (failed.missed, false),
+        };
+        missed.into_iter().for_each(|leaf| top.vdev.leaves()[leaf].note_missed());
+        enough
     }
 
     /// Makes durable what was written to all vdevs. Fails when a vdev may have lost something.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        let tops: Vec<usize> = (0..self.tops.len()).collect();
-        self.sync_tops(&tops)
+        // All of them, also when one fails.
+        let enough = self.tops().iter().fold(true, |enough, top| sync(&top.vdev) && enough);
+        if enough { Ok(()) } else { Err(StoreError::NotWritten) }
     }
 
     /// The same for one vdev.
     pub(super) fn sync_vdev(&self, id: VdevId) -> Result<(), StoreError> {
-        let (index, _) = self.top(id).ok_or(StoreError::NotWritten)?;
-        self.sync_tops(&[index])
-    }
-
-    fn sync_tops(&self, tops: &[usize]) -> Result<(), StoreError> {
-        let mut enough = true;
-        for index in tops {
-            let vdev = &self.tops[*index].vdev;
-            let failed = vdev.sync();
-            let absent = vdev.leaves().iter().filter(|leaf| !leaf.is_there()).count();
-            enough &= failed.len() + absent <= vdev.tolerates();
-            self.note_missed(*index, failed);
-        }
-        if enough { Ok(()) } else { Err(StoreError::NotWritten) }
+        let top = self.top(id).ok_or(StoreError::NotWritten)?;
+        if sync(&top.vdev) { Ok(()) } else { Err(StoreError::NotWritten) }
     }
 
     /// The bytes of a record. Bad copies are mended.
@@ -208,7 +192,7 @@ impl Store {
         let matches = |bytes: &[u8]| is_record(pointer, bytes);
         let mut damaged = Vec::new();
         for place in &pointer.places {
-            let Some((_, top)) = self.top(place.vdev) else { continue };
+            let Some(top) = self.top(place.vdev) else { continue };
             match top.vdev.read(place.sector, sectors_of(stored), &matches) {
                 Ok(read) => {
                     for place in damaged {
@@ -234,7 +218,7 @@ impl Store {
         let mut right = None;
         let mut damaged = Vec::new();
         for place in &pointer.places {
-            let Some((_, top)) = self.top(place.vdev) else { continue };
+            let Some(top) = self.top(place.vdev) else { continue };
             match top.vdev.verify(place.sector, sectors, &matches) {
                 Ok(read) => {
                     verified.mended += read.mended.len() as u64;
@@ -292,9 +276,17 @@ impl Store {
         sectors: u32,
         matches: &dyn Fn(&[u8]) -> bool,
     ) -> Option<Vec<u8>> {
-        let (_, top) = self.top(place.vdev)?;
+        let top = self.top(place.vdev)?;
         top.vdev.read_current(place.sector, sectors, matches).ok().map(|read| read.bytes)
     }
+}
+
+/// Whether enough disks of a vdev have everything that was written.
+fn sync(vdev: &Vdev) -> bool {
+    let failed = vdev.sync();
+    let absent = vdev.leaves().iter().filter(|leaf| !leaf.is_there()).count();
+    failed.iter().for_each(|leaf| vdev.leaves()[*leaf].note_missed());
+    failed.len() + absent <= vdev.tolerates()
 }
 
 /// What came of looking at a record.

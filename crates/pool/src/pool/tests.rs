@@ -1,5 +1,7 @@
 //! Pools on simulated disks that lose power, rot, fill up and go away, against objects that are plain bytes.
 
+mod disks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 

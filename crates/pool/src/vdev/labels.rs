@@ -108,6 +108,16 @@ pub fn write_label(file: &dyn File, label: &Label) -> Result<(), WriteError> {
     Ok(())
 }
 
+/// Takes the labels of a disk that is of no pool any more, durably.
+pub fn wipe_label(file: &dyn File) -> Result<(), WriteError> {
+    let bytes = file.len()?;
+    let areas = Areas::of(bytes).ok_or(WriteError::TooSmall(bytes))?;
+    for index in 0..LABELS {
+        file.write_all_at(&[&vec![0; LABEL_BYTES - CONFIG_AT]], areas.config(index))?;
+    }
+    Ok(file.sync()?)
+}
+
 /// The newest configuration that a disk has. When none of its labels is one, what is wrong with the one that says most.
 pub fn read_label(file: &dyn File) -> Result<Label, ReadError> {
     let bytes = file.len()?;

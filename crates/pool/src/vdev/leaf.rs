@@ -35,6 +35,8 @@ pub struct Leaf {
     data_start: u64,
     /// It has missed transaction groups: what it holds may be old.
     behind: AtomicBool,
+    /// It did not take something since this was asked last.
+    missed: AtomicBool,
     /// A flush has failed, which the system tells one caller only: nothing on this disk is known to be durable until it is opened again.
     flush_failed: Mutex<bool>,
     counters: Counters,
@@ -47,6 +49,7 @@ impl Leaf {
             file: RwLock::new(Some(file)),
             data_start,
             behind: AtomicBool::new(false),
+            missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
             counters: Counters::default(),
         }
@@ -58,6 +61,7 @@ impl Leaf {
             file: RwLock::new(None),
             data_start,
             behind: AtomicBool::new(true),
+            missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
             counters: Counters::default(),
         }
@@ -79,6 +83,7 @@ impl Leaf {
         let mut flush_failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = file;
         *flush_failed = false;
+        self.missed.store(false, Ordering::Release);
         for counter in [&self.counters.read, &self.counters.write, &self.counters.checksum] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -92,6 +97,21 @@ impl Leaf {
     /// It has missed something, or has everything again.
     pub fn set_behind(&self, behind: bool) {
         self.behind.store(behind, Ordering::Release);
+    }
+
+    /// It did not take something.
+    pub fn note_missed(&self) {
+        self.missed.store(true, Ordering::Release);
+    }
+
+    /// Whether it did not take something since this was asked last.
+    pub fn take_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether a flush has failed: nothing on this disk is known to be durable any more.
+    pub fn is_doubtful(&self) -> bool {
+        *self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What went wrong so far.

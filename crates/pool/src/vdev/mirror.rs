@@ -1,17 +1,19 @@
 //! Copies on every disk.
 
+use std::sync::Arc;
+
 use super::{Effort, Leaf, Matches, Read};
 
 /// Neighbouring records are read from the same disk, which then sees them coming; so many sectors further it is the next one's turn.
 const TURN_SECTORS: u64 = 256;
 
-pub(super) fn write(leaves: &[Leaf], first: u64, bytes: &[u8]) -> Vec<usize> {
+pub(super) fn write(leaves: &[Arc<Leaf>], first: u64, bytes: &[u8]) -> Vec<usize> {
     (0..leaves.len()).filter(|place| !leaves[*place].write(first, bytes)).collect()
 }
 
 /// Reads copies until one matches, or all of them.
 pub(super) fn read(
-    leaves: &[Leaf],
+    leaves: &[Arc<Leaf>],
     (first, sectors): (u64, u32),
     matches: Matches<'_>,
     effort: Effort,

@@ -1,10 +1,12 @@
 //! Columns on different disks, some of them parity.
 
+use std::sync::Arc;
+
 use super::{Effort, Leaf, Matches, Read, SECTOR_BYTES};
 use crate::core::raidz::{Column, Stripe};
 use crate::parity::{generate, reconstruct};
 
-pub(super) fn write(leaves: &[Leaf], stripe: &Stripe, bytes: &[u8]) -> Vec<usize> {
+pub(super) fn write(leaves: &[Arc<Leaf>], stripe: &Stripe, bytes: &[u8]) -> Vec<usize> {
     let data = split(stripe, bytes);
     let parity = parity_of(stripe, &data);
     let columns = stripe.parity().iter().zip(parity.iter().map(Vec::as_slice));
@@ -18,7 +20,12 @@ pub(super) fn write(leaves: &[Leaf], stripe: &Stripe, bytes: &[u8]) -> Vec<usize
 }
 
 /// The data columns alone, if that is all it takes; else every column, and those taken for bad that make the rest match.
-pub(super) fn read(leaves: &[Leaf], stripe: &Stripe, matches: Matches<'_>, effort: Effort) -> Option<Read> {
+pub(super) fn read(
+    leaves: &[Arc<Leaf>],
+    stripe: &Stripe,
+    matches: Matches<'_>,
+    effort: Effort,
+) -> Option<Read> {
     let of = |column: &Column| {
         let leaf = &leaves[column.disk];
         let asked = effort != Effort::Current || !leaf.is_behind();
@@ -92,7 +99,7 @@ fn without(
 
 /// Writes the columns again that were read otherwise, or could not be read. Their disks.
 fn mend(
-    leaves: &[Leaf],
+    leaves: &[Arc<Leaf>],
     stripe: &Stripe,
     bytes: &[u8],
     read: impl Iterator<Item = Option<Vec<u8>>>,

@@ -53,7 +53,7 @@ fn vdev_without(disk: &SimDisk, redundancy: Redundancy, width: usize, lost: &[us
         let file = disk.open(&path(place), Open::OrCreate).expect("the disk is on");
         if lost.contains(&place) { Leaf::absent(DATA_START) } else { Leaf::new(file, DATA_START) }
     };
-    Vdev::new(redundancy, (0..width).map(leaf).collect()).expect("as many as it is wide")
+    Vdev::new(redundancy, (0..width).map(leaf).map(Arc::new).collect()).expect("as many as it is wide")
 }
 
 fn raidz(width: usize, parity: usize) -> Redundancy {
