@@ -72,7 +72,7 @@ fn a_pool_is_made_moved_and_given_up() {
     pool(&cluster, &["create", "other", "mirror", &disks[0], &disks[1]]).code(1).says("in use by another");
     pool(&cluster, &["create", "raidz9", &disks[0]]).code(1).says("no name for a pool");
     pool(&cluster, &["create", "other", "raidz2", &disks[0], &disks[1]]).code(2).says("at least 3 disks");
-    pool(&cluster, &["create", "other", "/dev/null"]).code(1).says("neither a file nor a block device");
+    pool(&cluster, &["create", "other", "/dev/null"]).code(1).says("neither a file, a directory nor");
     pool(&cluster, &["scrub", "other"]).code(1).says("no such pool");
     // It moves: other paths, found by the labels.
     let _ = pool(&cluster, &["export", "tank"]).ok();
@@ -231,4 +231,89 @@ fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
     let _ = cluster.kiln(&["fs", "umount", &text(&dir)]).ok();
     let _ = cluster.kiln(&["fs", "destroy", "scratch", "--yes"]).ok();
     let _ = pool(&cluster, &["export", "tank"]).ok();
+}
+
+#[test]
+fn a_pool_grows_and_spares_step_in() {
+    let mut cluster = Cluster::start(1);
+    let disks = disks(&cluster, "disks", 6);
+    let said = ["create", "-o", "compression=lz4", "tank", &disks[0], "spare", &disks[5]];
+    let _ = pool(&cluster, &said).ok();
+    pool(&cluster, &["status"]).ok().says("spares").says("AVAIL");
+    pool(&cluster, &["get", "all", "tank"]).ok().says("compression  lz4");
+    pool(&cluster, &["set", "compression=gzip", "tank"]).code(1).says("off, on, lz4 and zstd");
+    pool(&cluster, &["set", "compression", "tank"]).code(2).says("NAME=VALUE");
+    let _ = pool(&cluster, &["set", "checksum=blake3", "tank"]).ok();
+    pool(&cluster, &["get", "checksum", "tank"]).ok().says("blake3");
+    // A single disk becomes a mirror, and another vdev comes beside it.
+    let _ = pool(&cluster, &["attach", "tank", &disks[0], &disks[1]]).ok();
+    wait_until_whole(&cluster);
+    pool(&cluster, &["add", "tank", &disks[2]]).code(1).says("can do without");
+    let _ = pool(&cluster, &["add", "tank", "mirror", &disks[2], &disks[3]]).ok();
+    pool(&cluster, &["status"]).ok().says("mirror-0").says("mirror-1");
+    let _ = pool(&cluster, &["attach", "tank", &disks[2], &disks[4]]).ok();
+    wait_until_whole(&cluster);
+    let _ = pool(&cluster, &["detach", "tank", &disks[2]]).ok();
+    // A disk is gone when the instance starts, and the spare has its place.
+    cluster.down();
+    fs::remove_file(&disks[3]).expect("nobody has it");
+    cluster.up();
+    wait_until("the spare has stepped in", || {
+        let status = status(&cluster);
+        (status["spares"] == Value::Array(Vec::new())).then_some(())
+    });
+    wait_until_whole(&cluster);
+    pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("with 0 errors");
+    pool(&cluster, &["events"]).ok().says("vdev_spare").says("scrub_finish").says("resilver_finish");
+    let history = pool(&cluster, &["history", "tank"]);
+    history.says("History for 'tank'").says("kiln pool create -o compression=lz4 tank");
+    history.says(&format!("kiln pool detach tank {}", disks[2]));
+    wait_until("the topic has it", || {
+        let topic = cluster.kiln(&["topic", "read", "kiln.pool", "--max", "1000"]).stdout;
+        (topic.contains("vdev_spare") && topic.contains("pool_create")).then_some(())
+    });
+    // A directory is a disk as well.
+    let dir = cluster.dir().join("a directory");
+    fs::create_dir(&dir).expect("it is new");
+    let _ = pool(&cluster, &["add", "tank", "spare", &text(&dir)]).ok();
+    pool(&cluster, &["status"]).ok().says("kiln.disk");
+    let _ = pool(&cluster, &["remove", "tank", &text(&dir.join("kiln.disk"))]).ok();
+    let _ = pool(&cluster, &["destroy", "tank", "--yes"]).ok();
+}
+
+#[test]
+fn damaged_files_are_named_and_a_scrub_rests_when_it_is_told_to() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::start(1);
+    let disks = disks(&cluster, "disks", 4);
+    create(&cluster, "raidz1", &disks);
+    let mut filesystem = Filesystem::create(&cluster, "scratch", &["--ost", "tank"]);
+    let first = filesystem.mount();
+    fs::create_dir(first.join("deep")).expect("it is new");
+    write_files(&first.join("deep"), 0..40);
+    let _ = pool(&cluster, &["scrub", "tank", "--rate", "100KiB"]).ok();
+    let _ = pool(&cluster, &["scrub", "tank", "--pause"]).ok();
+    wait_until("it rests", || (status(&cluster)["scan"]["state"] == "paused").then_some(()));
+    pool(&cluster, &["status"]).ok().says("scrub paused");
+    // One disk is away, and another has rotted in places: nothing can mend that.
+    let _ = pool(&cluster, &["scrub", "tank", "--stop"]).ok();
+    let _ = pool(&cluster, &["offline", "tank", &disks[0]]).ok();
+    damage(&disks[1], (200..2000).step_by(40));
+    pool(&cluster, &["scrub", "tank", "--wait"]).code(1).says("errors");
+    let said = pool(&cluster, &["status", "-v", "tank"]);
+    said.says("damaged beyond repair").says("scratch:/deep/f");
+    let named: Vec<usize> =
+        (0..40).filter(|index| said.stdout.contains(&format!("scratch:/deep/f{index} "))).collect();
+    // Exactly those give errors, and the others what was written.
+    let second = filesystem.mount();
+    for index in 0..40 {
+        match fs::read(second.join(format!("deep/f{index}"))) {
+            Ok(read) => assert!(read == contents(index) && !named.contains(&index), "file {index}"),
+            Err(error) => assert!(named.contains(&index), "file {index}: {error}"),
+        }
+    }
+    pool(&cluster, &["events"]).ok().says("data").says("damaged beyond repair");
+    assert!(!named.is_empty() && named.len() < 40, "{named:?}");
 }

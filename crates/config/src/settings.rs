@@ -230,6 +230,12 @@ sections! {
         connections_max: u32 = 4096, from 16 => 100_000;
     }
 
+    /// Pools: checksummed, redundant storage under targets.
+    pool: PoolConfig {
+        /// What one pool may take in memory: half for what is written and not on the disks yet, the rest for what was read.
+        memory: ByteSize = bytes(512 * MIB), from bytes(64 * MIB) => bytes(256 * GIB);
+    }
+
     /// The HTTP listener for health, metrics and the console.
     console: ConsoleConfig {
         /// Where it listens: "ADDRESS:PORT", or "off"; port 0 picks a free one.

@@ -17,6 +17,7 @@
 //!
 //! docs/formats/fs-wire.md describes sessions, leases and recovery as a client sees them.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -30,7 +31,7 @@ use kiln_world::Clock;
 use crate::core::changelog::Entry;
 use crate::core::jobs::JobStats;
 use crate::core::leases::LeaseTable;
-use crate::core::{Errno, SessionId};
+use crate::core::{Errno, ObjectId, OstIndex, SessionId};
 use crate::wire;
 use crate::wire::mds::Request;
 use crate::wire::mgs::{FsId, Ost};
@@ -197,6 +198,15 @@ impl Mds {
     /// How far the OSTs are that drain.
     pub fn drains(&self) -> Vec<DrainStatus> {
         self.server.drain_status()
+    }
+
+    /// The paths of the files that have these objects of an OST.
+    pub fn owners(
+        &self,
+        ost: OstIndex,
+        objects: &BTreeSet<ObjectId>,
+    ) -> Result<Vec<(ObjectId, String)>, Errno> {
+        self.server.owners(ost, objects)
     }
 
     /// Requests that came since its start.

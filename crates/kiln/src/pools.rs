@@ -4,6 +4,9 @@
 //! again when the node starts, and each target that stands on it has a directory for what its server needs to remember besides objects.
 
 mod disks;
+mod events;
+mod history;
+mod properties;
 mod scan;
 mod view;
 
@@ -11,14 +14,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use kiln_fs::wire::pool::{NewVdev, Reply, Request};
-use kiln_pool::format::{PoolState, VdevKind};
-use kiln_pool::pool::{Host, Pool, Settings, VdevSpec};
+use kiln_fs::wire::pool::{Event, NewVdev, Reply, Request, ScrubAct};
+use kiln_pool::format::{PoolState, Properties, VdevKind};
+use kiln_pool::pool::{Care, DiskFile, Host, Pool, Settings, VdevSpec};
 use kiln_world::{RealClock, RealRng};
 
 use disks::{Found, TakenDisk};
+use events::Events;
 use scan::Scans;
 
 /// The file that names the disks of a pool, one on each line.
@@ -44,17 +50,40 @@ enum Known {
 pub(crate) struct Pools {
     dir: PathBuf,
     host: Host,
+    settings: Settings,
     known: Mutex<BTreeMap<String, Known>>,
+    events: Events,
+    watch: Watch,
 }
+
+/// The thread that looks after the pools.
+#[derive(Default)]
+struct Watch {
+    /// Whoever gives a pool up waits until it is not looked at.
+    looking: Mutex<()>,
+    /// The pools as they were when they were looked at last.
+    seen: Mutex<Vec<kiln_fs::wire::pool::Pool>>,
+    ended: Mutex<bool>,
+    wake: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Where events go besides the memory of the node.
+pub(crate) type EventSink = Box<dyn Fn(Vec<Event>) -> Result<(), String> + Send>;
+
+/// How often the pools are looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Why something cannot be done with pools, for people.
 type Refusal = String;
 
 impl Pools {
     /// Opens the pools that a node had in use.
-    pub(crate) fn start(dir: PathBuf, host: String) -> Pools {
+    pub(crate) fn start(dir: PathBuf, host: String, memory_bytes: u64) -> Pools {
+        let events = Events::of(&host);
         let host = Host { name: host, clock: Arc::new(RealClock::new()), rng: Arc::new(RealRng) };
-        let pools = Pools { dir, host, known: Mutex::default() };
+        let settings = Settings::within(memory_bytes);
+        let pools = Pools { dir, host, settings, known: Mutex::default(), events, watch: Watch::default() };
         for name in pools.names() {
             let opened = pools.open_known(&name);
             if let Known::Failed(why) = &opened {
@@ -63,6 +92,97 @@ impl Pools {
             pools.known().insert(name, opened);
         }
         pools
+    }
+
+    /// Looks after the pools from now on: disks that fail, spares, pools whose disks come later, and events.
+    pub(crate) fn look_after(self: &Arc<Self>, sink: EventSink) -> io::Result<()> {
+        let pools = Arc::clone(self);
+        let run = move || {
+            loop {
+                let ended = locked(&pools.watch.ended);
+                let waited = pools.watch.wake.wait_timeout_while(ended, LOOK_EVERY, |ended| !*ended);
+                let (ended, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                if *ended {
+                    return;
+                }
+                drop(ended);
+                pools.care();
+                pools.open_again();
+                pools.compare();
+                pools.events.send(&sink);
+            }
+        };
+        *locked(&self.watch.thread) = Some(thread::Builder::new().name("pool-watch".into()).spawn(run)?);
+        Ok(())
+    }
+
+    /// Tells what is otherwise than when it was looked last.
+    fn compare(&self) {
+        let mut seen = locked(&self.watch.seen);
+        let now = self.status();
+        self.events.compare(&seen, &now);
+        *seen = now;
+    }
+
+    /// Looks after the disks of each pool.
+    fn care(&self) {
+        let _looking = locked(&self.watch.looking);
+        let open: Vec<(String, Held)> = {
+            let known = self.known();
+            let held = known.iter().filter_map(|(name, known)| match known {
+                Known::Open(held) => Some((name.clone(), held.clone())),
+                Known::Failed(_) => None,
+            });
+            held.collect()
+        };
+        for (name, held) in open {
+            match held.pool.care() {
+                Ok(done) if done.is_empty() => {}
+                Ok(done) => self.cared(&name, &held, done),
+                // It is suspended, which its status says.
+                Err(error) => {
+                    tracing::debug!(pool = name, %error, "the disks of a pool are not looked after")
+                }
+            }
+        }
+    }
+
+    fn cared(&self, name: &str, held: &Held, done: Vec<Care>) {
+        for care in done {
+            match care {
+                Care::Faulted { disk } => {
+                    let text = "it failed again and again, and is not used any more".to_owned();
+                    self.events.add(name, "vdev_fault", Some(&disk), text);
+                    locked(&held.disks).retain(|taken| taken.path() != Path::new(&disk));
+                }
+                Care::SparedIn { disk, spare } => {
+                    self.events.add(name, "vdev_spare", Some(&disk), format!("{spare} takes its place"));
+                    locked(&held.disks).retain(|taken| taken.path() != Path::new(&disk));
+                }
+            }
+        }
+        if let Err(why) = self.came(name, held) {
+            tracing::warn!(pool = name, why, "where the disks of a pool are is not remembered");
+        }
+    }
+
+    /// Opens pools that could not be opened, since their disks may have come.
+    fn open_again(&self) {
+        let failed = |(name, known): (&String, &Known)| match known {
+            Known::Failed(_) => Some(name.clone()),
+            Known::Open(_) => None,
+        };
+        let failed: Vec<String> = self.known().iter().filter_map(failed).collect();
+        for name in failed {
+            let mut known = self.known();
+            if matches!(known.get(&name), Some(Known::Failed(_))) {
+                let opened = self.open_known(&name);
+                if let Known::Open(_) = opened {
+                    self.events.add(&name, "pool_import", None, "its disks are there now".to_owned());
+                }
+                known.insert(name, opened);
+            }
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
@@ -99,58 +219,138 @@ impl Pools {
         })
     }
 
-    /// Does what is asked.
+    /// Does what is asked. What changes a pool is in its history, and among the events.
     pub(crate) fn answer(&self, request: Request) -> Reply {
+        let noted = history::command(&request).map(|(name, command)| (name.to_owned(), command));
+        // The history of a pool that is given up goes with it.
+        let noted_before = matches!(request, Request::Export { .. });
+        if let Some((name, command)) = noted.as_ref().filter(|_| noted_before) {
+            self.note(name, command);
+        }
+        let class = class_of(&request);
+        let about = match &request {
+            Request::Destroy { name } => Some(name.clone()),
+            _ => noted.as_ref().map(|(name, _)| name.clone()),
+        };
+        let reply = self.act(request);
+        if let (Reply::Done, Some((name, command)), false) = (&reply, &noted, noted_before) {
+            self.note(name, command);
+        }
+        if let (Reply::Done, Some(class), Some(name)) = (&reply, class, about) {
+            let text = noted.map_or_else(|| format!("kiln pool destroy {name}"), |(_, command)| command);
+            self.events.add(&name, class, None, text);
+        }
+        reply
+    }
+
+    fn note(&self, name: &str, command: &str) {
+        if let Ok(held) = self.held(name)
+            && let Err(error) = history::note(&held.pool, command)
+        {
+            tracing::warn!(pool = name, %error, "a command is not in the history of its pool");
+        }
+    }
+
+    fn act(&self, request: Request) -> Reply {
         let done = |outcome: Result<(), Refusal>| outcome.map_or_else(Reply::Bad, |()| Reply::Done);
         match request {
             Request::Status => Reply::Pools(self.status()),
-            Request::Create { name, vdevs, force } => done(self.create(&name, vdevs, force)),
+            Request::Events => {
+                self.compare();
+                Reply::Events(self.events.all())
+            }
+            Request::History { name } => self.history(&name).map_or_else(Reply::Bad, Reply::History),
+            Request::Create { name, vdevs, spares, properties, force } => {
+                done(self.create(&name, vdevs, &spares, &properties, force))
+            }
+            Request::Add { name, vdevs, spares, force } => done(self.add(&name, vdevs, &spares, force)),
+            Request::Set { name, property, value } => done(self.set(&name, &property, &value)),
             Request::Import { name, places, force } => done(self.import(&name, &places, force)),
             Request::Importable { places } => Reply::Importable(self.importable(&places)),
             Request::Export { name } => done(self.leave(&name, PoolState::Exported)),
             Request::Destroy { name } => done(self.leave(&name, PoolState::Destroyed)),
-            Request::Scrub { name, stop } => done(self.scrub(&name, stop)),
+            Request::Scrub { name, act, rate } => done(self.scrub(&name, act, rate)),
             Request::Offline { name, disk } => done(self.offline(&name, &disk)),
             Request::Online { name, disk, at } => {
                 done(self.online(&name, &disk, at.as_deref().unwrap_or(&disk)))
             }
             Request::Replace { name, disk, new, force } => done(self.replace(&name, &disk, &new, force)),
+            Request::Attach { name, disk, new, force } => done(self.attach(&name, &disk, &new, force)),
+            Request::Detach { name, disk } => done(self.give_back(&name, &disk, |pool| pool.detach(&disk))),
+            Request::Remove { name, disk } => {
+                done(self.give_back(&name, &disk, |pool| pool.remove_spare(&disk)))
+            }
         }
     }
 
     fn status(&self) -> Vec<kiln_fs::wire::pool::Pool> {
         let known = self.known();
         let pools = known.iter().map(|(name, known)| match known {
-            Known::Open(held) => view::pool(&held.pool.status(), held.scans.status(&held.pool)),
+            Known::Open(held) => view::pool(&held.pool, held.scans.status(&held.pool)),
             Known::Failed(why) => view::failed(name, why),
         });
         pools.collect()
     }
 
-    fn create(&self, name: &str, vdevs: Vec<NewVdev>, force: bool) -> Result<(), Refusal> {
+    fn create(
+        &self,
+        name: &str,
+        vdevs: Vec<NewVdev>,
+        spares: &[String],
+        properties: &BTreeMap<String, String>,
+        force: bool,
+    ) -> Result<(), Refusal> {
         check_name(name)?;
+        let properties = properties
+            .iter()
+            .try_fold(Properties::default(), |set, (name, value)| properties::with(set, name, value))?;
         let mut known = self.known();
         if known.contains_key(name) {
             return Err(format!("a pool '{name}' is there already"));
         }
         let mut taken = Vec::new();
-        let mut specs = Vec::new();
-        for NewVdev { parity, disks } in vdevs {
-            let kind = if parity == 0 { VdevKind::Mirror } else { VdevKind::Raidz(parity) };
-            let mut files = Vec::new();
-            for path in &disks {
-                if taken.iter().any(|disk: &TakenDisk| disk.path() == Path::new(path)) {
-                    return Err(format!("{path} is named twice"));
-                }
-                let disk = TakenDisk::take(Path::new(path)).map_err(|error| error.to_string())?;
-                files.push(disk.file());
-                taken.push(disk);
-            }
-            specs.push(VdevSpec { kind, disks: files });
-        }
-        let pool = Pool::create(name, specs, &self.host, Settings::default(), force);
+        let specs = take_vdevs(vdevs, &mut taken)?;
+        let spares = take_disks(spares, &mut taken)?;
+        let pool = Pool::create(name, specs, &self.host, self.settings, force);
         let pool = pool.map_err(|error| error.to_string())?;
+        pool.set_properties(properties).map_err(|error| error.to_string())?;
+        if !spares.is_empty() {
+            let added = pool.add_spares(spares, &*self.host.rng, force);
+            if let Err(error) = added {
+                // Nothing is half made.
+                let given_up = pool.destroy_pool();
+                return Err(given_up
+                    .err()
+                    .map_or_else(|| error.to_string(), |also| format!("{error}; {also}")));
+            }
+        }
         self.enter(&mut known, name, pool, taken)
+    }
+
+    fn add(&self, name: &str, vdevs: Vec<NewVdev>, spares: &[String], force: bool) -> Result<(), Refusal> {
+        let held = self.held(name)?;
+        let mut taken = Vec::new();
+        let specs = take_vdevs(vdevs, &mut taken)?;
+        let spares = take_disks(spares, &mut taken)?;
+        let rng = &*self.host.rng;
+        if !specs.is_empty() {
+            held.pool.add(&specs, rng, force).map_err(|error| error.to_string())?;
+        }
+        if !spares.is_empty() {
+            held.pool.add_spares(spares, rng, force).map_err(|error| error.to_string())?;
+        }
+        locked(&held.disks).extend(taken);
+        self.came(name, &held)
+    }
+
+    fn set(&self, name: &str, property: &str, value: &str) -> Result<(), Refusal> {
+        let held = self.held(name)?;
+        let properties = properties::with(held.pool.properties(), property, value)?;
+        held.pool.set_properties(properties).map_err(|error| error.to_string())
+    }
+
+    fn history(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        history::lines(&self.held(name)?.pool).map_err(|error| error.to_string())
     }
 
     fn import(&self, name: &str, places: &[String], force: bool) -> Result<(), Refusal> {
@@ -192,8 +392,7 @@ impl Pools {
             of_it.iter().map(|found| TakenDisk::take(&found.path)).collect();
         let taken = taken.map_err(|error| error.to_string())?;
         let files = taken.iter().map(TakenDisk::file).collect();
-        let pool =
-            Pool::open(files, &self.host, Settings::default(), force).map_err(|error| error.to_string())?;
+        let pool = Pool::open(files, &self.host, self.settings, force).map_err(|error| error.to_string())?;
         Ok((pool.name(), held(pool, taken)))
     }
 
@@ -215,7 +414,7 @@ impl Pools {
         let dir = self.dir.join(name);
         fs::create_dir_all(&dir)?;
         let config = pool.config();
-        let leaves = config.vdevs.iter().flat_map(|vdev| &vdev.leaves);
+        let leaves = config.vdevs.iter().flat_map(|vdev| &vdev.leaves).chain(&config.spares);
         let lines = leaves.map(|leaf| leaf.path.as_str()).collect::<Vec<_>>().join("\n");
         let new = dir.join("disks.new");
         fs::write(&new, lines)?;
@@ -226,9 +425,11 @@ impl Pools {
     }
 
     fn leave(&self, name: &str, state: PoolState) -> Result<(), Refusal> {
+        let _not_looked_at = locked(&self.watch.looking);
         let mut known = self.known();
         let used = |held: &Held| {
-            let targets: Vec<String> = held.pool.datasets().into_iter().map(|(_, name)| name).collect();
+            let datasets = held.pool.datasets().into_iter().map(|(_, name)| name);
+            let targets: Vec<String> = datasets.filter(|name| !history::is_own(name)).collect();
             // What is not served now is lost all the same when the pool is destroyed.
             let lost = state == PoolState::Destroyed && !targets.is_empty();
             (lost || Arc::strong_count(&held.pool) > 1).then(|| targets.join(", "))
@@ -266,9 +467,13 @@ impl Pools {
         }
     }
 
-    fn scrub(&self, name: &str, stop: bool) -> Result<(), Refusal> {
+    fn scrub(&self, name: &str, act: ScrubAct, rate: Option<u64>) -> Result<(), Refusal> {
         let held = self.held(name)?;
-        if stop { held.scans.stop_scrub() } else { held.scans.start_scrub(&held.pool) }
+        match act {
+            ScrubAct::Start => held.scans.start_scrub(&held.pool, rate),
+            ScrubAct::Pause => held.scans.pause_scrub(),
+            ScrubAct::Stop => held.scans.stop_scrub(),
+        }
     }
 
     fn offline(&self, name: &str, disk: &str) -> Result<(), Refusal> {
@@ -288,13 +493,34 @@ impl Pools {
 
     fn replace(&self, name: &str, disk: &str, new: &str, force: bool) -> Result<(), Refusal> {
         let held = self.held(name)?;
-        let taken = TakenDisk::take(Path::new(new)).map_err(|error| error.to_string())?;
+        let taken = take(new)?;
         held.pool.replace(disk, taken.file(), &*self.host.rng, force).map_err(|error| error.to_string())?;
         let mut disks = locked(&held.disks);
         disks.retain(|taken| taken.path() != Path::new(disk));
         disks.push(taken);
         drop(disks);
         self.came(name, &held)
+    }
+
+    fn attach(&self, name: &str, disk: &str, new: &str, force: bool) -> Result<(), Refusal> {
+        let held = self.held(name)?;
+        let taken = take(new)?;
+        held.pool.attach(disk, taken.file(), &*self.host.rng, force).map_err(|error| error.to_string())?;
+        locked(&held.disks).push(taken);
+        self.came(name, &held)
+    }
+
+    /// Lets go of a disk that the pool does not have any more.
+    fn give_back(
+        &self,
+        name: &str,
+        disk: &str,
+        give: impl FnOnce(&Pool) -> Result<(), kiln_pool::pool::DiskError>,
+    ) -> Result<(), Refusal> {
+        let held = self.held(name)?;
+        give(&held.pool).map_err(|error| error.to_string())?;
+        locked(&held.disks).retain(|taken| taken.path() != Path::new(disk));
+        self.remember(name, &held.pool).map_err(|error| error.to_string())
     }
 
     /// A disk has come, which is to get what it lacks.
@@ -319,6 +545,12 @@ impl Pools {
 
     /// Commits everything; the pools end when nobody uses them any more.
     pub(crate) fn stop(&self) {
+        *locked(&self.watch.ended) = true;
+        self.watch.wake.notify_all();
+        let thread = locked(&self.watch.thread).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that looks after pools ended by a panic");
+        }
         let known = std::mem::take(&mut *self.known());
         for (name, known) in known {
             if let Known::Open(held) = known {
@@ -340,6 +572,57 @@ fn held(pool: Pool, taken: Vec<TakenDisk>) -> Held {
     let scans = Arc::new(Scans::default());
     scans.start_resilver(&pool);
     Held { pool, scans, disks: Arc::new(Mutex::new(taken)) }
+}
+
+/// What class an event is of that tells that something was asked for and done.
+fn class_of(request: &Request) -> Option<&'static str> {
+    Some(match request {
+        Request::Create { .. } => "pool_create",
+        Request::Destroy { .. } => "pool_destroy",
+        Request::Export { .. } => "pool_export",
+        Request::Import { .. } => "pool_import",
+        Request::Set { .. } => "pool_set",
+        Request::Add { .. } => "vdev_add",
+        Request::Attach { .. } => "vdev_attach",
+        Request::Detach { .. } | Request::Remove { .. } => "vdev_remove",
+        Request::Replace { .. } => "vdev_replace",
+        Request::Online { .. } => "vdev_online",
+        Request::Offline { .. } => "vdev_offline",
+        Request::Scrub { .. }
+        | Request::Status
+        | Request::Importable { .. }
+        | Request::Events
+        | Request::History { .. } => return None,
+    })
+}
+
+/// The disk that is meant by a path, which no other process has.
+fn take(path: &str) -> Result<TakenDisk, Refusal> {
+    let path = disks::meant(Path::new(path)).map_err(|error| error.to_string())?;
+    TakenDisk::take(&path).map_err(|error| error.to_string())
+}
+
+/// Takes disks, each once.
+fn take_disks(paths: &[String], taken: &mut Vec<TakenDisk>) -> Result<Vec<DiskFile>, Refusal> {
+    let mut files = Vec::new();
+    for path in paths {
+        let meant = disks::meant(Path::new(path)).map_err(|error| error.to_string())?;
+        if taken.iter().any(|disk| disk.path() == meant) {
+            return Err(format!("{path} is named twice"));
+        }
+        let disk = take(path)?;
+        files.push(disk.file());
+        taken.push(disk);
+    }
+    Ok(files)
+}
+
+fn take_vdevs(vdevs: Vec<NewVdev>, taken: &mut Vec<TakenDisk>) -> Result<Vec<VdevSpec>, Refusal> {
+    let spec = |NewVdev { parity, disks }| {
+        let kind = if parity == 0 { VdevKind::Mirror } else { VdevKind::Raidz(parity) };
+        Ok(VdevSpec { kind, disks: take_disks(&disks, taken)? })
+    };
+    vdevs.into_iter().map(spec).collect()
 }
 
 fn no_pool(name: &str) -> Refusal {

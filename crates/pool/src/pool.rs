@@ -20,7 +20,7 @@ mod store;
 mod tests;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
@@ -59,6 +59,8 @@ pub const OBJECT_BYTES_MAX: u64 = i64::MAX as u64;
 pub struct Settings {
     /// How much changed data may wait in memory, in bytes; who changes more waits.
     pub dirty_bytes_max: u64,
+    /// How much of what was read, or is to lead to it, may stay in memory, in bytes.
+    pub cache_bytes: usize,
     /// How long a change waits to be committed at most, unless somebody wants it earlier. `None`: there is no thread that commits, and
     /// whoever needs a commit does it.
     pub commit_every: Option<Duration>,
@@ -68,8 +70,21 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
+        Settings::within(512 << 20)
+    }
+}
+
+impl Settings {
+    /// Those of a pool that is to take no more than so much memory, in bytes.
+    pub fn within(memory_bytes: u64) -> Settings {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-        Settings { dirty_bytes_max: 256 << 20, commit_every: Some(Duration::from_secs(5)), threads }
+        Settings {
+            // While one group is written, the next one fills up to the half of this.
+            dirty_bytes_max: memory_bytes / 2,
+            cache_bytes: (memory_bytes / 4) as usize,
+            commit_every: Some(Duration::from_secs(5)),
+            threads,
+        }
     }
 }
 
@@ -191,6 +206,8 @@ struct Shared {
     config: Mutex<Config>,
     /// Those spares of the configuration that are there.
     spares: Mutex<Vec<Spare>>,
+    /// Records that were found damaged beyond repair.
+    damaged: Mutex<BTreeSet<DamagedRecord>>,
     roots: RwLock<Roots>,
     groups: Mutex<Groups>,
     changed: Condvar,
@@ -476,6 +493,20 @@ impl Shared {
 
     /// The parts of a record that is committed, put together.
     fn committed_record(
+        &self,
+        key: ObjectKey,
+        (number, record_bytes): (u64, u32),
+        whole: bool,
+    ) -> Result<Arc<Vec<u8>>, PoolError> {
+        let read = self.parts_of_record(key, (number, record_bytes), whole);
+        if read == Err(PoolError::Damaged) {
+            let (dataset, object) = (Some(DatasetId(key.dataset)), Some(key.object));
+            self.note_damaged(DamagedRecord { dataset, object, offset: number * u64::from(record_bytes) });
+        }
+        read
+    }
+
+    fn parts_of_record(
         &self,
         key: ObjectKey,
         (number, record_bytes): (u64, u32),

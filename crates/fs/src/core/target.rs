@@ -1,6 +1,7 @@
 //! Names of filesystems and of the targets that they are made of, as Lustre writes them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,23 @@ impl fmt::Display for Role {
     }
 }
 
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    /// As it is displayed.
+    fn from_str(text: &str) -> Result<Role, UnknownRole> {
+        let index = |digits: &str| u16::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 4);
+        let mdt = text.strip_prefix("MDT").and_then(index).map(Role::Mdt);
+        let ost = || text.strip_prefix("OST").and_then(index).map(|index| Role::Ost(OstIndex(index)));
+        mdt.or_else(ost).ok_or(UnknownRole)
+    }
+}
+
+/// What is no target's role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("neither MDT nor OST with an index of four hexadecimal digits")]
+pub struct UnknownRole;
+
 /// `scratch-OST000a`
 pub fn label(fs: &str, role: Role) -> String {
     format!("{fs}-{role}")
@@ -58,5 +76,11 @@ mod tests {
         }
         assert_eq!(label("scratch", Role::Mdt(0)), "scratch-MDT0000");
         assert_eq!(uuid("scratch", Role::Ost(OstIndex(10))), "scratch-OST000a_UUID");
+        for role in [Role::Mdt(3), Role::Ost(OstIndex(0x1f))] {
+            assert_eq!(role.to_string().parse(), Ok(role));
+        }
+        for bad in ["OST01", "OST0000g", "MGS", "ost0001"] {
+            assert_eq!(bad.parse::<Role>(), Err(UnknownRole), "{bad}");
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! A file that is open, or changes meanwhile, keeps its objects and is tried again later. Nothing here is remembered: after a
 //! restart the inodes are looked through again, and spares that were left behind are orphans, which go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 use std::thread;
@@ -327,6 +327,22 @@ impl Server {
                 false
             }
         }
+    }
+
+    /// The paths of the files that have these objects of an OST. Every inode is looked at, some at a time.
+    pub(super) fn owners(
+        &self,
+        ost: OstIndex,
+        objects: &BTreeSet<ObjectId>,
+    ) -> Result<Vec<(ObjectId, String)>, Errno> {
+        let mut owners = Vec::new();
+        let mut from = Some(Ino(0));
+        while let Some(next) = from {
+            let (found, further) = self.lock().mdt.owners(next, ost, objects, LOOK_MAX)?;
+            owners.extend(found.into_iter().map(|(object, ino)| (object, self.path(ino))));
+            from = further;
+        }
+        Ok(owners)
     }
 
     fn path(&self, ino: Ino) -> String {

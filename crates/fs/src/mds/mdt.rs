@@ -23,6 +23,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ use self::table::{Table, View};
 use crate::core::changelog::Entry;
 use crate::core::namespace::{self, Asked, Changes, Command, Outcome, Over, Rows, Todo, TodoId, Touch, What};
 use crate::core::quota::Owner;
-use crate::core::{Errno, Ino, OstIndex, SessionId, Spread, Time, Xid};
+use crate::core::{Errno, Ino, ObjectId, OstIndex, SessionId, Spread, Time, Xid};
 use crate::wire::mds::{Act, Answer, Ask};
 use crate::wire::oss::Space;
 
@@ -238,6 +239,17 @@ impl Mdt {
         look_max: usize,
     ) -> Result<(Vec<namespace::Located>, Option<Ino>), Errno> {
         self.read(|rows| namespace::located(rows, from, osts, look_max))
+    }
+
+    /// See [`namespace::owners`].
+    pub fn owners(
+        &self,
+        from: Ino,
+        ost: OstIndex,
+        objects: &BTreeSet<ObjectId>,
+        look_max: usize,
+    ) -> Result<(Vec<(ObjectId, Ino)>, Option<Ino>), Errno> {
+        self.read(|rows| namespace::owners(rows, from, ost, objects, look_max))
     }
 
     /// Records of the changelog that are not where its readers are, at most so many.

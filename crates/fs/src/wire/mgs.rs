@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::changelog::Entry;
 use crate::core::{OstIndex, Role};
+use crate::wire::pool::Event;
 
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,6 +118,8 @@ pub enum Request {
         /// The records.
         entries: Vec<Entry>,
     },
+    /// From a node: what happened to its pools, for their topic; done when it is durable there.
+    PoolEvents(Vec<Event>),
 }
 
 /// The answer.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::core::jobs::JobStats;
-use crate::core::{OstIndex, Role, SessionId};
+use crate::core::{ObjectId, OstIndex, Role, SessionId};
 use crate::wire::mgs::FsId;
 use crate::wire::oss::Space;
 
@@ -16,6 +16,15 @@ pub enum Request {
     Targets,
     /// What jobs did to the filesystem of this name, whose MDT is on the node: [`Reply::Jobs`].
     Jobs(String),
+    /// Which files of a filesystem, whose MDT is on the node, have these objects: [`Reply::Owners`].
+    Owners {
+        /// The filesystem.
+        fs: String,
+        /// On which OST.
+        ost: OstIndex,
+        /// Which objects.
+        objects: Vec<ObjectId>,
+    },
     /// Something about its pools: [`Reply::Pool`]. The request is JSON, since its form is that of the API.
     Pool(String),
 }
@@ -27,6 +36,8 @@ pub enum Reply {
     Targets(Vec<TargetStatus>),
     /// Those that did most first; `None` when the MDT is not served here.
     Jobs(Option<Vec<JobStats>>),
+    /// Objects with the paths of the files that have them; `None` when the MDT is not served here, or cannot tell.
+    Owners(Option<Vec<(ObjectId, String)>>),
     /// The answer about pools, as JSON.
     Pool(String),
 }

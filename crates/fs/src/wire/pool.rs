@@ -1,5 +1,7 @@
 //! What the leader asks a node about its pools, for those who look after them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What is to be done with the pools of a node. Paths are absolute, and of the node.
@@ -14,8 +16,32 @@ pub enum Request {
         name: String,
         /// Its vdevs.
         vdevs: Vec<NewVdev>,
+        /// Disks that step in when one fails.
+        spares: Vec<String>,
+        /// How it keeps what is written: names of properties with their values.
+        properties: BTreeMap<String, String>,
         /// Also of disks that are part of another pool.
         force: bool,
+    },
+    /// Give one more vdevs, or spares.
+    Add {
+        /// Its name.
+        name: String,
+        /// The new vdevs.
+        vdevs: Vec<NewVdev>,
+        /// The new spares.
+        spares: Vec<String>,
+        /// Also of disks that are part of another pool, and vdevs that stand less than the others.
+        force: bool,
+    },
+    /// Change how it keeps what is written from now on.
+    Set {
+        /// Its name.
+        name: String,
+        /// The property.
+        property: String,
+        /// Its new value.
+        value: String,
     },
     /// Use one whose disks have their labels.
     Import {
@@ -41,12 +67,46 @@ pub enum Request {
         /// Its name.
         name: String,
     },
-    /// Look at everything in it, and mend what is not right; or stop that.
+    /// Look at everything in it, and mend what is not right; or pause or stop that.
     Scrub {
         /// Its name.
         name: String,
-        /// Stop it.
-        stop: bool,
+        /// What of it.
+        act: ScrubAct,
+        /// The most that is looked at in a second, in bytes.
+        rate: Option<u64>,
+    },
+    /// What happened to the pools of the node since its start: [`Reply::Events`].
+    Events,
+    /// What was done to it by commands: [`Reply::History`].
+    History {
+        /// Its name.
+        name: String,
+    },
+    /// Give a mirror one more disk.
+    Attach {
+        /// The pool's name.
+        name: String,
+        /// A disk of the mirror, by its path in the pool's status.
+        disk: String,
+        /// The new one.
+        new: String,
+        /// Also one that is part of another pool.
+        force: bool,
+    },
+    /// Take a disk out of a mirror for good.
+    Detach {
+        /// The pool's name.
+        name: String,
+        /// The disk, by its path in the pool's status.
+        disk: String,
+    },
+    /// Take a spare out of a pool.
+    Remove {
+        /// The pool's name.
+        name: String,
+        /// The disk, by its path in the pool's status.
+        disk: String,
     },
     /// Take a disk out of use.
     Offline {
@@ -77,6 +137,43 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The pool that it is about, if that is to be there already.
+    pub fn pool(&self) -> Option<&str> {
+        match self {
+            Request::Add { name, .. }
+            | Request::Set { name, .. }
+            | Request::Export { name }
+            | Request::Destroy { name }
+            | Request::Scrub { name, .. }
+            | Request::History { name }
+            | Request::Attach { name, .. }
+            | Request::Detach { name, .. }
+            | Request::Remove { name, .. }
+            | Request::Offline { name, .. }
+            | Request::Online { name, .. }
+            | Request::Replace { name, .. } => Some(name),
+            Request::Status
+            | Request::Events
+            | Request::Create { .. }
+            | Request::Import { .. }
+            | Request::Importable { .. } => None,
+        }
+    }
+}
+
+/// What is to be done about a scrub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScrubAct {
+    /// Begin one, or go on with one that is paused.
+    Start,
+    /// Let it rest where it is.
+    Pause,
+    /// End it.
+    Stop,
+}
+
 /// A vdev to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +194,10 @@ pub enum Reply {
     Pools(Vec<Pool>),
     /// Which ones could be imported.
     Importable(Vec<Importable>),
+    /// What happened, the oldest first.
+    Events(Vec<Event>),
+    /// Lines, the oldest first.
+    History(Vec<String>),
     /// It cannot be, and why.
     Bad(String),
 }
@@ -118,6 +219,42 @@ pub struct Pool {
     pub scan: Option<Scan>,
     /// Its vdevs.
     pub vdevs: Vec<Vdev>,
+    /// Its spares.
+    pub spares: Vec<Disk>,
+    /// How it keeps what is written: names of properties with their values.
+    pub properties: BTreeMap<String, String>,
+    /// Records that were found damaged beyond repair, as many as are named.
+    pub damaged: Vec<Damaged>,
+}
+
+/// A record that nothing can mend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damaged {
+    /// The dataset; `None` for what leads to the datasets.
+    pub dataset: Option<String>,
+    /// The object; `None` for a node of the dataset's tree, with which many may be lost.
+    pub object: Option<u64>,
+    /// Where in the object it begins, in bytes.
+    pub offset: u64,
+    /// The file that the object is of, from the root of its filesystem, where that is known.
+    pub path: Option<String>,
+}
+
+/// Something that happened to a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The node that has the pool, by its host's name.
+    pub node: String,
+    /// The pool.
+    pub pool: String,
+    /// What kind of event, as in `checksum`, `statechange`, `scrub_finish`.
+    pub class: String,
+    /// The disk, if it is about one.
+    pub disk: Option<String>,
+    /// For people.
+    pub text: String,
 }
 
 /// A scrub or a resilver.
@@ -125,7 +262,7 @@ pub struct Pool {
 pub struct Scan {
     /// It is a resilver: of what disks have missed.
     pub resilver: bool,
-    /// `running`, `finished`, `stopped`, or why it failed.
+    /// `running`, `paused`, `finished`, `stopped`, or why it failed.
     pub state: String,
     /// When it began, in seconds since 1970.
     pub began: u64,
@@ -139,8 +276,6 @@ pub struct Scan {
     pub mended: u64,
     /// Records that nothing can mend.
     pub damaged: u64,
-    /// Some of them, for people.
-    pub damaged_names: Vec<String>,
 }
 
 /// A top-level vdev.
@@ -154,6 +289,10 @@ pub struct Vdev {
     pub disks: Vec<Disk>,
     /// Reads, writes and checksums that went wrong, when it is a disk itself.
     pub errors: [u64; 3],
+    /// It lacks what was written while it was away, when it is a disk itself.
+    pub behind: bool,
+    /// Parts of records that were written again, when it is a disk itself.
+    pub mended: u64,
 }
 
 /// A disk.
@@ -167,6 +306,8 @@ pub struct Disk {
     pub behind: bool,
     /// Reads, writes and checksums that went wrong.
     pub errors: [u64; 3],
+    /// Parts of records that were written again.
+    pub mended: u64,
 }
 
 /// A pool that could be imported.

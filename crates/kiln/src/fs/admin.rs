@@ -1,10 +1,11 @@
 //! What an administrator does to filesystems, and sees of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_fs::core::target::label;
-use kiln_fs::core::{OstIndex, Role};
+use kiln_fs::core::{ObjectId, OstIndex, Role};
 use kiln_fs::mgs::{self, Command, Filesystem as Row, MgsMachine, Place, Rejection};
 use kiln_fs::wire;
 use kiln_fs::wire::mgs::FsId;
@@ -227,6 +228,43 @@ impl Admin {
         Ok(pools)
     }
 
+    /// What happened to the pools of all nodes, the oldest first; a node that does not answer is left out.
+    pub(crate) async fn pool_events(&self) -> Result<Vec<pool::Event>, AdminError> {
+        let mut events = Vec::new();
+        for rank in 0..self.hosts.len() as u32 {
+            if let pool::Reply::Events(found) = self.pool(rank, &pool::Request::Events).await? {
+                events.extend(found);
+            }
+        }
+        events.sort_by_key(|event| event.at_ms);
+        Ok(events)
+    }
+
+    /// Finds the paths of damaged objects, as far as their filesystems can tell.
+    pub(crate) async fn name_damaged(&self, pools: &mut [pool::Pool]) {
+        let mut wanted: BTreeMap<(String, OstIndex), Vec<ObjectId>> = BTreeMap::new();
+        for damaged in pools.iter().flat_map(|pool| &pool.damaged) {
+            if let (Some((fs, Role::Ost(ost))), Some(object)) = (target_of(damaged), damaged.object) {
+                wanted.entry((fs.to_owned(), ost)).or_default().push(ObjectId(object));
+            }
+        }
+        let mut paths: BTreeMap<(String, OstIndex, ObjectId), String> = BTreeMap::new();
+        for ((fs, ost), objects) in wanted {
+            let Ok(row) = self.row(&fs) else { continue };
+            let socket = self.data.fs_socket(row.mdt.rank);
+            let request = Request::Owners { fs: fs.clone(), ost, objects };
+            let asked = tokio::task::spawn_blocking(move || ask_node(&socket, request, POOL_CHANGED_WITHIN));
+            if let Ok(Some(Reply::Owners(Some(owners)))) = asked.await {
+                paths.extend(owners.into_iter().map(|(object, path)| ((fs.clone(), ost, object), path)));
+            }
+        }
+        for damaged in pools.iter_mut().flat_map(|pool| &mut pool.damaged) {
+            if let (Some((fs, Role::Ost(ost))), Some(object)) = (target_of(damaged), damaged.object) {
+                damaged.path = paths.get(&(fs.to_owned(), ost, ObjectId(object))).cloned();
+            }
+        }
+    }
+
     /// Asks every node with a target of `rows` how its targets are, all at once.
     async fn ask_nodes(&self, rows: impl Iterator<Item = &Row>) -> Told {
         let mut ranks: Vec<u32> = rows.flat_map(|row| row.places().map(|(_, place)| place.rank)).collect();
@@ -270,7 +308,7 @@ fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
 fn targets_of(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
     match ask_node(socket, Request::Targets, ANSWER_WITHIN)? {
         Reply::Targets(targets) => Some(targets),
-        Reply::Jobs(_) | Reply::Pool(_) => None,
+        Reply::Jobs(_) | Reply::Owners(_) | Reply::Pool(_) => None,
     }
 }
 
@@ -305,4 +343,10 @@ impl From<Rejection> for AdminError {
             other => AdminError::Bad(other.to_string()),
         }
     }
+}
+
+/// The target whose object is damaged: its dataset begins with its label.
+fn target_of(damaged: &pool::Damaged) -> Option<(&str, Role)> {
+    let (fs, role) = damaged.dataset.as_deref()?.split(' ').next()?.rsplit_once('-')?;
+    Some((fs, role.parse().ok()?))
 }

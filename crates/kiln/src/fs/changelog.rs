@@ -23,12 +23,18 @@ pub(crate) fn topic(fs: &str) -> String {
     format!("kiln.fs.{fs}.changelog")
 }
 
-/// Where an MDS of this node writes what changed.
+/// Where this node writes what changed in its filesystems, and what happened to its pools.
 pub(super) struct Sink(pub(super) Source);
 
 impl Changelog for Sink {
     fn write(&self, fs: &str, entries: Vec<Entry>) -> Result<(), String> {
-        let request = Request::Changes { fs: fs.to_owned(), entries };
+        self.tell(Request::Changes { fs: fs.to_owned(), entries })
+    }
+}
+
+impl Sink {
+    /// Hands something to the leader, which has it durably when this returns.
+    pub(super) fn tell(&self, request: Request) -> Result<(), String> {
         let reply = match &self.0 {
             Source::Here(mgs) => mgs.answer(request),
             Source::At(socket) => {

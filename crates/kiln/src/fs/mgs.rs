@@ -5,6 +5,7 @@ use std::time::Duration;
 use kiln_fs::core::changelog::Entry;
 use kiln_fs::mgs::{self, Command, MgsMachine};
 use kiln_fs::wire::mgs::{Address, Reply, Request};
+use kiln_fs::wire::pool::Event;
 use kiln_store::{Handle, ReadError, Snapshot};
 use tokio::sync::watch;
 
@@ -39,6 +40,7 @@ impl Mgs {
             Request::Made(target) => return self.told(Command::Made { target }),
             Request::Removed(target) => return self.told(Command::Removed { target }),
             Request::Changes { fs, entries } => return self.changes(&fs, &entries),
+            Request::PoolEvents(events) => return self.pool_events(&events),
         };
         answered.unwrap_or_else(|error| Reply::Failed(error.to_string()))
     }
@@ -81,6 +83,13 @@ impl Mgs {
 
     fn changes(&self, fs: &str, entries: &[Entry]) -> Reply {
         match self.runtime.block_on(self.changelogs.append(fs, entries)) {
+            Ok(()) => Reply::Done,
+            Err(why) => Reply::Failed(why),
+        }
+    }
+
+    fn pool_events(&self, events: &[Event]) -> Reply {
+        match self.runtime.block_on(self.changelogs.append_pool_events(events)) {
             Ok(()) => Reply::Done,
             Err(why) => Reply::Failed(why),
         }

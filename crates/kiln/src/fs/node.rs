@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kiln_config::Config;
+use kiln_fs::wire::mgs::Request;
 use kiln_net::blocking::{Listener, ServeLimits, Server, serve};
 
+use super::changelog::Sink;
 use super::duty::{Follower, Source};
 use super::mgs::Mgs;
 use super::servers::Setup;
@@ -45,7 +47,10 @@ impl FsNode {
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
         let source = mgs.clone().map_or_else(|| Source::At(data.fs_socket(0)), Source::Here);
         let leader = source.clone();
-        let pools = Arc::new(Pools::start(data.pools(rank), host_name()));
+        let pools = Arc::new(Pools::start(data.pools(rank), host_name(), config.pool.memory.0));
+        let sink = Sink(source.clone());
+        let tell = move |events| sink.tell(Request::PoolEvents(events));
+        pools.look_after(Box::new(tell)).context("failed to start the thread that looks after pools")?;
         let setup = Setup {
             data: data.clone(),
             config: config.clone(),

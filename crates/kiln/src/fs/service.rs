@@ -42,6 +42,11 @@ impl Service for FsService {
                 let jobs = self.targets.mds(&fs).map(|mds| mds.jobs());
                 replies.last(&node::Reply::Jobs(jobs), &[])
             }
+            Request::Node(node::Request::Owners { fs, ost, objects }) => {
+                let objects = objects.into_iter().collect();
+                let owners = self.targets.mds(&fs).and_then(|mds| mds.owners(ost, &objects).ok());
+                replies.last(&node::Reply::Owners(owners), &[])
+            }
             Request::Node(node::Request::Pool(request)) => {
                 let request = serde_json::from_str(&request).map_err(|error| {
                     Fault::new(Status::BadRequest, format!("a request about pools: {error}"))

@@ -25,7 +25,9 @@ pub(super) enum DiskError {
     #[error("{0} is no absolute path; the disks of a pool are named by absolute paths")]
     Relative(String),
     /// It is neither a file nor a block device.
-    #[error("{0} is neither a file nor a block device; make a file for it with: truncate -s 10G {0}")]
+    #[error(
+        "{0} is neither a file, a directory nor a block device; make a file for it with: truncate -s 10G {0}"
+    )]
     Neither(String),
     /// Another process has it.
     #[error("{0} is in use by another process (fuser -v {0} names it)")]
@@ -38,6 +40,30 @@ pub(super) enum DiskError {
         /// The reason.
         error: io::Error,
     },
+}
+
+/// The file that is the disk where a directory is given.
+const FILE_IN_DIRECTORY: &str = "kiln.disk";
+/// It is made of this share of what is free there, in percent.
+const SHARE_OF_DIRECTORY: u64 = 90;
+
+/// The disk that is meant by a path: in a directory, a file of it, which is made if it is not there.
+pub(super) fn meant(path: &Path) -> Result<PathBuf, DiskError> {
+    if !path.is_absolute() || !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let disk = path.join(FILE_IN_DIRECTORY);
+    let make = || -> io::Result<()> {
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&disk) {
+            Ok(file) => {
+                file.set_len(RealDisk::new(path)?.space()?.available_bytes / 100 * SHARE_OF_DIRECTORY)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    make().map_err(|error| DiskError::Io { path: disk.display().to_string(), error })?;
+    Ok(disk)
 }
 
 /// A disk that no other process may use.

@@ -1,26 +1,29 @@
 //! Scrubs and resilvers, each on a thread of its own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_fs::wire::pool::Scan;
 use kiln_pool::format::DatasetKind;
-use kiln_pool::pool::{DamagedRecord, Health, Pool, PoolError, ScrubReport};
+use kiln_pool::pool::{Health, Pool, PoolError, ScrubReport};
 
 use super::locked;
 
 /// How often disks are brought up to date that miss something again and again.
 const RESILVERS_MAX: usize = 3;
-/// Damaged records that are named.
-const NAMED_MAX: usize = 1000;
+/// What is said where there is nothing to pause or stop.
+const NO_SCRUB: &str = "no scrub is under way";
 
 /// What was looked at last in a pool, or is.
 #[derive(Default)]
 pub(super) struct Scans {
     last: Mutex<Option<Last>>,
     stop: Arc<AtomicBool>,
+    pause: AtomicBool,
+    /// The most that a scrub looks at in a second, in bytes; 0 for no limit.
+    rate: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -31,20 +34,49 @@ struct Last {
     took: Option<Duration>,
     state: State,
     report: ScrubReport,
-    names: Vec<String>,
+    /// For how long it was paused.
+    paused: Duration,
 }
 
 enum State {
     Running,
+    Paused,
     Finished,
     Stopped,
     Failed(String),
 }
 
 impl Scans {
-    /// Begins a scrub, unless something is under way.
-    pub(super) fn start_scrub(self: &Arc<Self>, pool: &Arc<Pool>) -> Result<(), String> {
-        self.start(pool, false, Scans::scrub)
+    /// Begins a scrub, or goes on with one that is paused; one that is under way has another rate from now on, if one is given.
+    pub(super) fn start_scrub(self: &Arc<Self>, pool: &Arc<Pool>, rate: Option<u64>) -> Result<(), String> {
+        if self.pause.swap(false, Ordering::Relaxed) && self.is_scrubbing() {
+            if let Some(rate) = rate {
+                self.rate.store(rate, Ordering::Relaxed);
+            }
+            return Ok(());
+        }
+        if rate.is_some() && self.is_scrubbing() {
+            self.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
+            return Ok(());
+        }
+        self.start(pool, false, Scans::scrub)?;
+        self.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets a scrub rest where it is.
+    pub(super) fn pause_scrub(&self) -> Result<(), String> {
+        if !self.is_scrubbing() {
+            return Err(NO_SCRUB.to_owned());
+        }
+        self.pause.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_scrubbing(&self) -> bool {
+        let last = locked(&self.last);
+        last.as_ref()
+            .is_some_and(|last| !last.resilver && matches!(last.state, State::Running | State::Paused))
     }
 
     /// Begins a resilver, if a disk has missed something.
@@ -73,7 +105,7 @@ impl Scans {
         scan: impl FnOnce(&Scans, &Pool) -> Result<ScrubReport, PoolError> + Send + 'static,
     ) -> Result<(), String> {
         let mut last = locked(&self.last);
-        if last.as_ref().is_some_and(|last| matches!(last.state, State::Running)) {
+        if last.as_ref().is_some_and(|last| matches!(last.state, State::Running | State::Paused)) {
             return Err(
                 "a scrub or resilver is under way already; `kiln pool scrub -s` stops a scrub".to_owned()
             );
@@ -85,10 +117,11 @@ impl Scans {
             took: None,
             state: State::Running,
             report: ScrubReport::default(),
-            names: Vec::new(),
+            paused: Duration::ZERO,
         });
         drop(last);
         self.stop.store(false, Ordering::Relaxed);
+        self.pause.store(false, Ordering::Relaxed);
         // The pool is given up only when this thread has ended: see `stop`.
         let (scans, pool) = (Arc::clone(self), Arc::downgrade(pool));
         let run = move || {
@@ -104,8 +137,43 @@ impl Scans {
 
     fn scrub(&self, pool: &Pool) -> Result<ScrubReport, PoolError> {
         let mut scrub = pool.scrub();
-        while !scrub.step()? && self.goes_on(scrub.report()) {}
+        while !scrub.step()? && self.goes_on(scrub.report()) && self.rests(scrub.report().bytes) {}
         Ok(scrub.report().clone())
+    }
+
+    /// Waits while the scrub is paused, or has looked at more than its rate allows; whether it is not to be stopped.
+    fn rests(&self, looked_at: u64) -> bool {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        let active = || {
+            let last = locked(&self.last);
+            last.as_ref().map_or(Duration::ZERO, |last| last.started.elapsed().saturating_sub(last.paused))
+        };
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return false;
+            }
+            if self.pause.load(Ordering::Relaxed) {
+                self.set_state(State::Paused);
+                let began = Instant::now();
+                thread::sleep(LOOK_AGAIN);
+                if let Some(last) = &mut *locked(&self.last) {
+                    last.paused += began.elapsed();
+                }
+                continue;
+            }
+            self.set_state(State::Running);
+            let rate = self.rate.load(Ordering::Relaxed);
+            if rate == 0 || looked_at as f64 <= active().as_secs_f64() * rate as f64 {
+                return true;
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn set_state(&self, state: State) {
+        if let Some(last) = &mut *locked(&self.last) {
+            last.state = state;
+        }
     }
 
     fn resilver(&self, pool: &Pool) -> Result<ScrubReport, PoolError> {
@@ -135,8 +203,6 @@ impl Scans {
         last.took = Some(last.started.elapsed());
         match outcome {
             Ok(report) => {
-                last.names =
-                    report.damaged.iter().take(NAMED_MAX).map(|damaged| name(pool, damaged)).collect();
                 last.report = report;
                 let stopped = self.stop.load(Ordering::Relaxed);
                 last.state = if stopped { State::Stopped } else { State::Finished };
@@ -156,11 +222,8 @@ impl Scans {
 
     /// Stops a scrub; what it has found stays.
     pub(super) fn stop_scrub(&self) -> Result<(), String> {
-        let running = locked(&self.last)
-            .as_ref()
-            .is_some_and(|last| matches!(last.state, State::Running) && !last.resilver);
-        if !running {
-            return Err("no scrub is under way".to_owned());
+        if !self.is_scrubbing() {
+            return Err(NO_SCRUB.to_owned());
         }
         self.stop();
         Ok(())
@@ -181,6 +244,7 @@ impl Scans {
         let last = last.as_ref()?;
         let state = match &last.state {
             State::Running => "running".to_owned(),
+            State::Paused => "paused".to_owned(),
             State::Finished => "finished".to_owned(),
             State::Stopped => "stopped".to_owned(),
             State::Failed(why) => why.clone(),
@@ -190,24 +254,11 @@ impl Scans {
             resilver: last.resilver,
             state,
             began: last.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            secs: last.took.unwrap_or_else(|| last.started.elapsed()).as_secs(),
+            secs: last.took.unwrap_or_else(|| last.started.elapsed()).saturating_sub(last.paused).as_secs(),
             looked_at: last.report.bytes,
             of: (space.total_bytes - space.free_bytes).max(last.report.bytes),
             mended: last.report.mended,
             damaged: last.report.damaged_records,
-            damaged_names: last.names.clone(),
         })
-    }
-}
-
-/// A damaged record, for people.
-fn name(pool: &Pool, damaged: &DamagedRecord) -> String {
-    let dataset = damaged
-        .dataset
-        .and_then(|id| pool.datasets().into_iter().find(|(known, _)| *known == id).map(|(_, name)| name));
-    match (dataset, damaged.object) {
-        (Some(dataset), Some(object)) => format!("{dataset}: object {object:#x} at {}", damaged.offset),
-        (Some(dataset), None) => format!("{dataset}: a node of its tree, and what is below"),
-        (None, _) => "what leads to the datasets".to_owned(),
     }
 }

@@ -1,8 +1,12 @@
 //! Pools as they are told to those who look after them.
 
-use kiln_fs::wire::pool::{Disk, Importable, Pool, Scan, Vdev};
+use std::collections::BTreeMap;
+
+use kiln_fs::wire::pool::{Damaged, Disk, Importable, Pool, Scan, Vdev};
 use kiln_pool::format::{Label, PoolState, VdevKind};
 use kiln_pool::pool::{Health, LeafStatus, PoolStatus, VdevStatus};
+
+use super::properties;
 
 fn word(health: Health) -> &'static str {
     match health {
@@ -15,7 +19,11 @@ fn word(health: Health) -> &'static str {
     }
 }
 
-pub(super) fn pool(status: &PoolStatus, scan: Option<Scan>) -> Pool {
+/// Damaged records that are named.
+const NAMED_MAX: usize = 1000;
+
+pub(super) fn pool(pool: &kiln_pool::pool::Pool, scan: Option<Scan>) -> Pool {
+    let status = &pool.status();
     Pool {
         name: status.name.clone(),
         state: word(status.health).to_owned(),
@@ -24,7 +32,29 @@ pub(super) fn pool(status: &PoolStatus, scan: Option<Scan>) -> Pool {
         allocated: status.allocated_bytes,
         scan,
         vdevs: status.vdevs.iter().map(vdev).collect(),
+        spares: status.spares.iter().map(spare).collect(),
+        properties: properties::shown(status.properties),
+        damaged: damaged(pool),
     }
+}
+
+fn spare((path, is_there): &(String, bool)) -> Disk {
+    let state = if *is_there { "AVAIL" } else { word(Health::Unavailable) };
+    Disk { path: path.clone(), state: state.to_owned(), behind: false, errors: [0; 3], mended: 0 }
+}
+
+fn damaged(pool: &kiln_pool::pool::Pool) -> Vec<Damaged> {
+    let records = pool.damaged();
+    // Only where there is something to name.
+    let datasets: BTreeMap<_, _> =
+        if records.is_empty() { BTreeMap::new() } else { pool.datasets().into_iter().collect() };
+    let named = records.into_iter().take(NAMED_MAX).map(|record| Damaged {
+        dataset: record.dataset.map(|id| datasets.get(&id).cloned().unwrap_or_default()),
+        object: record.object,
+        offset: record.offset,
+        path: None,
+    });
+    named.collect()
 }
 
 /// A pool that could not be opened.
@@ -37,6 +67,9 @@ pub(super) fn failed(name: &str, why: &str) -> Pool {
         allocated: 0,
         scan: None,
         vdevs: Vec::new(),
+        spares: Vec::new(),
+        properties: BTreeMap::new(),
+        damaged: Vec::new(),
     }
 }
 
@@ -46,6 +79,13 @@ fn note(status: &PoolStatus) -> Option<String> {
         return Some(
             "one or more disks are not there; the pool goes on without them. Attach them, and start the node again or export and \
              import the pool: what they miss is brought up to date then"
+                .to_owned(),
+        );
+    }
+    if leaves().any(|leaf| leaf.health == Health::Faulted) {
+        return Some(
+            "one or more disks failed again and again, and are not used any more; the pool goes on without them. Put others in their \
+             place with `kiln pool replace`"
                 .to_owned(),
         );
     }
@@ -74,14 +114,16 @@ fn vdev(vdev: &VdevStatus) -> Vdev {
         VdevKind::Raidz(parity) => format!("raidz{parity}"),
     };
     if let ([only], VdevKind::Mirror) = (&vdev.leaves[..], vdev.kind) {
-        let Disk { path, state, errors, .. } = disk(only);
-        return Vdev { name: path, state, disks: Vec::new(), errors };
+        let Disk { path, state, behind, errors, mended } = disk(only);
+        return Vdev { name: path, state, disks: Vec::new(), errors, behind, mended };
     }
     Vdev {
         name: format!("{kind}-{}", vdev.id.0),
         state: word(vdev.health).to_owned(),
         disks: vdev.leaves.iter().map(disk).collect(),
         errors: [0; 3],
+        behind: false,
+        mended: 0,
     }
 }
 
@@ -91,6 +133,7 @@ fn disk(leaf: &LeafStatus) -> Disk {
         state: word(leaf.health).to_owned(),
         behind: leaf.behind,
         errors: [leaf.counts.read, leaf.counts.write, leaf.counts.checksum],
+        mended: leaf.counts.mended,
     }
 }
 

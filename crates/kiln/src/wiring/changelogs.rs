@@ -1,17 +1,21 @@
-//! Changelogs of filesystems are topics of the event log.
+//! Topics of the event log that nodes write: changelogs of filesystems, and what happens to pools.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_fs::core::changelog::Entry;
+use kiln_fs::wire::pool::Event;
 use kiln_kafka::{AdminError, Broker, NewTopic, TopicConfig};
 use kiln_log::batch::Record;
 use kiln_world::Clock;
+use serde::Serialize;
 
 use super::topics::batches;
 use crate::fs::changelog::line::Line;
 use crate::fs::changelog::topic;
 
+/// The topic of what happens to pools.
+const POOLS: &str = "kiln.pool";
 /// Records stay for so long when nobody sets the topic's `retention.ms`.
 const RETENTION: Duration = Duration::from_hours(7 * 24);
 /// Records are in order across the whole filesystem.
@@ -19,7 +23,7 @@ const PARTITION: i32 = 0;
 /// A disk that takes longer has not kept the records.
 const DURABLE_WITHIN: Duration = Duration::from_secs(10);
 
-/// The changelogs of all filesystems.
+/// The changelogs of all filesystems, and the topic of pools.
 #[derive(Clone)]
 pub(crate) struct Changelogs {
     broker: Broker,
@@ -45,26 +49,32 @@ impl Changelogs {
 
     /// Appends records in their order; they are durable when this returns.
     pub(crate) async fn append(&self, fs: &str, entries: &[Entry]) -> Result<(), String> {
-        let topic = topic(fs);
-        self.provide(&topic).await.map_err(|error| error.to_string())?;
-        let time_ms = self.clock.now().millis();
         let lines: Vec<Line> = entries.iter().map(Line::of).collect();
-        let values: Vec<Vec<u8>> = lines
-            .iter()
-            .map(|line| serde_json::to_vec(line).expect("text and numbers can be written as JSON"))
-            .collect();
-        let records = lines.iter().zip(&values).map(|(line, value)| {
-            let (key, value) = (Some(line.target.as_bytes()), Some(value.as_slice()));
+        let records = lines.iter().map(|line| (line.target.as_bytes(), json(line)));
+        self.append_to(&topic(fs), records.collect()).await
+    }
+
+    /// The same for what happened to pools, in the topic of all pools.
+    pub(crate) async fn append_pool_events(&self, events: &[Event]) -> Result<(), String> {
+        let records = events.iter().map(|event| (event.pool.as_bytes(), json(event)));
+        self.append_to(POOLS, records.collect()).await
+    }
+
+    async fn append_to(&self, topic: &str, lines: Vec<(&[u8], Vec<u8>)>) -> Result<(), String> {
+        self.provide(topic).await.map_err(|error| error.to_string())?;
+        let time_ms = self.clock.now().millis();
+        let records = lines.iter().map(|(key, value)| {
+            let (key, value) = (Some(*key), Some(value.as_slice()));
             Record { key, value, headers: &[], time_ms }
         });
         let records: Vec<Record<'_>> = records.collect();
         let mut last = None;
         for batch in batches(&records) {
-            let placed = self.broker.append_records(&topic, PARTITION, batch);
+            let placed = self.broker.append_records(topic, PARTITION, batch);
             last = Some(placed.map_err(|error| error.to_string())?.last);
         }
         let Some(last) = last else { return Ok(()) };
-        let durable = self.broker.durable(&topic, PARTITION, last);
+        let durable = self.broker.durable(topic, PARTITION, last);
         match tokio::time::timeout(DURABLE_WITHIN, durable).await {
             Ok(done) => done.map_err(|error| error.to_string()),
             Err(_) => Err("the disk of the event log takes too long".to_owned()),
@@ -91,4 +101,8 @@ impl Changelogs {
             Err(error) => Err(error),
         }
     }
+}
+
+fn json(line: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(line).expect("text and numbers can be written as JSON")
 }

@@ -194,7 +194,7 @@ impl Pool {
             datasets: BTreeMap::new(),
             properties: Properties::default(),
         };
-        let store = Store::new(tops, Allocator::new(spaces));
+        let store = Store::new(tops, Allocator::new(spaces), settings.cache_bytes);
         let shared = Shared::new(label, roots, store, host, settings, Vec::new(), Vec::new());
         locked(&shared.config).changed = true;
         shared.commit_through(Txg(1))?;
@@ -228,7 +228,7 @@ impl Pool {
         // Later than anything that was ever written, also by a group that was not committed.
         let txg = Txg(uberblock.txg.0.max(label.txg.0) + 1);
         let tops = tops_of(&mut label, &found, txg)?;
-        let store = Store::new(tops, Allocator::default());
+        let store = Store::new(tops, Allocator::default(), settings.cache_bytes);
         let damaged = |what: &str| OpenError::Damaged { pool: pool.clone(), what: what.to_owned() };
         let root = store.read(&uberblock.root).map_err(|_| damaged("its root"))?;
         let root = PoolRoot::decode(&root).map_err(|error| damaged(&error.to_string()))?;
@@ -470,6 +470,7 @@ impl Shared {
             log: Log::new(label.pool),
             config: Mutex::new(Config { label, changed: false }),
             spares: Mutex::new(spares),
+            damaged: Mutex::default(),
             roots: RwLock::new(roots),
             groups: Mutex::new(groups),
             changed: Condvar::new(),

@@ -33,7 +33,7 @@ pub struct ScrubReport {
 }
 
 /// A record that nothing can mend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DamagedRecord {
     /// Of which dataset; `None` for what leads to the datasets.
     pub dataset: Option<DatasetId>,
@@ -67,6 +67,11 @@ impl Pool {
     /// Begins to look at everything.
     pub fn scrub(&self) -> Scrub<'_> {
         self.scrub_since(Txg(0))
+    }
+
+    /// What was found damaged beyond repair, by the last scrub that came to its end and by reads since; at most [`DAMAGED_MAX`].
+    pub fn damaged(&self) -> Vec<DamagedRecord> {
+        locked(&self.shared.damaged).iter().copied().collect()
     }
 
     fn scrub_since(&self, since: Txg) -> Scrub<'_> {
@@ -110,6 +115,14 @@ struct Behind {
 }
 
 impl Shared {
+    /// Keeps in mind that a record was found damaged.
+    pub(super) fn note_damaged(&self, record: DamagedRecord) {
+        let mut damaged = locked(&self.damaged);
+        if damaged.len() < DAMAGED_MAX {
+            damaged.insert(record);
+        }
+    }
+
     fn behind(&self) -> Vec<Behind> {
         let tops = self.store.tops();
         let config = locked(&self.config);
@@ -181,6 +194,9 @@ impl Scrub<'_> {
         if done {
             // What was mended is durable before it counts.
             shared.store.sync()?;
+            if self.since == Txg(0) {
+                *locked(&shared.damaged) = self.report.damaged.iter().copied().collect();
+            }
         }
         Ok(done)
     }

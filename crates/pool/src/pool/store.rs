@@ -11,10 +11,8 @@ use crate::format::{
 };
 use crate::vdev::{Damaged, SECTOR_BYTES, Vdev};
 
-/// What nodes that were read may take in memory.
-const NODE_CACHE_BYTES: usize = 64 << 20;
-/// What records that were read in part may take.
-const RECORD_CACHE_BYTES: usize = 32 << 20;
+/// What records that were read in part may take of the memory for what was read; nodes have the rest.
+const RECORDS_SHARE: usize = 3;
 /// Copies of a node, beyond what its vdev keeps; of the root there are more.
 pub(super) const NODE_COPIES: usize = 2;
 /// Copies of the root.
@@ -78,12 +76,12 @@ impl<'b> NewRecord<'b> {
 }
 
 impl Store {
-    pub(super) fn new(tops: Vec<Top>, space: Allocator) -> Store {
+    pub(super) fn new(tops: Vec<Top>, space: Allocator, cache_bytes: usize) -> Store {
         Store {
             tops: RwLock::new(tops.into_iter().map(Arc::new).collect()),
             space: Mutex::new(space),
-            nodes: Cache::new(NODE_CACHE_BYTES),
-            records: Cache::new(RECORD_CACHE_BYTES),
+            nodes: Cache::new(cache_bytes - cache_bytes / RECORDS_SHARE),
+            records: Cache::new(cache_bytes / RECORDS_SHARE),
         }
     }
 

@@ -67,7 +67,8 @@ impl Shape {
     }
 }
 
-const SETTINGS: Settings = Settings { dirty_bytes_max: 1 << 20, commit_every: None, threads: 1 };
+const SETTINGS: Settings =
+    Settings { dirty_bytes_max: 1 << 20, cache_bytes: 8 << 20, commit_every: None, threads: 1 };
 
 fn host() -> Host {
     Host {

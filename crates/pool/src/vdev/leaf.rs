@@ -18,6 +18,8 @@ pub struct Counts {
     pub write: u64,
     /// Parts of records that were read and were not what was written.
     pub checksum: u64,
+    /// Parts of records that were written again, because they were not what was written, or could not be read.
+    pub mended: u64,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +27,7 @@ struct Counters {
     read: AtomicU64,
     write: AtomicU64,
     checksum: AtomicU64,
+    mended: AtomicU64,
 }
 
 /// A disk of a vdev, or the place of one that is not there.
@@ -84,7 +87,8 @@ impl Leaf {
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = file;
         *flush_failed = false;
         self.missed.store(false, Ordering::Release);
-        for counter in [&self.counters.read, &self.counters.write, &self.counters.checksum] {
+        let Counters { read, write, checksum, mended } = &self.counters;
+        for counter in [read, write, checksum, mended] {
             counter.store(0, Ordering::Relaxed);
         }
     }
@@ -120,12 +124,20 @@ impl Leaf {
             read: self.counters.read.load(Ordering::Relaxed),
             write: self.counters.write.load(Ordering::Relaxed),
             checksum: self.counters.checksum.load(Ordering::Relaxed),
+            mended: self.counters.mended.load(Ordering::Relaxed),
         }
     }
 
     /// What was read was not what was written.
     pub(super) fn count_checksum(&self) {
         self.counters.checksum.fetch_add(u64::from(!self.is_behind()), Ordering::Relaxed);
+    }
+
+    /// Writes what was read otherwise, or could not be read; whether it was written.
+    pub(super) fn mend(&self, sector: u64, bytes: &[u8]) -> bool {
+        let mended = self.write(sector, bytes);
+        self.counters.mended.fetch_add(u64::from(mended && !self.is_behind()), Ordering::Relaxed);
+        mended
     }
 
     /// So many sectors, all of them; `None` when they cannot be read.

@@ -42,8 +42,7 @@ pub(super) fn read(
         }
     }
     let bytes = right?;
-    let mut mended: Vec<usize> =
-        bad.into_iter().filter(|place| leaves[*place].write(first, &bytes)).collect();
+    let mut mended: Vec<usize> = bad.into_iter().filter(|place| leaves[*place].mend(first, &bytes)).collect();
     mended.sort_unstable();
     Some(Read { bytes, mended })
 }

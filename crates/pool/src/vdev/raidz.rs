@@ -117,7 +117,7 @@ fn mend(
         if read.is_some() {
             leaf.count_checksum();
         }
-        if leaf.write(column.row, right) {
+        if leaf.mend(column.row, right) {
             mended.push(column.disk);
         }
     }

@@ -9,6 +9,7 @@
 //! So each object belongs to one inode at any moment, and whatever ends in between, the spare is an orphan that goes at the
 //! next start, with the objects that nobody needs. Attributes stay as they are but for their version: to users nothing changed.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::inode::{Body, File, Home, Inode, new_attr};
@@ -52,6 +53,36 @@ pub fn located(
         ControlFlow::Continue(())
     })?;
     if sound { Ok((found, next)) } else { Err(Errno::EIO) }
+}
+
+/// Which inodes from `from` on have these objects of an OST, among so many that are looked at; and where to go on, unless that is all.
+pub fn owners(
+    rows: &dyn Rows,
+    from: Ino,
+    ost: OstIndex,
+    objects: &BTreeSet<ObjectId>,
+    look_max: usize,
+) -> Result<(Vec<(ObjectId, Ino)>, Option<Ino>), Errno> {
+    let (mut found, mut looked, mut next) = (Vec::new(), 0, None);
+    let (_, end) = keys::all_inodes();
+    rows.scan(&keys::inode(from), &end, &mut |key, row| {
+        if looked == look_max {
+            next = keys::number_of(key).map(Ino);
+            return ControlFlow::Break(());
+        }
+        looked += 1;
+        // What cannot be read owns nothing that could be named.
+        if let Ok(inode) = Inode::decode(row)
+            && let Ok(file) = inode.file()
+        {
+            let held = held(&file.layout, inode.attr.size, ost).into_iter().map(|(object, _)| object);
+            found.extend(
+                held.filter(|object| objects.contains(object)).map(|object| (object, inode.attr.ino)),
+            );
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok((found, next))
 }
 
 fn located_on(inode: &Inode, ost: OstIndex) -> Option<Located> {

@@ -13,9 +13,11 @@ impl Routes {
         match (&ask.method, rest) {
             (&Method::GET, []) => {
                 let pools = self.fs.pools().await.map_err(fault)?;
-                let pools: Vec<Pool> = pools.into_iter().map(|(_, pool)| pool).collect();
+                let mut pools: Vec<Pool> = pools.into_iter().map(|(_, pool)| pool).collect();
+                self.fs.name_damaged(&mut pools).await;
                 json(&pools)
             }
+            (&Method::GET, ["events"]) => json(&self.fs.pool_events().await.map_err(fault)?),
             // What is asked of a node says itself what it is.
             (&Method::POST, []) => {
                 let request: Request = ask.json()?;
@@ -31,12 +33,9 @@ impl Routes {
 
     /// The node that has the pool which is meant; the first one when none has it.
     async fn rank_of(&self, request: &Request) -> Result<u32, Fault> {
-        let (Request::Export { name } | Request::Destroy { name } | Request::Scrub { name, .. }) = request
-        else {
-            return Ok(0);
-        };
+        let Some(name) = request.pool() else { return Ok(0) };
         let pools = self.fs.pools().await.map_err(fault)?;
-        Ok(pools.iter().find(|(_, pool)| pool.name == *name).map_or(0, |(rank, _)| *rank))
+        Ok(pools.iter().find(|(_, pool)| pool.name == name).map_or(0, |(rank, _)| *rank))
     }
 
     /// What is counted of every pool.
@@ -52,11 +51,20 @@ impl Routes {
                 "Whether all disks are there and up to date",
                 (pool.state == "ONLINE").into(),
             );
+            set(
+                "kiln_pool_damaged_records",
+                "Records that are known to be damaged beyond repair",
+                pool.damaged.len() as u64,
+            );
             let disks = pool.vdevs.iter().flat_map(|vdev| {
-                let own = vdev.disks.is_empty().then_some((vdev.name.as_str(), vdev.errors));
-                own.into_iter().chain(vdev.disks.iter().map(|disk| (disk.path.as_str(), disk.errors)))
+                let own = vdev.disks.is_empty().then_some((vdev.name.as_str(), vdev.errors, vdev.mended));
+                own.into_iter()
+                    .chain(vdev.disks.iter().map(|disk| (disk.path.as_str(), disk.errors, disk.mended)))
             });
-            for (path, errors) in disks {
+            for (path, errors, mended) in disks {
+                let labels = [("pool", pool.name.as_str()), ("disk", path)];
+                let help = "Parts of records that were written again since the pool was opened";
+                metrics.counter("kiln_pool_disk_mended", help, &labels).inc_by(mended);
                 for (kind, count) in ["read", "write", "checksum"].into_iter().zip(errors) {
                     let labels = [("pool", pool.name.as_str()), ("disk", path), ("kind", kind)];
                     let help = "What went wrong on a disk since the pool was opened";

@@ -1,0 +1,241 @@
+//! What happens to pools, as events: found by looking at them again and again, and by what is asked of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_fs::wire::pool::{Disk, Event, Pool};
+
+use super::locked;
+
+/// Events of the node that are kept in memory, and those that wait for their topic; older ones are forgotten.
+const KEPT_MAX: usize = 4096;
+
+/// The events of a node since its start.
+#[derive(Default)]
+pub(super) struct Events {
+    node: String,
+    kept: Mutex<VecDeque<Event>>,
+    unsent: Mutex<VecDeque<Event>>,
+}
+
+impl Events {
+    pub(super) fn of(node: &str) -> Events {
+        Events { node: node.to_owned(), ..Events::default() }
+    }
+
+    pub(super) fn add(&self, pool: &str, class: &str, disk: Option<&str>, text: String) {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let event = Event {
+            at_ms: at.as_millis() as u64,
+            node: self.node.clone(),
+            pool: pool.to_owned(),
+            class: class.to_owned(),
+            disk: disk.map(str::to_owned),
+            text,
+        };
+        tracing::info!(pool, class, disk, text = event.text, "pool event");
+        for events in [&self.kept, &self.unsent] {
+            let mut events = locked(events);
+            if events.len() == KEPT_MAX {
+                events.pop_front();
+            }
+            events.push_back(event.clone());
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Event> {
+        locked(&self.kept).iter().cloned().collect()
+    }
+
+    /// Hands on what was not handed on yet; it stays when that fails.
+    pub(super) fn send(&self, sink: &dyn Fn(Vec<Event>) -> Result<(), String>) {
+        let unsent: Vec<Event> = std::mem::take(&mut *locked(&self.unsent)).into();
+        if unsent.is_empty() {
+            return;
+        }
+        if let Err(why) = sink(unsent.clone()) {
+            tracing::debug!(why, "the events of pools are not in their topic yet");
+            let mut later = locked(&self.unsent);
+            for event in unsent.into_iter().rev() {
+                if later.len() < KEPT_MAX {
+                    later.push_front(event);
+                }
+            }
+        }
+    }
+
+    /// Tells how pools are otherwise than they were.
+    pub(super) fn compare(&self, before: &[Pool], now: &[Pool]) {
+        for now in now {
+            let Some(before) = before.iter().find(|pool| pool.name == now.name) else { continue };
+            for (class, disk, text) in changes(before, now) {
+                self.add(&now.name, class, disk.as_deref(), text);
+            }
+        }
+    }
+}
+
+type Change = (&'static str, Option<String>, String);
+
+/// How a pool is otherwise than it was.
+fn changes(before: &Pool, now: &Pool) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    if before.state != now.state {
+        changes.push(("statechange", None, format!("{} -> {}", before.state, now.state)));
+    }
+    let old = disks(before);
+    for (path, disk) in disks(now) {
+        let Some(was) = old.get(path) else { continue };
+        if was.state != disk.state {
+            let text = format!("{} -> {}", was.state, disk.state);
+            changes.push(("statechange", Some(path.to_owned()), text));
+        }
+        let more = |index: usize| disk.errors[index].saturating_sub(was.errors[index]);
+        for (class, count, what) in [
+            ("io", more(0), "reads failed"),
+            ("io", more(1), "writes or flushes failed"),
+            ("checksum", more(2), "parts of records were not what was written"),
+            ("repair", disk.mended.saturating_sub(was.mended), "parts of records were written again"),
+        ] {
+            if count > 0 {
+                changes.push((class, Some(path.to_owned()), format!("{count} {what}")));
+            }
+        }
+    }
+    for damaged in now.damaged.iter().filter(|damaged| !before.damaged.contains(damaged)) {
+        let dataset = damaged.dataset.as_deref().unwrap_or("what leads to the datasets");
+        let object = damaged.object.map(|object| format!(", object {object:#x} at {}", damaged.offset));
+        let text = format!("damaged beyond repair: {dataset}{}", object.unwrap_or_default());
+        changes.push(("data", None, text));
+    }
+    changes.extend(scan_changes(before, now));
+    changes
+}
+
+fn scan_changes(before: &Pool, now: &Pool) -> Vec<Change> {
+    let Some(scan) = &now.scan else { return Vec::new() };
+    let was = before.scan.as_ref().filter(|was| (was.began, was.resilver) == (scan.began, scan.resilver));
+    let class = |scrub: &'static str, resilver: &'static str| if scan.resilver { resilver } else { scrub };
+    let mut changes = Vec::new();
+    if was.is_none() {
+        changes.push((class("scrub_start", "resilver_start"), None, "begun".to_owned()));
+    }
+    if was.is_none_or(|was| was.state != scan.state) {
+        let found = format!("{} copies mended, {} records damaged beyond repair", scan.mended, scan.damaged);
+        match scan.state.as_str() {
+            "running" if was.is_some() => {
+                changes.push((class("scrub_resume", "resilver_start"), None, found))
+            }
+            "running" => {}
+            "paused" => changes.push(("scrub_paused", None, found)),
+            "stopped" => changes.push((class("scrub_abort", "resilver_abort"), None, found)),
+            "finished" => changes.push((class("scrub_finish", "resilver_finish"), None, found)),
+            why => changes.push((class("scrub_abort", "resilver_abort"), None, why.to_owned())),
+        }
+    }
+    changes
+}
+
+/// The disks of a pool by their paths.
+fn disks(pool: &Pool) -> BTreeMap<&str, Disk> {
+    let vdevs = pool.vdevs.iter().flat_map(|vdev| {
+        let only = vdev.disks.is_empty().then(|| Disk {
+            path: vdev.name.clone(),
+            state: vdev.state.clone(),
+            behind: vdev.behind,
+            errors: vdev.errors,
+            mended: vdev.mended,
+        });
+        let name = vdev.disks.is_empty().then_some(vdev.name.as_str());
+        name.into_iter().zip(only).chain(vdev.disks.iter().map(|disk| (disk.path.as_str(), disk.clone())))
+    });
+    vdevs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_fs::wire::pool::{Damaged, Scan, Vdev};
+
+    use super::*;
+
+    fn disk(path: &str) -> Disk {
+        Disk { path: path.into(), state: "ONLINE".into(), behind: false, errors: [0; 3], mended: 0 }
+    }
+
+    fn pool() -> Pool {
+        Pool {
+            name: "tank".into(),
+            state: "ONLINE".into(),
+            note: None,
+            size: 1 << 30,
+            allocated: 1 << 20,
+            scan: None,
+            vdevs: vec![Vdev {
+                name: "mirror-0".into(),
+                state: "ONLINE".into(),
+                disks: vec![disk("/a"), disk("/b")],
+                errors: [0; 3],
+                behind: false,
+                mended: 0,
+            }],
+            spares: Vec::new(),
+            properties: BTreeMap::new(),
+            damaged: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_otherwise_is_told_once() {
+        let before = pool();
+        assert_eq!(changes(&before, &before), []);
+        let mut now = pool();
+        now.state = "DEGRADED".into();
+        now.vdevs[0].disks[0].state = "FAULTED".into();
+        now.vdevs[0].disks[1].errors = [0, 0, 3];
+        now.vdevs[0].disks[1].mended = 3;
+        now.damaged =
+            vec![Damaged { dataset: Some("s-OST0000".into()), object: Some(16), offset: 4096, path: None }];
+        let found: Vec<String> = changes(&before, &now)
+            .into_iter()
+            .map(|(class, disk, text)| format!("{class} {}: {text}", disk.unwrap_or_default()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "statechange : ONLINE -> DEGRADED",
+                "statechange /a: ONLINE -> FAULTED",
+                "checksum /b: 3 parts of records were not what was written",
+                "repair /b: 3 parts of records were written again",
+                "data : damaged beyond repair: s-OST0000, object 0x10 at 4096",
+            ]
+        );
+        assert_eq!(changes(&now, &now), []);
+    }
+
+    #[test]
+    fn a_scrub_that_nobody_saw_running_has_begun_and_ended() {
+        let scan = |began, state: &str| {
+            Some(Scan {
+                resilver: false,
+                state: state.into(),
+                began,
+                secs: 1,
+                looked_at: 0,
+                of: 0,
+                mended: 2,
+                damaged: 0,
+            })
+        };
+        let classes = |before: Option<Scan>, now: Option<Scan>| {
+            let (mut old, mut new) = (pool(), pool());
+            (old.scan, new.scan) = (before, now);
+            changes(&old, &new).into_iter().map(|(class, ..)| class).collect::<Vec<_>>()
+        };
+        assert_eq!(classes(None, scan(5, "finished")), ["scrub_start", "scrub_finish"]);
+        assert_eq!(classes(scan(5, "finished"), scan(9, "running")), ["scrub_start"]);
+        assert_eq!(classes(scan(9, "running"), scan(9, "paused")), ["scrub_paused"]);
+        assert_eq!(classes(scan(9, "paused"), scan(9, "running")), ["scrub_resume"]);
+        assert_eq!(classes(scan(9, "running"), scan(9, "stopped")), ["scrub_abort"]);
+    }
+}
