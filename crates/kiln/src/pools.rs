@@ -52,7 +52,7 @@ pub(crate) struct Pools {
     host: Host,
     settings: Settings,
     known: Mutex<BTreeMap<String, Known>>,
-    events: Events,
+    events: Arc<Events>,
     watch: Watch,
 }
 
@@ -63,9 +63,16 @@ struct Watch {
     looking: Mutex<()>,
     /// The pools as they were when they were looked at last.
     seen: Mutex<Vec<kiln_fs::wire::pool::Pool>>,
-    ended: Mutex<bool>,
+    state: Mutex<WatchState>,
     wake: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct WatchState {
+    ended: bool,
+    /// Something was done that is to be told soon.
+    wanted: bool,
 }
 
 /// Where events go besides the memory of the node.
@@ -80,7 +87,7 @@ type Refusal = String;
 impl Pools {
     /// Opens the pools that a node had in use.
     pub(crate) fn start(dir: PathBuf, host: String, memory_bytes: u64) -> Pools {
-        let events = Events::of(&host);
+        let events = Arc::new(Events::of(&host));
         let host = Host { name: host, clock: Arc::new(RealClock::new()), rng: Arc::new(RealRng) };
         let settings = Settings::within(memory_bytes);
         let pools = Pools { dir, host, settings, known: Mutex::default(), events, watch: Watch::default() };
@@ -99,17 +106,22 @@ impl Pools {
         let pools = Arc::clone(self);
         let run = move || {
             loop {
-                let ended = locked(&pools.watch.ended);
-                let waited = pools.watch.wake.wait_timeout_while(ended, LOOK_EVERY, |ended| !*ended);
-                let (ended, _) = waited.unwrap_or_else(PoisonError::into_inner);
-                if *ended {
-                    return;
+                let state = locked(&pools.watch.state);
+                let idle = |state: &mut WatchState| !state.ended && !state.wanted;
+                let waited = pools.watch.wake.wait_timeout_while(state, LOOK_EVERY, idle);
+                let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                let ended = state.ended;
+                state.wanted = false;
+                drop(state);
+                if !ended {
+                    pools.care();
+                    pools.open_again();
                 }
-                drop(ended);
-                pools.care();
-                pools.open_again();
                 pools.compare();
                 pools.events.send(&sink);
+                if ended {
+                    return;
+                }
             }
         };
         *locked(&self.watch.thread) = Some(thread::Builder::new().name("pool-watch".into()).spawn(run)?);
@@ -141,7 +153,7 @@ impl Pools {
                 Ok(done) => self.cared(&name, &held, done),
                 // It is suspended, which its status says.
                 Err(error) => {
-                    tracing::debug!(pool = name, %error, "the disks of a pool are not looked after")
+                    tracing::debug!(pool = name, %error, "the disks of a pool are not looked after");
                 }
             }
         }
@@ -239,6 +251,8 @@ impl Pools {
         if let (Reply::Done, Some(class), Some(name)) = (&reply, class, about) {
             let text = noted.map_or_else(|| format!("kiln pool destroy {name}"), |(_, command)| command);
             self.events.add(&name, class, None, text);
+            locked(&self.watch.state).wanted = true;
+            self.watch.wake.notify_all();
         }
         reply
     }
@@ -393,7 +407,14 @@ impl Pools {
         let taken = taken.map_err(|error| error.to_string())?;
         let files = taken.iter().map(TakenDisk::file).collect();
         let pool = Pool::open(files, &self.host, self.settings, force).map_err(|error| error.to_string())?;
-        Ok((pool.name(), held(pool, taken)))
+        Ok((pool.name(), self.hold(pool, taken)))
+    }
+
+    fn hold(&self, pool: Pool, taken: Vec<TakenDisk>) -> Held {
+        let pool = Arc::new(pool);
+        let scans = Arc::new(Scans::new(Arc::clone(&self.events)));
+        scans.start_resilver(&pool);
+        Held { pool, scans, disks: Arc::new(Mutex::new(taken)) }
     }
 
     fn enter(
@@ -405,7 +426,7 @@ impl Pools {
     ) -> Result<(), Refusal> {
         self.remember(name, &pool)
             .map_err(|error| format!("failed to remember the pool in {}: {error}", self.dir.display()))?;
-        known.insert(name.to_owned(), Known::Open(held(pool, taken)));
+        known.insert(name.to_owned(), Known::Open(self.hold(pool, taken)));
         Ok(())
     }
 
@@ -494,7 +515,7 @@ impl Pools {
     fn replace(&self, name: &str, disk: &str, new: &str, force: bool) -> Result<(), Refusal> {
         let held = self.held(name)?;
         let taken = take(new)?;
-        held.pool.replace(disk, taken.file(), &*self.host.rng, force).map_err(|error| error.to_string())?;
+        held.pool.replace(disk, &taken.file(), &*self.host.rng, force).map_err(|error| error.to_string())?;
         let mut disks = locked(&held.disks);
         disks.retain(|taken| taken.path() != Path::new(disk));
         disks.push(taken);
@@ -545,7 +566,7 @@ impl Pools {
 
     /// Commits everything; the pools end when nobody uses them any more.
     pub(crate) fn stop(&self) {
-        *locked(&self.watch.ended) = true;
+        locked(&self.watch.state).ended = true;
         self.watch.wake.notify_all();
         let thread = locked(&self.watch.thread).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -565,13 +586,6 @@ impl Pools {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn held(pool: Pool, taken: Vec<TakenDisk>) -> Held {
-    let pool = Arc::new(pool);
-    let scans = Arc::new(Scans::default());
-    scans.start_resilver(&pool);
-    Held { pool, scans, disks: Arc::new(Mutex::new(taken)) }
 }
 
 /// What class an event is of that tells that something was asked for and done.

@@ -50,7 +50,7 @@ pub use data::PAGE_BYTES;
 pub use filesystem::{Usage, format, orphans, usage};
 pub use inode::LINKS_MAX;
 pub use log::{backlog, is_written_once, records};
-pub use moving::{Located, held, located, owners};
+pub use moving::{Located, Owned, held, located, owners};
 pub use replies::{REPLIES_MAX, reply_to, sessions};
 pub use rows::{Changes, Each, Over, Rows};
 pub use todo::{Todo, TodoId, todo};

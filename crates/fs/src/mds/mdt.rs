@@ -248,7 +248,7 @@ impl Mdt {
         ost: OstIndex,
         objects: &BTreeSet<ObjectId>,
         look_max: usize,
-    ) -> Result<(Vec<(ObjectId, Ino)>, Option<Ino>), Errno> {
+    ) -> Result<(Vec<namespace::Owned>, Option<Ino>), Errno> {
         self.read(|rows| namespace::owners(rows, from, ost, objects, look_max))
     }
 

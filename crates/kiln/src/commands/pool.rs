@@ -200,7 +200,7 @@ async fn wait_for_scrub(data: &DataDir, name: &str) -> anyhow::Result<ExitCode> 
         let scan = pools.first().and_then(|pool| pool.scan.as_ref());
         match scan {
             Some(scan) if matches!(scan.state.as_str(), "running" | "paused") => {
-                tokio::time::sleep(LOOK_AGAIN).await
+                tokio::time::sleep(LOOK_AGAIN).await;
             }
             Some(scan) => {
                 say(&format!("{name}: {}", print::describe_scan(scan)))?;

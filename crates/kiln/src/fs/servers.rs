@@ -160,16 +160,13 @@ impl Setup {
     ) -> Result<ServedMdt, OpenError> {
         let Assignment { target, made } = assignment;
         let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error: Box::new(error) };
-        let (lock, disk): (Lock, Arc<dyn Disk>) = match self.pools.of_target(dir) {
-            Some(pool) => {
-                let disk = disk_on_pool(&pool.map_err(OpenError::Pool)?, target, *made)?;
-                // A pool that was imported on another node comes without it.
-                (ground::take(dir, false, MDT_LABEL)?, Arc::new(disk))
-            }
-            None => {
-                let lock = ground::take(dir, *made, MDT_LABEL)?;
-                (lock, Arc::new(RealDisk::new(dir).map_err(|error| failed(error.into()))?))
-            }
+        let (lock, disk): (Lock, Arc<dyn Disk>) = if let Some(pool) = self.pools.of_target(dir) {
+            let disk = disk_on_pool(&pool.map_err(OpenError::Pool)?, target, *made)?;
+            // A pool that was imported on another node comes without it.
+            (ground::take(dir, false, MDT_LABEL)?, Arc::new(disk))
+        } else {
+            let lock = ground::take(dir, *made, MDT_LABEL)?;
+            (lock, Arc::new(RealDisk::new(dir).map_err(|error| failed(error.into()))?))
         };
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let uuid = target.id.0.to_be_bytes();

@@ -109,31 +109,6 @@ fn changes(before: &Pool, now: &Pool) -> Vec<Change> {
         let text = format!("damaged beyond repair: {dataset}{}", object.unwrap_or_default());
         changes.push(("data", None, text));
     }
-    changes.extend(scan_changes(before, now));
-    changes
-}
-
-fn scan_changes(before: &Pool, now: &Pool) -> Vec<Change> {
-    let Some(scan) = &now.scan else { return Vec::new() };
-    let was = before.scan.as_ref().filter(|was| (was.began, was.resilver) == (scan.began, scan.resilver));
-    let class = |scrub: &'static str, resilver: &'static str| if scan.resilver { resilver } else { scrub };
-    let mut changes = Vec::new();
-    if was.is_none() {
-        changes.push((class("scrub_start", "resilver_start"), None, "begun".to_owned()));
-    }
-    if was.is_none_or(|was| was.state != scan.state) {
-        let found = format!("{} copies mended, {} records damaged beyond repair", scan.mended, scan.damaged);
-        match scan.state.as_str() {
-            "running" if was.is_some() => {
-                changes.push((class("scrub_resume", "resilver_start"), None, found))
-            }
-            "running" => {}
-            "paused" => changes.push(("scrub_paused", None, found)),
-            "stopped" => changes.push((class("scrub_abort", "resilver_abort"), None, found)),
-            "finished" => changes.push((class("scrub_finish", "resilver_finish"), None, found)),
-            why => changes.push((class("scrub_abort", "resilver_abort"), None, why.to_owned())),
-        }
-    }
     changes
 }
 
@@ -155,7 +130,7 @@ fn disks(pool: &Pool) -> BTreeMap<&str, Disk> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_fs::wire::pool::{Damaged, Scan, Vdev};
+    use kiln_fs::wire::pool::{Damaged, Vdev};
 
     use super::*;
 
@@ -211,31 +186,5 @@ mod tests {
             ]
         );
         assert_eq!(changes(&now, &now), []);
-    }
-
-    #[test]
-    fn a_scrub_that_nobody_saw_running_has_begun_and_ended() {
-        let scan = |began, state: &str| {
-            Some(Scan {
-                resilver: false,
-                state: state.into(),
-                began,
-                secs: 1,
-                looked_at: 0,
-                of: 0,
-                mended: 2,
-                damaged: 0,
-            })
-        };
-        let classes = |before: Option<Scan>, now: Option<Scan>| {
-            let (mut old, mut new) = (pool(), pool());
-            (old.scan, new.scan) = (before, now);
-            changes(&old, &new).into_iter().map(|(class, ..)| class).collect::<Vec<_>>()
-        };
-        assert_eq!(classes(None, scan(5, "finished")), ["scrub_start", "scrub_finish"]);
-        assert_eq!(classes(scan(5, "finished"), scan(9, "running")), ["scrub_start"]);
-        assert_eq!(classes(scan(9, "running"), scan(9, "paused")), ["scrub_paused"]);
-        assert_eq!(classes(scan(9, "paused"), scan(9, "running")), ["scrub_resume"]);
-        assert_eq!(classes(scan(9, "running"), scan(9, "stopped")), ["scrub_abort"]);
     }
 }

@@ -59,13 +59,13 @@ pub(super) fn command(request: &Request) -> Option<(&str, String)> {
     let forced = |force: bool| if force { "-f " } else { "" };
     Some(match request {
         Request::Create { name, vdevs, spares, properties, force } => {
-            let properties: String =
-                properties.iter().map(|(name, value)| format!("-o {name}={value} ")).collect();
-            let force = forced(*force);
-            (name, format!("kiln pool create {force}{properties}{name}{}", disks(vdevs, spares)))
+            let options: Vec<String> =
+                properties.iter().map(|(name, value)| format!("-o {name}={value}")).collect();
+            let words = [&options[..], std::slice::from_ref(name), &disks(vdevs, spares)].concat();
+            (name, format!("kiln pool create {}{}", forced(*force), words.join(" ")))
         }
         Request::Add { name, vdevs, spares, force } => {
-            (name, format!("kiln pool add {}{name}{}", forced(*force), disks(vdevs, spares)))
+            (name, format!("kiln pool add {}{name} {}", forced(*force), disks(vdevs, spares).join(" ")))
         }
         Request::Set { name, property, value } => (name, format!("kiln pool set {property}={value} {name}")),
         Request::Import { name, .. } => (name, format!("kiln pool import {name}")),
@@ -99,7 +99,8 @@ pub(super) fn command(request: &Request) -> Option<(&str, String)> {
     })
 }
 
-fn disks(vdevs: &[NewVdev], spares: &[String]) -> String {
+/// The words that name them.
+fn disks(vdevs: &[NewVdev], spares: &[String]) -> Vec<String> {
     let mut words = Vec::new();
     for vdev in vdevs {
         match (vdev.parity, vdev.disks.len()) {
@@ -113,7 +114,7 @@ fn disks(vdevs: &[NewVdev], spares: &[String]) -> String {
         words.push("spare".to_owned());
         words.extend(spares.iter().cloned());
     }
-    words.into_iter().map(|word| format!(" {word}")).collect()
+    words
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use kiln_fs::wire::pool::Scan;
 use kiln_pool::format::DatasetKind;
 use kiln_pool::pool::{Health, Pool, PoolError, ScrubReport};
 
+use super::events::Events;
 use super::locked;
 
 /// How often disks are brought up to date that miss something again and again.
@@ -17,8 +18,8 @@ const RESILVERS_MAX: usize = 3;
 const NO_SCRUB: &str = "no scrub is under way";
 
 /// What was looked at last in a pool, or is.
-#[derive(Default)]
 pub(super) struct Scans {
+    events: Arc<Events>,
     last: Mutex<Option<Last>>,
     stop: Arc<AtomicBool>,
     pause: AtomicBool,
@@ -47,6 +48,30 @@ enum State {
 }
 
 impl Scans {
+    /// Nothing was looked at yet; what is tells of itself there.
+    pub(super) fn new(events: Arc<Events>) -> Scans {
+        Scans {
+            events,
+            last: Mutex::default(),
+            stop: Arc::default(),
+            pause: AtomicBool::default(),
+            rate: AtomicU64::default(),
+            thread: Mutex::default(),
+        }
+    }
+
+    fn tell(&self, pool: &Pool, what: &str) {
+        let (kind, found) = {
+            let last = locked(&self.last);
+            let Some(last) = &*last else { return };
+            let ScrubReport { mended, damaged_records, .. } = last.report;
+            let kind = if last.resilver { "resilver" } else { "scrub" };
+            (kind, format!("{mended} copies mended, {damaged_records} records damaged beyond repair"))
+        };
+        let text = if what == "start" { "begun".to_owned() } else { found };
+        self.events.add(&pool.name(), &format!("{kind}_{what}"), None, text);
+    }
+
     /// Begins a scrub, or goes on with one that is paused; one that is under way has another rate from now on, if one is given.
     pub(super) fn start_scrub(self: &Arc<Self>, pool: &Arc<Pool>, rate: Option<u64>) -> Result<(), String> {
         if self.pause.swap(false, Ordering::Relaxed) && self.is_scrubbing() {
@@ -122,6 +147,7 @@ impl Scans {
         drop(last);
         self.stop.store(false, Ordering::Relaxed);
         self.pause.store(false, Ordering::Relaxed);
+        self.tell(pool, "start");
         // The pool is given up only when this thread has ended: see `stop`.
         let (scans, pool) = (Arc::clone(self), Arc::downgrade(pool));
         let run = move || {
@@ -137,12 +163,12 @@ impl Scans {
 
     fn scrub(&self, pool: &Pool) -> Result<ScrubReport, PoolError> {
         let mut scrub = pool.scrub();
-        while !scrub.step()? && self.goes_on(scrub.report()) && self.rests(scrub.report().bytes) {}
+        while !scrub.step()? && self.goes_on(scrub.report()) && self.rests(pool, scrub.report().bytes) {}
         Ok(scrub.report().clone())
     }
 
     /// Waits while the scrub is paused, or has looked at more than its rate allows; whether it is not to be stopped.
-    fn rests(&self, looked_at: u64) -> bool {
+    fn rests(&self, pool: &Pool, looked_at: u64) -> bool {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
         let active = || {
             let last = locked(&self.last);
@@ -153,7 +179,9 @@ impl Scans {
                 return false;
             }
             if self.pause.load(Ordering::Relaxed) {
-                self.set_state(State::Paused);
+                if self.set_paused(true) {
+                    self.tell(pool, "paused");
+                }
                 let began = Instant::now();
                 thread::sleep(LOOK_AGAIN);
                 if let Some(last) = &mut *locked(&self.last) {
@@ -161,7 +189,9 @@ impl Scans {
                 }
                 continue;
             }
-            self.set_state(State::Running);
+            if self.set_paused(false) {
+                self.tell(pool, "resume");
+            }
             let rate = self.rate.load(Ordering::Relaxed);
             if rate == 0 || looked_at as f64 <= active().as_secs_f64() * rate as f64 {
                 return true;
@@ -170,10 +200,13 @@ impl Scans {
         }
     }
 
-    fn set_state(&self, state: State) {
-        if let Some(last) = &mut *locked(&self.last) {
-            last.state = state;
-        }
+    /// Whether it was otherwise.
+    fn set_paused(&self, paused: bool) -> bool {
+        let mut last = locked(&self.last);
+        let Some(last) = &mut *last else { return false };
+        let was = matches!(last.state, State::Paused);
+        last.state = if paused { State::Paused } else { State::Running };
+        was != paused
     }
 
     fn resilver(&self, pool: &Pool) -> Result<ScrubReport, PoolError> {
@@ -198,26 +231,24 @@ impl Scans {
     }
 
     fn ended(&self, pool: &Pool, outcome: Result<ScrubReport, PoolError>) {
-        let mut last = locked(&self.last);
-        let Some(last) = &mut *last else { return };
-        last.took = Some(last.started.elapsed());
-        match outcome {
-            Ok(report) => {
-                last.report = report;
-                let stopped = self.stop.load(Ordering::Relaxed);
-                last.state = if stopped { State::Stopped } else { State::Finished };
+        let what = {
+            let mut last = locked(&self.last);
+            let Some(last) = &mut *last else { return };
+            last.took = Some(last.started.elapsed());
+            match outcome {
+                Ok(report) => {
+                    last.report = report;
+                    let stopped = self.stop.load(Ordering::Relaxed);
+                    last.state = if stopped { State::Stopped } else { State::Finished };
+                    if stopped { "abort" } else { "finish" }
+                }
+                Err(error) => {
+                    last.state = State::Failed(error.to_string());
+                    "abort"
+                }
             }
-            Err(error) => last.state = State::Failed(error.to_string()),
-        }
-        let ScrubReport { records, mended, damaged_records, .. } = &last.report;
-        tracing::info!(
-            pool = pool.name(),
-            resilver = last.resilver,
-            records,
-            mended,
-            damaged_records,
-            "looked through a pool"
-        );
+        };
+        self.tell(pool, what);
     }
 
     /// Stops a scrub; what it has found stays.

@@ -133,11 +133,11 @@ impl Pool {
 
     /// Puts a new disk in the place of one; what belongs there comes with a resilver. With `force` also a disk that is part of another
     /// pool. The disk that was there is none of the pool's any more.
-    pub fn replace(&self, path: &str, disk: DiskFile, rng: &dyn Rng, force: bool) -> Result<(), DiskError> {
+    pub fn replace(&self, path: &str, disk: &DiskFile, rng: &dyn Rng, force: bool) -> Result<(), DiskError> {
         if !force {
-            check_unused(&disk, Some(&self.config()))?;
+            check_unused(disk, Some(&self.config()))?;
         }
-        self.shared.replace(path, &disk, LeafId(random(rng)), |_| {})
+        self.shared.replace(path, disk, LeafId(random(rng)), |_| {})
     }
 
     /// Gives a mirror, or a single disk, one more copy, beside the disk of that path; it comes with a resilver.

@@ -167,15 +167,15 @@ impl Store {
             Ok(missed) => (missed, true),
             Err(failed) => (failed.missed, false),
         };
-        missed.into_iter().for_each(|leaf| top.vdev.leaves()[leaf].note_missed());
+        note_missed(&top.vdev, &missed);
         enough
     }
 
     /// Makes durable what was written to all vdevs. Fails when a vdev may have lost something.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         // All of them, also when one fails.
-        let enough = self.tops().iter().fold(true, |enough, top| sync(&top.vdev) && enough);
-        if enough { Ok(()) } else { Err(StoreError::NotWritten) }
+        let failed = self.tops().iter().filter(|top| !sync(&top.vdev)).count();
+        if failed == 0 { Ok(()) } else { Err(StoreError::NotWritten) }
     }
 
     /// The same for one vdev.
@@ -279,11 +279,17 @@ impl Store {
     }
 }
 
+fn note_missed(vdev: &Vdev, leaves: &[usize]) {
+    for leaf in leaves {
+        vdev.leaves()[*leaf].note_missed();
+    }
+}
+
 /// Whether enough disks of a vdev have everything that was written.
 fn sync(vdev: &Vdev) -> bool {
     let failed = vdev.sync();
     let absent = vdev.leaves().iter().filter(|leaf| !leaf.is_there()).count();
-    failed.iter().for_each(|leaf| vdev.leaves()[*leaf].note_missed());
+    note_missed(vdev, &failed);
     failed.len() + absent <= vdev.tolerates()
 }
 

@@ -697,13 +697,13 @@ fn disks_are_taken_out_brought_back_and_replaced_while_it_is_used() {
         // A new disk in the place of another.
         let new = file(shape.disks());
         new.file.set_len(shape.disk_bytes / 2).expect("there is room");
-        let small = pool.replace(&name(1), file(shape.disks()), &SimRng::new(9), false);
+        let small = pool.replace(&name(1), &file(shape.disks()), &SimRng::new(9), false);
         assert!(matches!(small, Err(DiskError::TooSmall { .. })), "{small:?}");
         new.file.set_len(shape.disk_bytes).expect("there is room");
         disk.sync_all().expect("the disk is on");
-        let used = pool.replace(&name(1), file(0), &SimRng::new(9), false);
+        let used = pool.replace(&name(1), &file(0), &SimRng::new(9), false);
         assert!(matches!(used, Err(DiskError::Unfit(CreateError::InUse { .. }))), "{used:?}");
-        pool.replace(&name(1), new, &SimRng::new(9), false).expect("it is empty");
+        pool.replace(&name(1), &new, &SimRng::new(9), false).expect("it is empty");
         let report = pool.resilver(&|_| true).expect("it can be read").expect("it lacks everything");
         assert!(report.mended > 0 && report.damaged.is_empty());
         is_whole(&pool);

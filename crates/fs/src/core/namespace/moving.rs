@@ -55,6 +55,9 @@ pub fn located(
     if sound { Ok((found, next)) } else { Err(Errno::EIO) }
 }
 
+/// An object, and the file that has it.
+pub type Owned = (ObjectId, Ino);
+
 /// Which inodes from `from` on have these objects of an OST, among so many that are looked at; and where to go on, unless that is all.
 pub fn owners(
     rows: &dyn Rows,
@@ -62,7 +65,7 @@ pub fn owners(
     ost: OstIndex,
     objects: &BTreeSet<ObjectId>,
     look_max: usize,
-) -> Result<(Vec<(ObjectId, Ino)>, Option<Ino>), Errno> {
+) -> Result<(Vec<Owned>, Option<Ino>), Errno> {
     let (mut found, mut looked, mut next) = (Vec::new(), 0, None);
     let (_, end) = keys::all_inodes();
     rows.scan(&keys::inode(from), &end, &mut |key, row| {
