@@ -1,11 +1,11 @@
 //! Objects in datasets, changed in transaction groups.
 //!
-//! What is changed lies in memory, in the open [`Group`], until that is committed: its records are written where nothing is, then the
-//! nodes of the trees that lead to them, the maps of space, the root, and at last the uberblock, which makes it all true at once. Meanwhile
+//! What is changed lies in memory, in the open [`Group`], until that is committed: its records are written where nothing is (those that
+//! come as a whole are written there when they come), then the nodes of the trees that lead to them, the maps of space, the root, and at last the uberblock, which makes it all true at once. Meanwhile
 //! the next group is open. [`Pool::sync`] does not wait for that: it writes what is new of the objects to the intent log, which is
 //! replayed when the pool is opened after a crash.
 //!
-//! **Order of locks:** an object, `committing`, `groups`, `roots`, the log, space.
+//! **Order of locks:** an object, `committing`, `early`, `groups`, `roots`, the log, space.
 
 mod cache;
 mod commit;
@@ -31,7 +31,7 @@ use kiln_world::Clock;
 use crate::core::group::{Dirty, Found, Group, ObjectKey};
 use crate::core::tree::{Root, Tree, TreeError};
 use crate::format::{
-    DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, Label, LeafId, ObjectRecord, Place, PoolId,
+    DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, Label, LeafId, ObjectRecord, Place, Pointer, PoolId,
     Properties, Txg, object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
@@ -61,6 +61,8 @@ pub struct Settings {
     pub dirty_bytes_max: u64,
     /// How much of what was read, or is to lead to it, may stay in memory, in bytes.
     pub cache_bytes: usize,
+    /// Of a write that is at least so long, in bytes, whole records go to their places at once.
+    pub placed_bytes_min: usize,
     /// How long a change waits to be committed at most, unless somebody wants it earlier. `None`: there is no thread that commits, and
     /// whoever needs a commit does it.
     pub commit_every: Option<Duration>,
@@ -82,6 +84,7 @@ impl Settings {
             // While one group is written, the next one fills up to the half of this.
             dirty_bytes_max: memory_bytes / 2,
             cache_bytes: (memory_bytes / 4) as usize,
+            placed_bytes_min: 64 << 10,
             commit_every: Some(Duration::from_secs(5)),
             threads,
         }
@@ -212,6 +215,8 @@ struct Shared {
     groups: Mutex<Groups>,
     changed: Condvar,
     committing: Mutex<()>,
+    /// Held by those who write to places for the group that is open, and had alone by who closes it.
+    early: RwLock<()>,
     /// Of the newest root.
     root_places: Mutex<Vec<Place>>,
     objects: [Mutex<()>; OBJECT_LOCKS],
@@ -478,41 +483,49 @@ impl Shared {
         with: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, PoolError> {
         let (groups, syncing) = self.layers();
-        match groups.open.record(key, number) {
+        // As long as this is held, nothing is written over that anything leads to now.
+        let roots = self.roots();
+        let placed = match groups.open.record(key, number) {
             Found::Bytes(bytes) => return Ok(with(bytes)),
             Found::Hole => return Ok(with(&[])),
-            Found::Below => drop(groups),
-        }
-        match syncing.as_ref().map_or(Found::Below, |group| group.record(key, number)) {
-            Found::Bytes(bytes) => return Ok(with(bytes)),
-            Found::Hole => return Ok(with(&[])),
-            Found::Below => {}
-        }
-        self.committed_record(key, (number, record_bytes), whole).map(|bytes| with(&bytes))
-    }
-
-    /// The parts of a record that is committed, put together.
-    fn committed_record(
-        &self,
-        key: ObjectKey,
-        (number, record_bytes): (u64, u32),
-        whole: bool,
-    ) -> Result<Arc<Vec<u8>>, PoolError> {
-        let read = self.parts_of_record(key, (number, record_bytes), whole);
+            Found::Placed(pointer) => Some(pointer.clone()),
+            Found::Below => None,
+        };
+        drop(groups);
+        let placed = match placed {
+            Some(pointer) => Some(pointer),
+            None => match syncing.as_ref().map_or(Found::Below, |group| group.record(key, number)) {
+                Found::Bytes(bytes) => return Ok(with(bytes)),
+                Found::Hole => return Ok(with(&[])),
+                Found::Placed(pointer) => Some(pointer.clone()),
+                Found::Below => None,
+            },
+        };
+        let read = match placed {
+            Some(pointer) => self.read_placed(&pointer, whole),
+            None => self.parts_of_record(&roots, key, (number, record_bytes), whole),
+        };
+        drop(roots);
         if read == Err(PoolError::Damaged) {
             let (dataset, object) = (Some(DatasetId(key.dataset)), Some(key.object));
             self.note_damaged(DamagedRecord { dataset, object, offset: number * u64::from(record_bytes) });
         }
-        read
+        read.map(|bytes| with(&bytes))
     }
 
+    /// A record that lies in one place.
+    fn read_placed(&self, pointer: &Pointer, whole: bool) -> Result<Arc<Vec<u8>>, PoolError> {
+        Ok(if whole { Arc::new(self.store.read(pointer)?) } else { self.store.read_kept(pointer)? })
+    }
+
+    /// The parts of a record that is committed, put together.
     fn parts_of_record(
         &self,
+        roots: &Roots,
         key: ObjectKey,
         (number, record_bytes): (u64, u32),
         whole: bool,
     ) -> Result<Arc<Vec<u8>>, PoolError> {
-        let roots = self.roots();
         let dataset = roots.datasets.get(&key.dataset).ok_or(PoolError::NoDataset)?;
         let sectors = u64::from(record_bytes) / SECTOR_BYTES as u64;
         let (first, last) = (number * sectors, (number + 1) * sectors - 1);
@@ -527,12 +540,7 @@ impl Shared {
         if let [only] = &parts[..]
             && only.key == range.0
         {
-            let pointer = pointer_of(&only.value)?;
-            return Ok(if whole {
-                Arc::new(self.store.read(&pointer)?)
-            } else {
-                self.store.read_kept(&pointer)?
-            });
+            return self.read_placed(&pointer_of(&only.value)?, whole);
         }
         let mut record = Vec::new();
         for part in &parts {
@@ -574,11 +582,16 @@ impl Shared {
         let size = u64::from(record_bytes);
         let records = last / size - offset / size + 1;
         let _admitted = self.admit(self.kind(key.dataset), records * size, records)?;
+        let is_long = bytes.len() >= self.settings.placed_bytes_min;
         for piece in pieces(offset, bytes.len(), record_bytes) {
             let written = &bytes[piece.from..piece.from + piece.len];
+            let whole = piece.len == record_bytes as usize;
+            if is_long && whole && self.place((key, len), (piece.number, record_bytes), written)? {
+                continue;
+            }
             let mut groups = self.groups();
             let mut base = Vec::new();
-            if groups.open.record(key, piece.number) == Found::Below {
+            if matches!(groups.open.record(key, piece.number), Found::Below | Found::Placed(_)) {
                 drop(groups);
                 base = self.base(key, (piece.number, record_bytes), len, (piece.within, piece.len))?;
                 groups = self.groups();
@@ -590,6 +603,28 @@ impl Shared {
         }
         debug_assert!(self.len(key).is_ok_and(|len| len >= Some(end)), "the object reaches there now");
         Ok(())
+    }
+
+    /// Writes a whole record to its place now; whether there was one for it in one piece. The group that it belongs to then has no more
+    /// than where it lies.
+    fn place(
+        &self,
+        (key, len): (ObjectKey, u64),
+        (number, record_bytes): (u64, u32),
+        bytes: &[u8],
+    ) -> Result<bool, PoolError> {
+        // The group stays open until it has the record.
+        let _early = self.early.read().unwrap_or_else(PoisonError::into_inner);
+        let (txg, properties) = (self.groups().open.txg(), self.roots().properties);
+        let Some((pointer, sectors)) = writer::place(&self.store, txg, properties, bytes) else {
+            return Ok(false);
+        };
+        let mut groups = self.groups();
+        if let Some(why) = &groups.suspended {
+            return Err(PoolError::Suspended(why.clone()));
+        }
+        groups.open.place((key, len), (number, record_bytes), pointer, sectors);
+        Ok(true)
     }
 
     /// What a record holds, unless a write of `bytes` bytes from `within` on covers all that there is.
@@ -695,7 +730,7 @@ impl Shared {
             .flatten()
             .filter_map(|group| group.object(key))
             .flat_map(|dirty| dirty.records().values())
-            .map(|bytes| bytes.len().next_multiple_of(SECTOR_BYTES) as u64)
+            .map(|record| record.len().next_multiple_of(SECTOR_BYTES) as u64)
             .sum();
         drop(groups);
         let committed = self.committed_object(key)?.unwrap_or_default();
@@ -726,7 +761,7 @@ impl Shared {
         for layer in layers {
             covered |= layer.object(key).is_some();
             match layer.record(key, number) {
-                Found::Bytes(_) => return Ok((false, number + 1)),
+                Found::Bytes(_) | Found::Placed(_) => return Ok((false, number + 1)),
                 Found::Hole => return Ok((true, number + 1)),
                 Found::Below => {}
             }

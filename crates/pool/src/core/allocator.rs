@@ -2,9 +2,12 @@
 //!
 //! **What is freed** by a transaction group is free in the maps that this group writes, and is given out again only when it is committed
 //! ([`Allocator::committed`]): until then the tree before it still leads there. **Slots of the intent log** are taken here and free in
-//! the maps: the root leads to the log, and what is claimed for it is known again when the pool is opened.
+//! the maps: the root leads to the log, and what is claimed for it is known again when the pool is opened. **What is allocated early**, for
+//! the group that is open while another one is written, is free in the maps of that one.
 //!
 //! The end of each vdev is kept for nodes, so that there is always room to delete something.
+
+use std::collections::BTreeMap;
 
 use super::space::{Map, NotTaken, SECTORS};
 use crate::format::{Place, VdevId};
@@ -183,12 +186,14 @@ pub struct Allocator {
     turn: (usize, u64),
     /// Slots of the intent log, with the sectors they take.
     slots: Vec<(Place, u64)>,
+    /// What was allocated for the group that is open, with the sectors that it takes.
+    early: BTreeMap<Place, u64>,
 }
 
 impl Allocator {
     /// The maps of these vdevs.
     pub fn new(vdevs: Vec<VdevSpace>) -> Allocator {
-        Allocator { vdevs, turn: (0, TURN_SECTORS), slots: Vec::new() }
+        Allocator { vdevs, turn: (0, TURN_SECTORS), slots: Vec::new(), early: BTreeMap::new() }
     }
 
     /// One more vdev, in which nothing is yet.
@@ -232,6 +237,44 @@ impl Allocator {
         };
     }
 
+    /// Room for a record of the group that is open; and what it takes, in sectors of its vdev.
+    pub fn allocate_early(&mut self, sectors: u32) -> Option<(Place, u64)> {
+        let place = self.allocate(Purpose::Data, sectors)?;
+        let taken = self.allocated(place.vdev, sectors);
+        self.early.insert(place, taken);
+        Some((place, taken))
+    }
+
+    /// Takes what a record of the group that is open is known to lie in; what it takes, if it was free.
+    pub fn claim_early(&mut self, place: Place, sectors: u32) -> Option<u64> {
+        let taken = self.claim(place, sectors)?;
+        self.early.insert(place, taken);
+        Some(taken)
+    }
+
+    /// Gives back at once what was allocated early, and nothing leads to.
+    pub fn unallocate_early(&mut self, place: Place) {
+        if let Some(taken) = self.early.remove(&place) {
+            let given_back = self.give_back(place, taken);
+            debug_assert_eq!(given_back, Ok(()), "it was taken");
+        }
+    }
+
+    /// The group that was open is to be written: what was allocated for it is in the maps from now on.
+    pub fn close_early(&mut self) {
+        self.early.clear();
+    }
+
+    /// What is allocated early, in sectors.
+    pub fn early_sectors(&self) -> u64 {
+        self.early.values().sum()
+    }
+
+    /// What is allocated early.
+    pub fn early(&self) -> &BTreeMap<Place, u64> {
+        &self.early
+    }
+
     /// Room for a slot of the intent log; the sectors of its vdev are given back with [`Allocator::free_slot`].
     pub fn allocate_slot(&mut self, sectors: u32) -> Option<Place> {
         let place = self.allocate(Purpose::Data, sectors)?;
@@ -241,24 +284,26 @@ impl Allocator {
 
     /// Takes a slot that the log is known to lie in; whether it was free.
     pub fn claim_slot(&mut self, place: Place, sectors: u32) -> bool {
+        let claimed = self.claim(place, sectors);
+        self.slots.extend(claimed.map(|taken| (place, taken)));
+        claimed.is_some()
+    }
+
+    fn claim(&mut self, place: Place, sectors: u32) -> Option<u64> {
         let taken = self.allocated(place.vdev, sectors);
-        let claimed = self
-            .vdev(place.vdev)
-            .and_then(|vdev| vdev.stretch_at(place.sector, taken))
-            .is_some_and(|(stretch, first, sectors)| {
-                stretch.longest_below = u32::MAX;
-                stretch.map.claim(first, sectors)
-            });
-        if claimed {
-            self.slots.push((place, taken));
-        }
-        claimed
+        let (stretch, first, sectors) = self.vdev(place.vdev)?.stretch_at(place.sector, taken)?;
+        stretch.longest_below = u32::MAX;
+        stretch.map.claim(first, sectors).then_some(taken)
     }
 
     /// Gives a slot back at once: nothing leads there any more.
     pub fn free_slot(&mut self, place: Place) -> Result<(), NotTaken> {
         let Some(index) = self.slots.iter().position(|(slot, _)| *slot == place) else { return Ok(()) };
         let (_, taken) = self.slots.swap_remove(index);
+        self.give_back(place, taken)
+    }
+
+    fn give_back(&mut self, place: Place, taken: u64) -> Result<(), NotTaken> {
         let Some((stretch, first, sectors)) =
             self.vdev(place.vdev).and_then(|vdev| vdev.stretch_at(place.sector, taken))
         else {
@@ -286,11 +331,16 @@ impl Allocator {
             for (index, stretch) in vdev.stretches.iter().enumerate().filter(|(_, stretch)| stretch.changed) {
                 let mut map = stretch.map.clone();
                 let begin = index as u64 * u64::from(SECTORS);
-                let slots = self.slots.iter().filter(|(slot, _)| {
-                    slot.vdev == vdev.id && (begin..begin + u64::from(SECTORS)).contains(&slot.sector)
-                });
-                let slots = slots.map(|(slot, taken)| ((slot.sector - begin) as u32, *taken as u32));
-                for (first, sectors) in stretch.freed.iter().copied().chain(slots) {
+                let (first, end) = (
+                    Place { vdev: vdev.id, sector: begin },
+                    Place { vdev: vdev.id, sector: begin + u64::from(SECTORS) },
+                );
+                let slots = self.slots.iter().filter(|(slot, _)| (first..end).contains(slot));
+                let slots = slots.map(|(slot, taken)| (*slot, *taken));
+                let early = self.early.range(first..end).map(|(place, taken)| (*place, *taken));
+                let others =
+                    slots.chain(early).map(|(place, taken)| ((place.sector - begin) as u32, taken as u32));
+                for (first, sectors) in stretch.freed.iter().copied().chain(others) {
                     map.free(first, sectors)?;
                 }
                 let sector = VdevSpace::map_sector(vdev.redundancy, index as u64, 1 - stretch.newest);
@@ -308,7 +358,7 @@ impl Allocator {
     }
 
     /// The maps of [`Allocator::changed_maps`] are the newest now, and what was freed may be given out. **Must hold:** nothing
-    /// was allocated or freed in between except slots.
+    /// was allocated or freed in between except slots, and early.
     pub fn committed(&mut self, maps: &[ChangedMap]) -> Result<(), NotTaken> {
         for map in maps {
             let Some(vdev) = self.vdev(map.vdev) else { continue };
@@ -318,6 +368,15 @@ impl Allocator {
             stretch.longest_below = u32::MAX;
             for (first, sectors) in std::mem::take(&mut stretch.freed) {
                 stretch.map.free(first, sectors)?;
+            }
+        }
+        // The maps do not have it yet.
+        let early: Vec<(Place, u64)> = self.early.iter().map(|(place, taken)| (*place, *taken)).collect();
+        for (place, taken) in early {
+            if let Some((stretch, ..)) =
+                self.vdev(place.vdev).and_then(|vdev| vdev.stretch_at(place.sector, taken))
+            {
+                stretch.changed = true;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::ranges::Ranges;
-use crate::format::{LogChange, LogEntry, Txg};
+use crate::format::{LogChange, LogEntry, Pointer, Txg};
 
 /// An object of a dataset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,10 +22,39 @@ pub struct ObjectKey {
 pub enum Found<'g> {
     /// Its bytes; zeros follow up to the object's length.
     Bytes(&'g [u8]),
+    /// It is on the disks already.
+    Placed(&'g Pointer),
     /// It is zeros.
     Hole,
     /// Nothing: it is as it was before the group.
     Below,
+}
+
+/// A new record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It is to be written with the group; zeros follow up to the object's length.
+    Bytes(Vec<u8>),
+    /// It was written when it came, since it came as a whole.
+    Placed(Pointer),
+}
+
+impl Content {
+    /// What it takes in memory, in bytes.
+    fn held(&self) -> u64 {
+        match self {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Placed(_) => 0,
+        }
+    }
+
+    /// Its length without the zeros at its end, as far as that is known.
+    pub fn len(&self) -> usize {
+        match self {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::Placed(pointer) => pointer.bytes as usize,
+        }
+    }
 }
 
 /// What is new of an object.
@@ -38,7 +67,7 @@ pub struct Dirty {
     /// Numbers of records of which nothing that was before is left.
     removed: Ranges,
     /// New records by their number. **Invariant:** none reaches beyond `len`.
-    records: BTreeMap<u64, Vec<u8>>,
+    records: BTreeMap<u64, Content>,
     unlogged: Unlogged,
 }
 
@@ -67,7 +96,7 @@ impl Dirty {
     }
 
     /// The new records.
-    pub fn records(&self) -> &BTreeMap<u64, Vec<u8>> {
+    pub fn records(&self) -> &BTreeMap<u64, Content> {
         &self.records
     }
 }
@@ -77,15 +106,19 @@ impl Dirty {
 pub struct Group {
     txg: Txg,
     objects: BTreeMap<ObjectKey, Dirty>,
-    /// Of all new records.
+    /// Of all new records that are not placed.
     bytes: u64,
     records: u64,
+    /// What was taken for records that were placed, in sectors of vdevs, also for those that are not needed any more.
+    placed_sectors: u64,
+    /// Records that were placed and are not needed any more.
+    freed: Vec<Pointer>,
 }
 
 impl Group {
     /// A group without changes.
     pub fn new(txg: Txg) -> Group {
-        Group { txg, objects: BTreeMap::new(), bytes: 0, records: 0 }
+        Group { txg, objects: BTreeMap::new(), bytes: 0, records: 0, placed_sectors: 0, freed: Vec::new() }
     }
 
     /// Which one it is.
@@ -93,7 +126,23 @@ impl Group {
         self.txg
     }
 
-    /// What its new records hold.
+    /// What was taken for records that were placed, in sectors of vdevs.
+    pub fn placed_sectors(&self) -> u64 {
+        self.placed_sectors
+    }
+
+    /// Records that were placed and are not needed any more: their space is free when the group is committed.
+    pub fn freed(&self) -> &[Pointer] {
+        &self.freed
+    }
+
+    /// A record that was placed for the group is not needed, or belongs to nothing.
+    pub fn free(&mut self, pointer: Pointer, sectors: u64) {
+        self.placed_sectors += sectors;
+        self.freed.push(pointer);
+    }
+
+    /// What its new records hold in memory.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -101,7 +150,7 @@ impl Group {
     /// About what it takes in memory, in bytes.
     pub fn weight(&self) -> u64 {
         const OBJECT_BYTES: u64 = 512;
-        const RECORD_BYTES: u64 = 128;
+        const RECORD_BYTES: u64 = 256;
         self.bytes + self.records * RECORD_BYTES + self.objects.len() as u64 * OBJECT_BYTES
     }
 
@@ -134,7 +183,8 @@ impl Group {
     pub fn record(&self, key: ObjectKey, number: u64) -> Found<'_> {
         let Some(dirty) = self.objects.get(&key) else { return Found::Below };
         match dirty.records.get(&number) {
-            Some(bytes) => Found::Bytes(bytes),
+            Some(Content::Bytes(bytes)) => Found::Bytes(bytes),
+            Some(Content::Placed(pointer)) => Found::Placed(pointer),
             None if dirty.removed.contains(number) => Found::Hole,
             None => Found::Below,
         }
@@ -149,7 +199,7 @@ impl Group {
     }
 
     /// Writes into a record, `within` bytes behind its beginning; what is between its old end and there becomes zeros. `base` is what
-    /// the record was if the group says nothing of it ([`Found::Below`]), and `len` the length that the object has until now.
+    /// the record was, unless the group has its bytes or says that it is a hole, and `len` the length that the object has until now.
     pub fn write(
         &mut self,
         (key, len): (ObjectKey, u64),
@@ -158,31 +208,58 @@ impl Group {
         bytes: &[u8],
         base: Vec<u8>,
     ) {
-        let mut added = 0;
         let dirty = self.changed(key, len);
-        let removed = &dirty.removed;
-        let record = dirty.records.entry(number).or_insert_with(|| {
-            added = 1;
-            if removed.contains(number) { Vec::new() } else { base }
-        });
-        let before = if added == 1 { 0 } else { record.len() };
+        let is_hole = dirty.removed.contains(number) && !dirty.records.contains_key(&number);
+        let before = dirty.records.remove(&number);
+        let (added, held) = (u64::from(before.is_none()), before.as_ref().map_or(0, Content::held));
+        let (mut record, freed) = match before {
+            Some(Content::Bytes(record)) => (record, None),
+            Some(Content::Placed(pointer)) => (base, Some(pointer)),
+            None if is_hole => (Vec::new(), None),
+            None => (base, None),
+        };
         let end = within + bytes.len();
-        if record.len() < end {
-            record.resize(end, 0);
-        }
-        record[within..end].copy_from_slice(bytes);
-        let grown = record.len() - before;
-        let first = number * u64::from(record_bytes) + within as u64;
-        dirty.len = dirty.len.max(first + bytes.len() as u64);
-        if let Some(last) = (bytes.len() as u64).checked_sub(1) {
-            dirty.unlogged.touched.insert(first, first + last);
-        }
-        self.bytes += grown as u64;
+        record.resize(record.len().max(within), 0);
+        let over = bytes.len().min(record.len() - within);
+        record[within..within + over].copy_from_slice(&bytes[..over]);
+        record.extend_from_slice(&bytes[over..]);
+        let holds = record.len() as u64;
+        dirty.records.insert(number, Content::Bytes(record));
+        dirty.touched(number * u64::from(record_bytes) + within as u64, end - within);
+        self.freed.extend(freed);
+        self.bytes = self.bytes + holds - held;
         self.records += added;
     }
 
+    /// Makes a record one that is on the disks already, where it takes so many sectors; `len` is the length that the object has until now.
+    pub fn place(
+        &mut self,
+        (key, len): (ObjectKey, u64),
+        (number, record_bytes): (u64, u32),
+        pointer: Pointer,
+        sectors: u64,
+    ) {
+        let dirty = self.changed(key, len);
+        let bytes = pointer.bytes as usize;
+        let before = dirty.records.insert(number, Content::Placed(pointer));
+        dirty.touched(number * u64::from(record_bytes), bytes);
+        self.placed_sectors += sectors;
+        self.records += u64::from(before.is_none());
+        self.gone(before);
+    }
+
+    /// New records that are not needed any more.
+    fn gone(&mut self, contents: impl IntoIterator<Item = Content>) {
+        for content in contents {
+            self.bytes -= content.held();
+            if let Content::Placed(pointer) = content {
+                self.freed.push(pointer);
+            }
+        }
+    }
+
     /// Cuts an object, or lets it reach further. `base` is what is left of the record in which it is cut, if that is not empty and the
-    /// group says nothing of it; `len` the length that the object has until now.
+    /// group does not have its bytes; `len` the length that the object has until now.
     pub fn set_len(
         &mut self,
         (key, len): (ObjectKey, u64),
@@ -191,7 +268,6 @@ impl Group {
         base: Option<Vec<u8>>,
     ) {
         let record_bytes = u64::from(record_bytes);
-        let (mut added, mut freed) = ((0, 0), (0, 0));
         let dirty = self.changed(key, len);
         if new_len >= dirty.len {
             dirty.len = new_len;
@@ -202,46 +278,44 @@ impl Group {
         dirty.unlogged.touched.remove(new_len, u64::MAX);
         let (last, within) = (new_len / record_bytes, (new_len % record_bytes) as usize);
         let first_gone = if within == 0 { last } else { last + 1 };
-        if within > 0
-            && let Some(mut base) = base
-            && !dirty.removed.contains(last)
-            && !dirty.records.contains_key(&last)
-        {
-            base.truncate(within);
-            added = (base.len() as u64, 1);
-            dirty.records.insert(last, base);
+        let mut gone: Vec<Content> = dirty.records.split_off(&first_gone).into_values().collect();
+        // What the record in which it is cut holds now, if there is something of it.
+        let mut kept = None;
+        if within > 0 {
+            let before = dirty.records.remove(&last);
+            let is_hole = before.is_none() && dirty.removed.contains(last);
+            let left = match &before {
+                Some(Content::Bytes(bytes)) => Some(bytes.clone()),
+                Some(Content::Placed(_)) => base,
+                None if is_hole => None,
+                None => base,
+            };
+            gone.extend(before);
+            if let Some(mut left) = left {
+                left.truncate(within);
+                kept = Some(left.len() as u64);
+                dirty.records.insert(last, Content::Bytes(left));
+            }
         }
-        let gone = dirty.records.split_off(&first_gone);
         dirty.removed.insert(first_gone, u64::MAX);
-        freed.0 += gone.values().map(|bytes| bytes.len() as u64).sum::<u64>();
-        freed.1 += gone.len() as u64;
-        if within > 0
-            && let Some(record) = dirty.records.get_mut(&last)
-        {
-            let kept = record.len().min(within);
-            freed.0 += (record.len() - kept) as u64;
-            record.truncate(kept);
-        }
-        self.bytes = self.bytes + added.0 - freed.0;
-        self.records = self.records + added.1 - freed.1;
+        self.bytes += kept.unwrap_or(0);
+        self.records = self.records + u64::from(kept.is_some()) - gone.len() as u64;
+        self.gone(gone);
     }
 
     /// Makes whole records, `first` to `last`, zeros; the object's length stays.
     pub fn punch(&mut self, (key, len): (ObjectKey, u64), record_bytes: u32, (first, last): (u64, u64)) {
         let dirty = self.changed(key, len);
         dirty.removed.insert(first, last);
-        let gone: Vec<u64> = dirty.records.range(first..=last).map(|(number, _)| *number).collect();
-        let mut freed = 0;
-        for number in &gone {
-            freed += dirty.records.remove(number).map_or(0, |bytes| bytes.len() as u64);
-        }
+        let numbers: Vec<u64> = dirty.records.range(first..=last).map(|(number, _)| *number).collect();
+        let gone: Vec<Content> = numbers.iter().filter_map(|number| dirty.records.remove(number)).collect();
         let touched =
             (first * u64::from(record_bytes), (last + 1).saturating_mul(u64::from(record_bytes)) - 1);
         if let Some(end) = dirty.len.checked_sub(1) {
             dirty.unlogged.touched.insert(touched.0, touched.1.min(end));
         }
-        self.bytes -= freed;
         self.records -= gone.len() as u64;
+        self.gone(gone);
     }
 
     /// Destroys an object.
@@ -252,8 +326,8 @@ impl Group {
         dirty.destroyed = true;
         dirty.removed.insert(0, u64::MAX);
         dirty.unlogged = Unlogged { destroyed: true, any: true, ..Unlogged::default() };
-        self.bytes -= gone.values().map(|bytes| bytes.len() as u64).sum::<u64>();
         self.records -= gone.len() as u64;
+        self.gone(gone.into_values());
     }
 
     /// Whether an object has changes that no log has.
@@ -262,9 +336,23 @@ impl Group {
     }
 
     /// About how many bytes of an object are to be logged.
-    pub fn unlogged_bytes(&self, key: ObjectKey) -> u64 {
-        let touched = self.objects.get(&key).map(|dirty| &dirty.unlogged.touched);
-        touched.map_or(0, |touched| touched.iter().map(|(first, last)| last - first + 1).sum())
+    pub fn unlogged_bytes(&self, key: ObjectKey, record_bytes: u32) -> u64 {
+        let Some(dirty) = self.objects.get(&key) else { return 0 };
+        let record_bytes = u64::from(record_bytes);
+        let of_range = |(first, last): (u64, u64)| {
+            let records = dirty.records.range(first / record_bytes..=last / record_bytes);
+            let placed = records.filter_map(|(number, content)| match content {
+                Content::Placed(pointer) => Some((number * record_bytes, u64::from(pointer.bytes))),
+                Content::Bytes(_) => None,
+            });
+            // Of what is placed only the pointer is logged.
+            let less = placed.map(|(begin, bytes)| {
+                let covered = (last + 1).min(begin + bytes).saturating_sub(first.max(begin));
+                covered.saturating_sub(LogEntry::PLACE_BYTES)
+            });
+            (last - first + 1) - less.sum::<u64>()
+        };
+        dirty.unlogged.touched.iter().map(of_range).sum()
     }
 
     /// What brings an object from what the log had of it until now to what it is; from now on it counts as logged.
@@ -291,6 +379,14 @@ impl Group {
 }
 
 impl Dirty {
+    /// Bytes at an offset are new.
+    fn touched(&mut self, first: u64, bytes: usize) {
+        self.len = self.len.max(first + bytes as u64);
+        if let Some(last) = (bytes as u64).checked_sub(1) {
+            self.unlogged.touched.insert(first, first + last);
+        }
+    }
+
     /// The bytes from `first` to `last` as they are now, record by record.
     fn log_range(&self, (first, last): (u64, u64), record_bytes: u64, into: &mut Vec<LogChange>) {
         let mut at = first;
@@ -300,7 +396,7 @@ impl Dirty {
             let (from, to) =
                 ((at - number * record_bytes) as usize, (end + 1 - number * record_bytes) as usize);
             match self.records.get(&number) {
-                Some(record) => {
+                Some(Content::Bytes(record)) => {
                     let written =
                         record.get(from.min(record.len())..to.min(record.len())).unwrap_or_default();
                     if !written.is_empty() {
@@ -310,6 +406,9 @@ impl Dirty {
                     if zeros > 0 {
                         into.push(LogChange::Punch { offset: at + written.len() as u64, len: zeros });
                     }
+                }
+                Some(Content::Placed(pointer)) => {
+                    into.push(LogChange::Place { offset: number * record_bytes, pointer: pointer.clone() });
                 }
                 None => into.push(LogChange::Punch { offset: at, len: end - at + 1 }),
             }
@@ -323,9 +422,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::format::{Checksum, ChecksumKind, Compression, Kind, Place, VdevId};
 
     const RECORD: u32 = 8;
     const KEY: ObjectKey = ObjectKey { dataset: 1, object: 2 };
+
+    /// A pointer to a record of these bytes: they are where else the time of its birth is.
+    fn pointer_to(content: [u8; RECORD as usize]) -> Pointer {
+        Pointer {
+            kind: Kind::Data,
+            places: vec![Place { vdev: VdevId(0), sector: 1 }],
+            compression: Compression::None,
+            stored_bytes: RECORD,
+            bytes: RECORD,
+            birth: Txg(u64::from_be_bytes(content)),
+            checksum: Checksum::of(ChecksumKind::Xxh3, &content),
+        }
+    }
+
+    fn content_of(pointer: &Pointer) -> [u8; RECORD as usize] {
+        pointer.birth.0.to_be_bytes()
+    }
 
     /// What an object is without any group.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -343,6 +460,10 @@ mod tests {
                         bytes.resize(end, 0);
                     }
                     bytes[*offset as usize..end].copy_from_slice(new);
+                }
+                LogChange::Place { offset, pointer } => {
+                    let new = content_of(pointer).to_vec();
+                    self.apply(&LogChange::Write { offset: *offset, bytes: new });
                 }
                 LogChange::Punch { offset, len } => {
                     let (from, to) = (*offset as usize, (*offset + *len) as usize);
@@ -363,6 +484,7 @@ mod tests {
     struct Object {
         below: Plain,
         group: Group,
+        placed: Vec<Pointer>,
     }
 
     impl Object {
@@ -374,6 +496,7 @@ mod tests {
         fn base(&self, number: u64) -> Vec<u8> {
             match self.group.record(KEY, number) {
                 Found::Below => self.below.record(number),
+                Found::Placed(pointer) => content_of(pointer).to_vec(),
                 Found::Bytes(_) | Found::Hole => Vec::new(),
             }
         }
@@ -395,6 +518,10 @@ mod tests {
                         self.group.write((KEY, len), (number, RECORD), within, &[*byte], base);
                     }
                 }
+                LogChange::Place { offset, pointer } => {
+                    self.placed.push(pointer.clone());
+                    self.group.place((KEY, len), (offset / record_bytes, RECORD), pointer.clone(), 1);
+                }
                 LogChange::Punch { offset, len: count } => {
                     let (first, last) = (offset / record_bytes, (offset + count) / record_bytes - 1);
                     self.group.punch((KEY, len), RECORD, (first, last));
@@ -410,6 +537,7 @@ mod tests {
             for number in 0..len.div_ceil(u64::from(RECORD)) {
                 let mut record = match self.group.record(KEY, number) {
                     Found::Bytes(record) => record.to_vec(),
+                    Found::Placed(pointer) => content_of(pointer).to_vec(),
                     Found::Hole => Vec::new(),
                     Found::Below => self.below.record(number),
                 };
@@ -429,6 +557,8 @@ mod tests {
             5 => (0..50_u64, prop::collection::vec(any::<u8>(), 1..20))
                 .prop_map(|(offset, bytes)| LogChange::Write { offset, bytes }),
             // Whole records.
+            3 => (0..5_u64, any::<[u8; RECORD as usize]>())
+                .prop_map(|(number, bytes)| LogChange::Place { offset: number * 8, pointer: pointer_to(bytes) }),
             2 => (0..5_u64, 0..3_u64).prop_map(|(first, more)| LogChange::Punch { offset: first * 8, len: more * 8 + 8 }),
         ]
     }
@@ -443,7 +573,7 @@ mod tests {
             let below = Plain(before);
             let mut plain = below.clone();
             let mut logged = below.clone();
-            let mut object = Object { below, group: Group::new(Txg(3)) };
+            let mut object = Object { below, group: Group::new(Txg(3)), placed: Vec::new() };
             for (change, log) in changes {
                 plain.apply(&change);
                 object.apply(&change);
@@ -457,9 +587,13 @@ mod tests {
                     prop_assert!(!object.group.is_unlogged(KEY));
                 }
                 let dirty = object.group.object(KEY).expect("it was changed");
-                let bytes: usize = dirty.records().values().map(Vec::len).sum();
-                prop_assert_eq!(object.group.bytes(), bytes as u64);
+                let bytes: u64 = dirty.records().values().map(Content::held).sum();
+                prop_assert_eq!(object.group.bytes(), bytes);
                 prop_assert_eq!(object.group.records(), dirty.records().len() as u64);
+                // What was placed is there, or its space comes back.
+                let there = dirty.records().values().filter(|content| matches!(content, Content::Placed(_)));
+                prop_assert_eq!(there.count() + object.group.freed().len(), object.placed.len());
+                prop_assert_eq!(object.group.placed_sectors(), object.placed.len() as u64);
             }
         }
     }

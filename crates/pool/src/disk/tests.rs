@@ -28,8 +28,13 @@ fn files(sim: &SimDisk) -> Vec<DiskFile> {
     vec![disk("a"), disk("b")]
 }
 
-const SETTINGS: Settings =
-    Settings { dirty_bytes_max: 1 << 20, cache_bytes: 8 << 20, commit_every: None, threads: 1 };
+const SETTINGS: Settings = Settings {
+    dirty_bytes_max: 1 << 20,
+    cache_bytes: 8 << 20,
+    placed_bytes_min: 24 << 10,
+    commit_every: None,
+    threads: 1,
+};
 
 fn made(sim: &SimDisk) -> Arc<Pool> {
     let vdev = VdevSpec { kind: VdevKind::Mirror, disks: files(sim) };

@@ -4,7 +4,7 @@
 //! slots: runs of sectors, each of which names the next. A block is recognised by chain and number, which no block before had.
 
 use super::bytes::{Reader, part, put_place};
-use super::{Checksum, ChecksumKind, Place, PoolId, Txg};
+use super::{Checksum, ChecksumKind, POINTER_BYTES, Place, Pointer, PoolId, Txg};
 
 /// Length of a block's head: what was written and made durable in pieces of 4 KiB fits into it.
 pub const LOG_HEAD_BYTES: usize = 8192;
@@ -123,6 +123,13 @@ pub enum LogChange {
         /// What.
         bytes: Vec<u8>,
     },
+    /// A record that was written to its place before.
+    Place {
+        /// Where in the object.
+        offset: u64,
+        /// Where on the disks.
+        pointer: Pointer,
+    },
     /// Zeros that take no space.
     Punch {
         /// Where.
@@ -135,17 +142,24 @@ pub enum LogChange {
 impl LogEntry {
     /// Its length without the bytes that are written.
     pub const HEAD_BYTES: usize = 24 + 1 + 8 + 8;
+    /// The length of one that names a place.
+    pub const PLACE_BYTES: u64 = (LogEntry::HEAD_BYTES + POINTER_BYTES) as u64;
 
     /// Appends it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.txg.0.to_be_bytes());
         out.extend(self.dataset.to_be_bytes());
         out.extend(self.object.to_be_bytes());
+        let encoded;
         let (kind, first, second, bytes): (u8, u64, u64, &[u8]) = match &self.change {
             LogChange::Destroy => (1, 0, 0, &[]),
             LogChange::SetLen(len) => (2, *len, 0, &[]),
             LogChange::Write { offset, bytes } => (3, *offset, bytes.len() as u64, bytes),
             LogChange::Punch { offset, len } => (4, *offset, *len, &[]),
+            LogChange::Place { offset, pointer } => {
+                encoded = pointer.encode();
+                (5, *offset, 0, &encoded)
+            }
         };
         out.push(kind);
         out.extend(first.to_be_bytes());
@@ -172,6 +186,10 @@ fn read_entry(reader: &mut Reader<'_>) -> Option<LogEntry> {
         2 => LogChange::SetLen(first),
         3 => LogChange::Write { offset: first, bytes: reader.take(usize::try_from(second).ok()?)?.to_vec() },
         4 => LogChange::Punch { offset: first, len: second },
+        5 => {
+            let pointer: &[u8; POINTER_BYTES] = reader.take(POINTER_BYTES)?.try_into().ok()?;
+            LogChange::Place { offset: first, pointer: Pointer::decode(pointer).ok()? }
+        }
         _ => return None,
     };
     Some(LogEntry { txg, dataset, object, change })
@@ -181,7 +199,7 @@ fn read_entry(reader: &mut Reader<'_>) -> Option<LogEntry> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::VdevId;
+    use super::super::{Compression, Kind, VDEV_SECTORS_MAX, VdevId};
     use super::*;
 
     fn head() -> LogHead {
@@ -222,6 +240,18 @@ mod tests {
             (any::<u64>(), prop::collection::vec(any::<u8>(), 0..50))
                 .prop_map(|(offset, bytes)| LogChange::Write { offset, bytes }),
             any::<(u64, u64)>().prop_map(|(offset, len)| LogChange::Punch { offset, len }),
+            (any::<u64>(), 0..VDEV_SECTORS_MAX).prop_map(|(offset, sector)| LogChange::Place {
+                offset,
+                pointer: Pointer {
+                    kind: Kind::Data,
+                    places: vec![Place { vdev: VdevId(1), sector }],
+                    compression: Compression::None,
+                    stored_bytes: 4096,
+                    bytes: 4096,
+                    birth: Txg(offset),
+                    checksum: Checksum::of(ChecksumKind::Xxh3, &sector.to_be_bytes()),
+                },
+            }),
         ]
     }
 

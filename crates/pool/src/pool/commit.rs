@@ -45,7 +45,9 @@ impl Shared {
     /// What may still be taken of the space that was free at the last commit, in sectors: by the groups that are not committed, by what
     /// was admitted and is not in one yet, and by new slots of the log.
     pub(super) fn outstanding(&self, groups: &Groups) -> u64 {
-        let of = |group: &Group| self.needed(group.bytes(), group.records(), group.objects_changed());
+        let of = |group: &Group| {
+            group.placed_sectors() + self.needed(group.bytes(), group.records(), group.objects_changed())
+        };
         let slots = self.store.space().slot_sectors().saturating_sub(groups.slot_sectors);
         of(&groups.open) + groups.syncing.as_deref().map_or(0, of) + groups.admitted + slots
     }
@@ -141,7 +143,7 @@ impl Shared {
             }
             let changed: Vec<ObjectKey> =
                 keys.iter().filter(|key| groups.open.object(**key).is_some()).copied().collect();
-            let bytes: u64 = changed.iter().map(|key| groups.open.unlogged_bytes(*key)).sum();
+            let bytes: u64 = changed.iter().map(|key| self.unlogged(&groups, *key)).sum();
             let logged = changed.is_empty() || open >= groups.logged_from;
             if !logged || bytes > bytes_max || self.room(&groups) < slots_sectors(&self.store) {
                 drop(groups);
@@ -163,6 +165,10 @@ impl Shared {
             }
             return Ok(());
         }
+    }
+
+    fn unlogged(&self, groups: &Groups, key: ObjectKey) -> u64 {
+        self.record_bytes(key.dataset).map_or(0, |record_bytes| groups.open.unlogged_bytes(key, record_bytes))
     }
 
     /// Changes something besides objects by the group that is open, and commits that.
@@ -227,7 +233,9 @@ impl Shared {
         let room = self.room(&self.groups());
         let (start, new_chain) = self.log.position(&self.store, txg.0, room);
         let (group, changes) = {
+            let _early = self.early.write().unwrap_or_else(std::sync::PoisonError::into_inner);
             let mut groups = self.groups();
+            self.store.space().close_early();
             debug_assert_eq!(groups.open.txg(), txg, "one group is committed after the other");
             groups.wanted = false;
             let group = std::mem::replace(&mut groups.open, Group::new(Txg(txg.0 + 1)));
@@ -244,14 +252,19 @@ impl Shared {
                 debug_assert_eq!(freed, Ok(()), "the maps to be written had it too");
                 drop(space);
                 let lost = self.log.committed(&self.store, start, new_chain);
-                let (counts, slot_sectors) = {
+                let (free, slot_sectors) = {
                     let space = self.store.space();
-                    (space.counts(), space.slot_sectors())
+                    let counts = space.counts();
+                    // What is allocated early counts for the group that it is of.
+                    (
+                        (counts.free + space.early_sectors()).saturating_sub(counts.reserved),
+                        space.slot_sectors(),
+                    )
                 };
                 let mut groups = self.groups();
                 groups.syncing = None;
                 groups.committed = txg;
-                groups.free_sectors = counts.free.saturating_sub(counts.reserved);
+                groups.free_sectors = free;
                 groups.slot_sectors = slot_sectors;
                 if lost {
                     groups.logged_from = Txg(groups.open.txg().0 + 1);
@@ -278,8 +291,13 @@ impl Shared {
         let txg = group.txg();
         let mut roots = self.roots().clone();
         let threads = self.settings.threads;
-        let mut writer =
-            Writer { store: &self.store, txg, threads, properties: roots.properties, freed: Vec::new() };
+        let mut writer = Writer {
+            store: &self.store,
+            txg,
+            threads,
+            properties: roots.properties,
+            freed: group.freed().to_vec(),
+        };
         let mut edits = Edits::default();
         for change in changes {
             writer.change(&mut roots, change, &mut edits)?;

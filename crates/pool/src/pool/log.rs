@@ -12,8 +12,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::store::{Store, StoreError, sectors_of};
 use crate::format::{
-    Checksum, ChecksumKind, LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogEntry, LogHead,
-    LogStart, Place, PoolId, VdevId,
+    Checksum, ChecksumKind, LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogChange, LogEntry,
+    LogHead, LogStart, Place, PoolId, VdevId,
 };
 use crate::vdev::SECTOR_BYTES;
 
@@ -139,6 +139,12 @@ impl Log {
         self.state().taken_bytes > bytes_max
     }
 
+    /// What was taken of the slots since the last commit, in bytes.
+    #[cfg(test)]
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.state().taken_bytes
+    }
+
     /// Takes entries, which are where they are to be when [`Log::wait`] has returned.
     pub(super) fn submit(&self, entries: &[LogEntry]) -> Ticket {
         let mut state = self.state();
@@ -146,6 +152,10 @@ impl Log {
             let mut bytes = Vec::new();
             entry.encode(&mut bytes);
             state.queue.push_back(bytes);
+            if let LogChange::Place { pointer, .. } = &entry.change {
+                // It is durable only together with what it leads to.
+                state.unflushed.extend(pointer.places.iter().map(|place| place.vdev));
+            }
         }
         state.submitted += entries.len() as u64;
         Ticket(state.submitted)

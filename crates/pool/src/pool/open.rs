@@ -15,7 +15,7 @@ use crate::core::ranges::Ranges;
 use crate::core::tree::Tree;
 use crate::format::{
     DatasetRecord, Label, LabelError, LeafConfig, LeafId, LeafState, LogChange, LogEntry, MAP_BYTES,
-    MapBlock, NAME_BYTES_MAX, Place, PoolId, PoolRoot, PoolState, Properties, Txg, Uberblock, Unfit,
+    MapBlock, NAME_BYTES_MAX, Place, Pointer, PoolId, PoolRoot, PoolState, Properties, Txg, Uberblock, Unfit,
     VdevConfig, VdevId, VdevKind, dataset_key,
 };
 use crate::vdev::labels::{Areas, DISK_BYTES_MIN, ReadError, read_label, read_uberblocks};
@@ -237,13 +237,15 @@ impl Pool {
         drop(tops);
         *store.space() = Allocator::new(spaces.ok_or_else(|| damaged("a map of its space"))?);
         let roots = read_roots(&store, &root).map_err(|error| damaged(&error.to_string()))?;
-        let entries = replay(&store, label.pool, root.log);
+        let mut entries = replay(&store, label.pool, root.log);
+        entries.retain(|entry| entry.txg > uberblock.txg);
+        entries.truncate(claim_places(&store, &entries));
         (label.host, label.state, label.txg) = (host.name.clone(), PoolState::Active, txg);
         let spares = spares_of(&mut label, &found);
         let shared = Shared::new(label.clone(), roots, store, host, settings, uberblock.root.places, spares);
         // From here on it is this host's, and the groups to come are later than any before.
         shared.write_labels(&label)?;
-        shared.do_again(entries, uberblock.txg)?;
+        shared.do_again(entries)?;
         shared.commit_through(Txg(txg.0 + 1))?;
         Ok(Pool::run(shared).map_err(|error| PoolError::Suspended(error.to_string()))?)
     }
@@ -437,6 +439,24 @@ fn read_roots(store: &Store, root: &PoolRoot) -> Result<Roots, PoolError> {
     })
 }
 
+/// Takes the places that entries of the log name, before anything else is written. How many entries hold: what comes behind one whose
+/// record is not there was never said to be durable.
+fn claim_places(store: &Store, entries: &[LogEntry]) -> usize {
+    for (index, entry) in entries.iter().enumerate() {
+        let LogChange::Place { pointer, .. } = &entry.change else { continue };
+        let [place] = pointer.places[..] else { return index };
+        let claimed = store.space().claim_early(place, sectors_of(pointer.stored_bytes as usize));
+        if claimed.is_none() {
+            return index;
+        }
+        if store.read(pointer).is_err() {
+            store.space().unallocate_early(place);
+            return index;
+        }
+    }
+    entries.len()
+}
+
 impl Shared {
     fn new(
         label: Label,
@@ -475,20 +495,22 @@ impl Shared {
             groups: Mutex::new(groups),
             changed: Condvar::new(),
             committing: Mutex::new(()),
+            early: RwLock::new(()),
             root_places: Mutex::new(root_places),
             objects: std::array::from_fn(|_| Mutex::new(())),
         }
     }
 
     /// Does again what the log has of groups that were not committed.
-    fn do_again(&self, entries: Vec<LogEntry>, committed: Txg) -> Result<(), PoolError> {
-        for entry in entries.into_iter().filter(|entry| entry.txg > committed) {
+    fn do_again(&self, entries: Vec<LogEntry>) -> Result<(), PoolError> {
+        for entry in entries {
             let key = ObjectKey { dataset: entry.dataset, object: entry.object };
             let done = match entry.change {
                 LogChange::Destroy => self.destroy(key),
                 LogChange::SetLen(len) => self.set_len(key, len),
                 LogChange::Write { offset, bytes } => self.write(key, offset, &bytes),
                 LogChange::Punch { offset, len } => self.punch_reaching(key, offset, len),
+                LogChange::Place { offset, pointer } => self.place_again(key, offset, pointer),
             };
             match done {
                 // The dataset was destroyed later on.
@@ -496,6 +518,21 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+
+    /// Gives an object a record that was written before, and has its space ([`claim_places`]).
+    fn place_again(&self, key: ObjectKey, offset: u64, pointer: Pointer) -> Result<(), PoolError> {
+        let sectors = self.store.space().early().get(&pointer.places[0]).copied().unwrap_or(0);
+        let found =
+            self.record_bytes(key.dataset).and_then(|record_bytes| Ok((record_bytes, self.len(key)?)));
+        let mut groups = self.groups();
+        let Ok((record_bytes, len)) = found else {
+            groups.open.free(pointer, sectors);
+            return found.map(drop);
+        };
+        let number = offset / u64::from(record_bytes);
+        groups.open.place((key, len.unwrap_or(0)), (number, record_bytes), pointer, sectors);
         Ok(())
     }
 

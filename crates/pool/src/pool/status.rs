@@ -124,8 +124,11 @@ impl Pool {
 
     /// How much there is for datasets of a kind: without what parity takes of records of the usual length.
     pub fn space(&self, kind: DatasetKind) -> Space {
-        let counts = self.shared.store.space().counts();
-        let outstanding = self.shared.outstanding(&locked(&self.shared.groups));
+        let (counts, early) = {
+            let space = self.shared.store.space();
+            (space.counts(), space.early_sectors())
+        };
+        let outstanding = self.shared.outstanding(&locked(&self.shared.groups)).saturating_sub(early);
         let kept = counts.reserved + self.shared.last_room(kind) + outstanding;
         let free = counts.free.saturating_sub(kept);
         let bytes = |sectors: u64| self.shared.without_parity(sectors) * SECTOR_BYTES as u64;

@@ -67,8 +67,13 @@ impl Shape {
     }
 }
 
-const SETTINGS: Settings =
-    Settings { dirty_bytes_max: 1 << 20, cache_bytes: 8 << 20, commit_every: None, threads: 1 };
+const SETTINGS: Settings = Settings {
+    dirty_bytes_max: 1 << 20,
+    cache_bytes: 8 << 20,
+    placed_bytes_min: 16 << 10,
+    commit_every: None,
+    threads: 1,
+};
 
 fn host() -> Host {
     Host {
@@ -227,10 +232,11 @@ fn nothing_leaks(pool: &Pool) {
     for pointer in pointers {
         pointer.places.iter().for_each(|place| note(*place, sectors_of(pointer.stored_bytes as usize)));
     }
-    for (slot, sectors) in space.slots() {
-        for sector in 0..*sectors {
+    let early = space.early().iter().map(|(place, sectors)| (*place, *sectors));
+    for (slot, sectors) in space.slots().iter().copied().chain(early) {
+        for sector in 0..sectors {
             assert!(
-                reached.insert((Place { sector: slot.sector + sector, ..*slot }, 1)),
+                reached.insert((Place { sector: slot.sector + sector, ..slot }, 1)),
                 "{slot:?} is used twice"
             );
         }
@@ -781,5 +787,43 @@ fn a_resilver_that_is_interrupted_ends_right() {
     let pool = RAIDZ.open(&disk, &[0]).expect("one disk may be away");
     for object in 0..OBJECTS {
         assert_eq!(contents(&pool, dataset, object).as_ref(), model.now(object));
+    }
+}
+
+/// Records that come as a whole lie where they belong before they are committed, and the log only names them.
+#[test]
+fn what_came_as_a_whole_outlives_the_process_and_what_was_synced_the_power() {
+    for shape in [SINGLE, RAIDZ] {
+        let (disk, pool, dataset) = made(shape, 5);
+        let bytes = pattern(0, 200_000, 9);
+        pool.write(dataset, 1, 0, &bytes).expect("there is room");
+        pool.write(dataset, 1, 50_000, &[5; 3]).expect("a placed record is changed in the middle");
+        pool.sync(dataset, &[1]).expect("the disks are on");
+        assert!(pool.shared.log.taken_bytes() < 100_000, "the bytes are not in the log");
+        pool.write(dataset, 2, 0, &bytes).expect("there is room");
+        pool.keep(dataset, 2).expect("the disks are on");
+        pool.write(dataset, 3, 0, &bytes).expect("there is room");
+        drop(pool);
+        let mut expected = bytes.clone();
+        expected[50_000..50_003].fill(5);
+        let pool = shape.open(&disk, &[]).expect("it is there");
+        assert_eq!(contents(&pool, dataset, 1).as_ref(), Some(&expected));
+        assert_eq!(contents(&pool, dataset, 2).as_ref(), Some(&bytes), "it was with the system");
+        assert_eq!(contents(&pool, dataset, 3), None, "nobody asked for that");
+        is_whole(&pool);
+        // Again, with a loss of power.
+        pool.write(dataset, 4, 0, &bytes).expect("there is room");
+        pool.sync(dataset, &[4]).expect("the disks are on");
+        pool.write(dataset, 4, 8192, &bytes).expect("there is room");
+        pool.keep(dataset, 4).expect("the disks are on");
+        drop(pool);
+        disk.crash();
+        let pool = shape.open(&disk, &[]).expect("it is there");
+        let found = contents(&pool, dataset, 4).expect("it was synced");
+        let longer = [&bytes[..8192], &bytes[..]].concat();
+        assert!(found == bytes || found == longer, "it is as it was at one moment: {} bytes", found.len());
+        is_whole(&pool);
+        pool.destroy_dataset(dataset).expect("it is there");
+        is_whole(&pool);
     }
 }

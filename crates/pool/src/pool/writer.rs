@@ -8,7 +8,7 @@ use super::compression::compress;
 use super::store::{NODE_COPIES, NewRecord, Reading, Store, StoreError, pointer_of, sectors_of};
 use super::{Change, NODE_BYTES, PoolError, Roots};
 use crate::core::allocator::Purpose;
-use crate::core::group::{Dirty, ObjectKey};
+use crate::core::group::{Content, Dirty, ObjectKey};
 use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Root, Tree};
 use crate::format::{
     ChecksumKind, Compression, DatasetRecord, Kind, ObjectRecord, Pointer, Properties, RecordError, Txg,
@@ -98,15 +98,18 @@ impl Writer<'_> {
         let sectors_of_record = u64::from(dataset.record_bytes) / SECTOR_BYTES as u64;
         let records: Vec<NewBytes<'_>> = objects
             .iter()
-            .flat_map(|(_, dirty)| dirty.records())
-            .filter(|(_, bytes)| !bytes.is_empty())
+            .flat_map(|(_, dirty)| to_write(dirty))
             .map(|(number, bytes)| NewBytes { sector: number * sectors_of_record, bytes })
             .collect();
         let mut written = self.write_records(&records)?.into_iter();
         let mut edits = Edits::default();
         for (key, dirty) in objects {
-            let count = dirty.records().values().filter(|bytes| !bytes.is_empty()).count();
-            let parts: Vec<Part> = written.by_ref().take(count).flatten().collect();
+            let mut parts: Vec<Part> = written.by_ref().take(to_write(dirty).count()).flatten().collect();
+            let placed = dirty.records().iter().filter_map(|(number, content)| match content {
+                Content::Placed(pointer) => Some((number * sectors_of_record, pointer.clone())),
+                Content::Bytes(_) => None,
+            });
+            parts.extend(placed);
             self.change_object(dataset, key.object, dirty, &parts, &mut edits)?;
         }
         dataset.root = Tree::new(self, NODE_BYTES).apply(dataset.root.as_ref(), &edits)?;
@@ -209,16 +212,8 @@ impl Writer<'_> {
 
     /// Writes a record, in parts where no room is for it as a whole.
     fn write_parts(&self, sector: u64, bytes: &[u8], parts: &mut Vec<Part>) -> Result<(), StoreError> {
-        let Properties { compression, checksum } = self.properties;
-        let packed = compress(compression, bytes);
-        let record = NewRecord {
-            kind: Kind::Data,
-            stored: packed.as_deref().unwrap_or(bytes),
-            bytes: bytes.len(),
-            compression: if packed.is_some() { compression } else { Compression::None },
-            birth: self.txg,
-            checksum,
-        };
+        let packed = compress(self.properties.compression, bytes);
+        let record = new_record(self.properties, self.txg, bytes, packed.as_deref());
         let one = record.stored.len() <= SECTOR_BYTES;
         let pointer = match self.store.write_new(record, 1) {
             // What was acknowledged has the room that is kept for nodes, before it is lost.
@@ -237,6 +232,45 @@ impl Writer<'_> {
         };
         parts.push((sector, pointer));
         Ok(())
+    }
+}
+
+/// The records of an object that are to be written, with their numbers.
+fn to_write(dirty: &Dirty) -> impl Iterator<Item = (u64, &[u8])> {
+    dirty.records().iter().filter_map(|(number, content)| match content {
+        Content::Bytes(bytes) if !bytes.is_empty() => Some((*number, bytes.as_slice())),
+        Content::Bytes(_) | Content::Placed(_) => None,
+    })
+}
+
+/// Writes a record for the group that is open; where it is, and what it takes, in sectors of its vdev. `None` when there is no room for it
+/// in one piece, or it was not written.
+pub(super) fn place(store: &Store, txg: Txg, properties: Properties, bytes: &[u8]) -> Option<(Pointer, u64)> {
+    let packed = compress(properties.compression, bytes);
+    let record = new_record(properties, txg, bytes, packed.as_deref());
+    let (place, taken) = store.space().allocate_early(sectors_of(record.stored.len()))?;
+    match store.write_at(record, vec![place]) {
+        Ok(pointer) => Some((pointer, taken)),
+        Err(_) => {
+            store.space().unallocate_early(place);
+            None
+        }
+    }
+}
+
+fn new_record<'b>(
+    properties: Properties,
+    birth: Txg,
+    bytes: &'b [u8],
+    packed: Option<&'b [u8]>,
+) -> NewRecord<'b> {
+    NewRecord {
+        kind: Kind::Data,
+        stored: packed.unwrap_or(bytes),
+        bytes: bytes.len(),
+        compression: if packed.is_some() { properties.compression } else { Compression::None },
+        birth,
+        checksum: properties.checksum,
     }
 }
 

@@ -153,7 +153,7 @@ fn a_plain_read_mends_what_it_meets() {
     bench.rot(3, 1..2);
     let read = bench.vdev.read(0, 9, &|bytes| bytes == written);
     assert_eq!(read, Ok(Read { bytes: written.clone(), mended: vec![3] }));
-    assert_eq!(bench.vdev.leaves()[3].counts(), Counts { checksum: 1, ..Counts::default() });
+    assert_eq!(bench.vdev.leaves()[3].counts(), Counts { checksum: 1, mended: 1, ..Counts::default() });
     bench.rot(0, 0..1);
     let read = bench.vdev.read(0, 9, &|bytes| bytes == written).expect("data is whole");
     assert_eq!(read.mended, [], "parity is read when it is needed, or verified");
