@@ -582,13 +582,15 @@ impl Shared {
         let size = u64::from(record_bytes);
         let records = last / size - offset / size + 1;
         let _admitted = self.admit(self.kind(key.dataset), records * size, records)?;
-        let is_long = bytes.len() >= self.settings.placed_bytes_min;
-        for piece in pieces(offset, bytes.len(), record_bytes) {
-            let written = &bytes[piece.from..piece.from + piece.len];
-            let whole = piece.len == record_bytes as usize;
-            if is_long && whole && self.place((key, len), (piece.number, record_bytes), written)? {
-                continue;
-            }
+        let pieces: Vec<Piece> = pieces(offset, bytes.len(), record_bytes).collect();
+        let whole = |piece: &&Piece| piece.len == record_bytes as usize;
+        let mut placed = Vec::new();
+        if bytes.len() >= self.settings.placed_bytes_min {
+            let wholes: Vec<(u64, &[u8])> =
+                pieces.iter().filter(whole).map(|piece| (piece.number, piece.of(bytes))).collect();
+            placed = self.place((key, len), record_bytes, &wholes)?;
+        }
+        for piece in pieces.iter().filter(|piece| !placed.contains(&piece.number)) {
             let mut groups = self.groups();
             let mut base = Vec::new();
             if matches!(groups.open.record(key, piece.number), Found::Below | Found::Placed(_)) {
@@ -599,32 +601,37 @@ impl Shared {
             if let Some(why) = &groups.suspended {
                 return Err(PoolError::Suspended(why.clone()));
             }
-            groups.open.write((key, len), (piece.number, record_bytes), piece.within, written, base);
+            let (number, written) = ((piece.number, record_bytes), piece.of(bytes));
+            groups.open.write((key, len), number, piece.within, written, base);
         }
         debug_assert!(self.len(key).is_ok_and(|len| len >= Some(end)), "the object reaches there now");
         Ok(())
     }
 
-    /// Writes a whole record to its place now; whether there was one for it in one piece. The group that it belongs to then has no more
-    /// than where it lies.
+    /// Writes whole records to their places now, each with its number; the group that they belong to then has no more than where they lie.
+    /// The numbers of those for which there was a place in one piece.
     fn place(
         &self,
         (key, len): (ObjectKey, u64),
-        (number, record_bytes): (u64, u32),
-        bytes: &[u8],
-    ) -> Result<bool, PoolError> {
-        // The group stays open until it has the record.
+        record_bytes: u32,
+        records: &[(u64, &[u8])],
+    ) -> Result<Vec<u64>, PoolError> {
+        // The group stays open until it has the records.
         let _early = self.early.read().unwrap_or_else(PoisonError::into_inner);
         let (txg, properties) = (self.groups().open.txg(), self.roots().properties);
-        let Some((pointer, sectors)) = writer::place(&self.store, txg, properties, bytes) else {
-            return Ok(false);
-        };
+        let pointers = writer::place(&self.store, txg, properties, records, self.settings.threads);
         let mut groups = self.groups();
         if let Some(why) = &groups.suspended {
             return Err(PoolError::Suspended(why.clone()));
         }
-        groups.open.place((key, len), (number, record_bytes), pointer, sectors);
-        Ok(true)
+        let mut placed = Vec::new();
+        for ((number, _), found) in records.iter().zip(pointers) {
+            if let Some((pointer, sectors)) = found {
+                groups.open.place((key, len), (*number, record_bytes), pointer, sectors);
+                placed.push(*number);
+            }
+        }
+        Ok(placed)
     }
 
     /// What a record holds, unless a write of `bytes` bytes from `within` on covers all that there is.
@@ -805,6 +812,13 @@ struct Piece {
     /// Where in what is read or written.
     from: usize,
     len: usize,
+}
+
+impl Piece {
+    /// What of it is in what is written.
+    fn of(self, bytes: &[u8]) -> &[u8] {
+        &bytes[self.from..self.from + self.len]
+    }
 }
 
 fn pieces(offset: u64, count: usize, record_bytes: u32) -> impl Iterator<Item = Piece> {

@@ -126,12 +126,63 @@ impl Vdev {
     ///
     /// Unless the record has 1 to [`RECORD_SECTORS_MAX`] whole sectors.
     pub fn write(&self, first: u64, bytes: &[u8]) -> Result<Vec<usize>, NotWritten> {
-        let sectors = sectors_of(bytes.len());
-        let missed = match self.redundancy {
-            Redundancy::Mirror => mirror::write(&self.leaves, first, bytes),
-            Redundancy::Raidz(layout) => raidz::write(&self.leaves, &layout.stripe(first, sectors), bytes),
+        self.write_all(&[(first, bytes)]).remove(0)
+    }
+
+    /// The same for several records, each with the sector where it begins. What is beside one another on a disk is written at once.
+    ///
+    /// # Panics
+    ///
+    /// As [`Vdev::write`].
+    pub fn write_all(&self, records: &[(u64, &[u8])]) -> Vec<Result<Vec<usize>, NotWritten>> {
+        let mut missed: Vec<Vec<usize>> = vec![Vec::new(); records.len()];
+        let parity: Vec<Vec<Vec<u8>>> = match self.redundancy {
+            Redundancy::Mirror => Vec::new(),
+            Redundancy::Raidz(layout) => records
+                .iter()
+                .map(|(first, bytes)| raidz::parity(&layout.stripe(*first, sectors_of(bytes.len())), bytes))
+                .collect(),
         };
-        if missed.len() > self.tolerates() { Err(NotWritten { first, missed }) } else { Ok(missed) }
+        let mut segments = Vec::new();
+        for (record, (first, bytes)) in records.iter().enumerate() {
+            let sectors = sectors_of(bytes.len());
+            match self.redundancy {
+                Redundancy::Mirror => {
+                    let of = |leaf| Segment { leaf, row: *first, bytes, record };
+                    segments.extend((0..self.leaves.len()).map(of));
+                }
+                Redundancy::Raidz(layout) => {
+                    let columns = raidz::columns(layout, (*first, sectors), bytes, &parity[record]);
+                    segments.extend(columns.into_iter().map(|(leaf, row, bytes)| Segment {
+                        leaf,
+                        row,
+                        bytes,
+                        record,
+                    }));
+                }
+            }
+        }
+        segments.sort_by_key(|segment| (segment.leaf, segment.row));
+        let follows = |a: &Segment<'_>, b: &Segment<'_>| {
+            (a.leaf, a.row + (a.bytes.len() / SECTOR_BYTES) as u64) == (b.leaf, b.row)
+        };
+        for run in segments.chunk_by(follows) {
+            let parts: Vec<&[u8]> = run.iter().map(|segment| segment.bytes).collect();
+            if !self.leaves[run[0].leaf].write(run[0].row, &parts) {
+                for segment in run {
+                    missed[segment.record].push(segment.leaf);
+                }
+            }
+        }
+        let told = records.iter().zip(missed).map(|((first, _), mut missed)| {
+            missed.dedup();
+            if missed.len() > self.tolerates() {
+                Err(NotWritten { first: *first, missed })
+            } else {
+                Ok(missed)
+            }
+        });
+        told.collect()
     }
 
     /// Reads a record of so many sectors, from as few disks as it takes.
@@ -193,6 +244,15 @@ impl Vdev {
         });
         (0..self.leaves.len()).filter(|place| !synced[*place]).collect()
     }
+}
+
+/// A part of a record on a disk.
+#[derive(Clone, Copy, Debug)]
+struct Segment<'b> {
+    leaf: usize,
+    row: u64,
+    bytes: &'b [u8],
+    record: usize,
 }
 
 fn sectors_of(bytes: usize) -> u32 {

@@ -96,6 +96,9 @@ pub trait File: Send + Sync + 'static {
     /// Makes content and length durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
 
+    /// A hint: what was written so far may go to the disk now, so that the next [`File::sync`] finds little left. Promises nothing.
+    fn write_back(&self) {}
+
     /// The length.
     fn len(&self) -> io::Result<u64>;
 

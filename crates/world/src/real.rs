@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice, Seek, SeekFrom};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -167,6 +168,15 @@ impl File for RealFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    #[expect(unsafe_code, reason = "nobody wraps sync_file_range(2)")]
+    fn write_back(&self) {
+        // SAFETY: the descriptor is that of an open file, and no memory is handed over. The rest of the file from its beginning on.
+        let begun =
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+        // What a filesystem does not do now, the next sync does.
+        let _ = begun;
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -1,5 +1,6 @@
 //! Records on the vdevs: written where there is room, found again by their pointers.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::cache::Cache;
@@ -9,7 +10,7 @@ use crate::core::tree::{Load, Node};
 use crate::format::{
     Checksum, ChecksumKind, Compression, Kind, POINTER_BYTES, Place, Pointer, Txg, VdevId, decode_node,
 };
-use crate::vdev::{Damaged, SECTOR_BYTES, Vdev};
+use crate::vdev::{Damaged, NotWritten, SECTOR_BYTES, Vdev};
 
 /// What records that were read in part may take of the memory for what was read; nodes have the rest.
 const RECORDS_SHARE: usize = 3;
@@ -133,42 +134,52 @@ impl Store {
 
     /// Writes a record to places that were allocated for it.
     pub(super) fn write_at(&self, record: NewRecord<'_>, places: Vec<Place>) -> Result<Pointer, StoreError> {
-        let NewRecord { kind, stored: bytes, bytes: length, compression, birth, checksum } = record;
-        let padded;
-        let stored = if bytes.len().is_multiple_of(SECTOR_BYTES) {
-            bytes
-        } else {
-            padded = [bytes, &vec![0; SECTOR_BYTES - bytes.len() % SECTOR_BYTES]].concat();
-            &padded
-        };
+        let stored = padded(record.stored);
         let mut written = 0;
         for place in &places {
-            written += usize::from(self.write_place(*place, stored));
+            written += usize::from(self.write_place(*place, &stored));
         }
         if written == 0 {
             return Err(StoreError::NotWritten);
         }
-        let length_of = |len: usize| u32::try_from(len).map_err(|_| StoreError::Malformed("it is too long"));
-        Ok(Pointer {
-            kind,
-            places,
-            compression,
-            stored_bytes: length_of(bytes.len())?,
-            bytes: length_of(length)?,
-            birth,
-            checksum: Checksum::of(checksum, bytes),
-        })
+        pointer_to(record, places)
+    }
+
+    /// Finds room for records of the group that is open and writes them there, all at once; where each is, and what it takes, in sectors of
+    /// its vdev. `None` for those that have no room in one piece, or were not written.
+    pub(super) fn place_all(&self, records: &[NewRecord<'_>]) -> Vec<Option<(Pointer, u64)>> {
+        let places: Vec<Option<(Place, u64)>> = {
+            let mut space = self.space();
+            records.iter().map(|record| space.allocate_early(sectors_of(record.stored.len()))).collect()
+        };
+        let stored: Vec<Cow<'_, [u8]>> = records.iter().map(|record| padded(record.stored)).collect();
+        let mut placed: Vec<Option<(Pointer, u64)>> = vec![None; records.len()];
+        for top in self.tops().iter() {
+            let here: Vec<(usize, Place, u64)> = places
+                .iter()
+                .enumerate()
+                .filter_map(|(index, place)| place.map(|(place, taken)| (index, place, taken)))
+                .filter(|(_, place, _)| place.vdev == top.id)
+                .collect();
+            let to_write: Vec<(u64, &[u8])> =
+                here.iter().map(|(index, place, _)| (place.sector, &*stored[*index])).collect();
+            for ((index, place, taken), outcome) in here.into_iter().zip(top.vdev.write_all(&to_write)) {
+                if outcome_of(&top.vdev, outcome)
+                    && let Ok(pointer) = pointer_to(records[index], vec![place])
+                {
+                    placed[index] = Some((pointer, taken));
+                } else {
+                    self.space().unallocate_early(place);
+                }
+            }
+        }
+        placed
     }
 
     /// Writes whole sectors; whether enough disks took them.
     pub(super) fn write_place(&self, place: Place, stored: &[u8]) -> bool {
         let Some(top) = self.top(place.vdev) else { return false };
-        let (missed, enough) = match top.vdev.write(place.sector, stored) {
-            Ok(missed) => (missed, true),
-            Err(failed) => (failed.missed, false),
-        };
-        note_missed(&top.vdev, &missed);
-        enough
+        outcome_of(&top.vdev, top.vdev.write(place.sector, stored))
     }
 
     /// Makes durable what was written to all vdevs. Fails when a vdev may have lost something.
@@ -277,6 +288,37 @@ impl Store {
         let top = self.top(place.vdev)?;
         top.vdev.read_current(place.sector, sectors, matches).ok().map(|read| read.bytes)
     }
+}
+
+/// Whole sectors, with zeros behind what does not fill them.
+fn padded(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let rest = bytes.len() % SECTOR_BYTES;
+    if rest == 0 { Cow::Borrowed(bytes) } else { Cow::Owned([bytes, &vec![0; SECTOR_BYTES - rest]].concat()) }
+}
+
+/// The pointer to a record that was written.
+fn pointer_to(record: NewRecord<'_>, places: Vec<Place>) -> Result<Pointer, StoreError> {
+    let length_of = |len: usize| u32::try_from(len).map_err(|_| StoreError::Malformed("it is too long"));
+    let NewRecord { kind, stored, bytes, compression, birth, checksum } = record;
+    Ok(Pointer {
+        kind,
+        places,
+        compression,
+        stored_bytes: length_of(stored.len())?,
+        bytes: length_of(bytes)?,
+        birth,
+        checksum: Checksum::of(checksum, stored),
+    })
+}
+
+/// Whether enough disks have what was written; those that do not are noted.
+fn outcome_of(vdev: &Vdev, outcome: Result<Vec<usize>, NotWritten>) -> bool {
+    let (missed, enough) = match outcome {
+        Ok(missed) => (missed, true),
+        Err(failed) => (failed.missed, false),
+    };
+    note_missed(vdev, &missed);
+    enough
 }
 
 fn note_missed(vdev: &Vdev, leaves: &[usize]) {

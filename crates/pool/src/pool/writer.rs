@@ -18,6 +18,8 @@ use crate::vdev::SECTOR_BYTES;
 
 /// Records for which another thread is worth its while.
 const RECORDS_OF_THREAD: usize = 16;
+/// The same where somebody waits for them.
+const PLACED_OF_THREAD: usize = 4;
 
 /// Bytes of an object that are to be written, from a sector of it on.
 #[derive(Clone, Copy, Debug)]
@@ -243,19 +245,37 @@ fn to_write(dirty: &Dirty) -> impl Iterator<Item = (u64, &[u8])> {
     })
 }
 
-/// Writes a record for the group that is open; where it is, and what it takes, in sectors of its vdev. `None` when there is no room for it
-/// in one piece, or it was not written.
-pub(super) fn place(store: &Store, txg: Txg, properties: Properties, bytes: &[u8]) -> Option<(Pointer, u64)> {
-    let packed = compress(properties.compression, bytes);
-    let record = new_record(properties, txg, bytes, packed.as_deref());
-    let (place, taken) = store.space().allocate_early(sectors_of(record.stored.len()))?;
-    match store.write_at(record, vec![place]) {
-        Ok(pointer) => Some((pointer, taken)),
-        Err(_) => {
-            store.space().unallocate_early(place);
-            None
+/// Writes records for the group that is open, on several threads if there are many; where each is, and what it takes, in sectors of its
+/// vdev. `None` for those that have no room in one piece, or were not written.
+pub(super) fn place(
+    store: &Store,
+    txg: Txg,
+    properties: Properties,
+    records: &[(u64, &[u8])],
+    threads: usize,
+) -> Vec<Option<(Pointer, u64)>> {
+    let threads = threads.min(records.len() / PLACED_OF_THREAD).max(1);
+    let work = |records: &[(u64, &[u8])]| {
+        let packed: Vec<Option<Vec<u8>>> =
+            records.iter().map(|(_, bytes)| compress(properties.compression, bytes)).collect();
+        let new: Vec<NewRecord<'_>> = records
+            .iter()
+            .zip(&packed)
+            .map(|((_, bytes), packed)| new_record(properties, txg, bytes, packed.as_deref()))
+            .collect();
+        store.place_all(&new)
+    };
+    let mut shares = records.chunks(records.len().div_ceil(threads).max(1));
+    let own = shares.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = shares.map(|share| (share.len(), scope.spawn(|| work(share)))).collect();
+        let mut placed = work(own);
+        for (count, other) in others {
+            // Of a thread that panicked nothing is placed, and what it has written nothing leads to.
+            placed.extend(other.join().unwrap_or_else(|_| vec![None; count]));
         }
-    }
+        placed
+    })
 }
 
 fn new_record<'b>(

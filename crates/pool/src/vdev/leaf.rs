@@ -9,6 +9,9 @@ use kiln_world::File;
 
 use super::SECTOR_BYTES;
 
+/// So much may wait in the system's memory before it is told to begin writing it, in bytes.
+const HELD_BACK_MAX: u64 = 8 << 20;
+
 /// What went wrong on a disk since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -38,6 +41,8 @@ pub struct Leaf {
     data_start: u64,
     /// It has missed transaction groups: what it holds may be old.
     behind: AtomicBool,
+    /// What was written since the system was told to begin with it, in bytes.
+    held_back: AtomicU64,
     /// It did not take something since this was asked last.
     missed: AtomicBool,
     /// A flush has failed, which the system tells one caller only: nothing on this disk is known to be durable until it is opened again.
@@ -52,6 +57,7 @@ impl Leaf {
             file: RwLock::new(Some(file)),
             data_start,
             behind: AtomicBool::new(false),
+            held_back: AtomicU64::new(0),
             missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
             counters: Counters::default(),
@@ -64,6 +70,7 @@ impl Leaf {
             file: RwLock::new(None),
             data_start,
             behind: AtomicBool::new(true),
+            held_back: AtomicU64::new(0),
             missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
             counters: Counters::default(),
@@ -135,7 +142,7 @@ impl Leaf {
 
     /// Writes what was read otherwise, or could not be read; whether it was written.
     pub(super) fn mend(&self, sector: u64, bytes: &[u8]) -> bool {
-        let mended = self.write(sector, bytes);
+        let mended = self.write(sector, &[bytes]);
         self.counters.mended.fetch_add(u64::from(mended && !self.is_behind()), Ordering::Relaxed);
         mended
     }
@@ -151,11 +158,17 @@ impl Leaf {
         Some(bytes)
     }
 
-    /// Whether it was written.
-    pub(super) fn write(&self, sector: u64, bytes: &[u8]) -> bool {
+    /// Writes parts one after the other; whether all of them were written.
+    pub(super) fn write(&self, sector: u64, parts: &[&[u8]]) -> bool {
         let Some(file) = self.file() else { return false };
-        let written = file.write_all_at(&[bytes], self.position(sector)).is_ok();
+        let written = file.write_all_at(parts, self.position(sector)).is_ok();
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
         self.counters.write.fetch_add(u64::from(!written), Ordering::Relaxed);
+        if self.held_back.fetch_add(bytes as u64, Ordering::Relaxed) >= HELD_BACK_MAX {
+            // The disk has something to do until the next flush.
+            self.held_back.store(0, Ordering::Relaxed);
+            file.write_back();
+        }
         written
     }
 

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use super::{Effort, Leaf, Matches, Read};
 
-/// Neighbouring records are read from the same disk, which then sees them coming; so many sectors further it is the next one's turn.
-const TURN_SECTORS: u64 = 256;
-
-pub(super) fn write(leaves: &[Arc<Leaf>], first: u64, bytes: &[u8]) -> Vec<usize> {
-    (0..leaves.len()).filter(|place| !leaves[*place].write(first, bytes)).collect()
-}
+/// Neighbouring records are read from the same disk, which then sees them coming; so many sectors further it is the next one's turn: far
+/// enough that what is read ahead is not for nothing.
+const TURN_SECTORS: u64 = 8192;
 
 /// Reads copies until one matches, or all of them.
 pub(super) fn read(

@@ -3,20 +3,34 @@
 use std::sync::Arc;
 
 use super::{Effort, Leaf, Matches, Read, SECTOR_BYTES};
-use crate::core::raidz::{Column, Stripe};
+use crate::core::raidz::{Column, Layout, Stripe};
 use crate::parity::{generate, reconstruct};
 
-pub(super) fn write(leaves: &[Arc<Leaf>], stripe: &Stripe, bytes: &[u8]) -> Vec<usize> {
-    let data = split(stripe, bytes);
-    let parity = parity_of(stripe, &data);
-    let columns = stripe.parity().iter().zip(parity.iter().map(Vec::as_slice));
-    let mut missed: Vec<usize> = columns
-        .chain(stripe.data().iter().zip(data))
-        .filter(|(column, bytes)| !leaves[column.disk].write(column.row, bytes))
-        .map(|(column, _)| column.disk)
-        .collect();
-    missed.sort_unstable();
-    missed
+/// What the parity columns of a record hold.
+pub(super) fn parity(stripe: &Stripe, bytes: &[u8]) -> Vec<Vec<u8>> {
+    parity_of(stripe, &split(stripe, bytes))
+}
+
+/// All columns of a record: disk, row and bytes of each. What is left over at its end is among them, as zeros, so that on each disk the
+/// next record follows without a gap.
+pub(super) fn columns<'b>(
+    layout: Layout,
+    (first, sectors): (u64, u32),
+    bytes: &'b [u8],
+    parity: &'b [Vec<u8>],
+) -> Vec<(usize, u64, &'b [u8])> {
+    const ZEROS: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
+    let stripe = layout.stripe(first, sectors);
+    let places =
+        |columns: &[Column]| columns.iter().map(|column| (column.disk, column.row)).collect::<Vec<_>>();
+    let parity = places(stripe.parity()).into_iter().zip(parity.iter().map(Vec::as_slice));
+    let data = places(stripe.data()).into_iter().zip(split(&stripe, bytes));
+    let used =
+        stripe.parity().iter().chain(stripe.data()).map(|column| u64::from(column.sectors)).sum::<u64>();
+    let width = layout.width() as u64;
+    let rest = (first + used..first + layout.allocated(sectors))
+        .map(|sector| (((sector % width) as usize, sector / width), &ZEROS[..]));
+    parity.chain(data).chain(rest).map(|((disk, row), bytes)| (disk, row, bytes)).collect()
 }
 
 /// The data columns alone, if that is all it takes; else every column, and those taken for bad that make the rest match.
