@@ -13,7 +13,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use super::store::{Store, StoreError, sectors_of};
 use crate::format::{
     Checksum, ChecksumKind, LOG_BODY_BYTES_MAX, LOG_HEAD_BYTES, LOG_INLINE_BYTES, LogChange, LogEntry,
-    LogHead, LogStart, Place, PoolId, VdevId,
+    LogHead, LogStart, Place, PoolId, Txg, VdevId,
 };
 use crate::vdev::SECTOR_BYTES;
 
@@ -29,8 +29,13 @@ pub(super) const LOG_BYTES_MAX: u64 = 128 << 10;
 pub(super) struct NotLogged;
 
 /// What has been handed to the log up to a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(u64);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    /// The number of the last entry.
+    last: u64,
+    /// The block that it is to be in, counted from the beginning.
+    batch: u64,
+}
 
 #[derive(Debug)]
 struct Chain {
@@ -57,6 +62,8 @@ struct State {
     lost: u64,
     /// Some were since the last commit began.
     lost_lately: bool,
+    /// The number of the block that is written next.
+    batch: u64,
     /// Somebody is writing a block, or makes what is written durable.
     writing: bool,
     /// What was taken of the slots since the last commit, in bytes.
@@ -77,7 +84,9 @@ pub(super) enum Until {
 pub(super) struct Log {
     pool: PoolId,
     state: Mutex<State>,
-    changed: Condvar,
+    /// Those wait on one of them whose entries come with the next block, and on the other one those before: whoever is done wakes only
+    /// those that are, and one that goes on.
+    changed: [Condvar; 2],
 }
 
 /// A chain that no root names yet.
@@ -86,7 +95,7 @@ pub(super) struct NewChain(Chain);
 
 impl Log {
     pub(super) fn new(pool: PoolId) -> Log {
-        Log { pool, state: Mutex::default(), changed: Condvar::new() }
+        Log { pool, state: Mutex::default(), changed: [Condvar::new(), Condvar::new()] }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -158,26 +167,26 @@ impl Log {
             }
         }
         state.submitted += entries.len() as u64;
-        Ticket(state.submitted)
+        Ticket { last: state.submitted, batch: state.batch }
     }
 
     /// Waits until everything up to there is as far as it is to be; brings it there if nobody does.
     pub(super) fn wait(&self, store: &Store, ticket: Ticket, until: Until) -> Result<(), NotLogged> {
         let mut state = self.state();
         loop {
-            if ticket.0 <= state.lost {
+            if ticket.last <= state.lost {
                 return Err(NotLogged);
             }
             let reached = match until {
                 Until::Written => state.written,
                 Until::Durable => state.durable,
             };
-            if ticket.0 <= reached {
+            if ticket.last <= reached {
                 return Ok(());
             }
             state = if state.writing {
-                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-            } else if state.written < ticket.0 {
+                self.of(ticket.batch).wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else if state.written < ticket.last {
                 self.write_next(state, store, until)
             } else {
                 self.flush(state, store)
@@ -193,6 +202,8 @@ impl Log {
         until: Until,
     ) -> MutexGuard<'l, State> {
         let (body, last) = take_body(&mut state);
+        let batch = state.batch;
+        state.batch += 1;
         let Some((at, head)) = next_block(self.pool, &mut state, store, &body) else {
             self.fail(&mut state);
             return state;
@@ -207,17 +218,28 @@ impl Log {
                 advance(&mut state, sectors, last);
                 state.unflushed.insert(at.slot.vdev);
                 if until == Until::Durable {
-                    return self.flush(state, store);
+                    state = self.flush_written(state, store);
                 }
             }
             _ => self.fail(&mut state),
         }
-        self.changed.notify_all();
+        self.of(batch).notify_all();
+        self.of(batch + 1).notify_one();
         state
     }
 
-    /// Makes all blocks durable that are written.
-    fn flush<'l>(&'l self, mut state: MutexGuard<'l, State>, store: &Store) -> MutexGuard<'l, State> {
+    fn of(&self, batch: u64) -> &Condvar {
+        &self.changed[(batch % 2) as usize]
+    }
+
+    /// Makes all blocks durable that are written, and lets all look who wait.
+    fn flush<'l>(&'l self, state: MutexGuard<'l, State>, store: &Store) -> MutexGuard<'l, State> {
+        let state = self.flush_written(state, store);
+        self.changed.iter().for_each(Condvar::notify_all);
+        state
+    }
+
+    fn flush_written<'l>(&'l self, mut state: MutexGuard<'l, State>, store: &Store) -> MutexGuard<'l, State> {
         let (last, vdevs) = (state.written, std::mem::take(&mut state.unflushed));
         state.writing = true;
         drop(state);
@@ -229,7 +251,6 @@ impl Log {
         } else {
             self.fail(&mut state);
         }
-        self.changed.notify_all();
         state
     }
 
@@ -240,7 +261,7 @@ impl Log {
         state.unflushed.clear();
         state.lost = state.submitted;
         state.lost_lately = true;
-        self.changed.notify_all();
+        self.changed.iter().for_each(Condvar::notify_all);
     }
 }
 
@@ -367,9 +388,10 @@ fn advance(state: &mut State, sectors: u32, last: u64) {
     }
 }
 
-/// What is in the log that begins there, and the slots that it lies in, which are claimed. The log ends at the first block that is not
-/// there or not whole.
-pub(super) fn replay(store: &Store, pool: PoolId, start: LogStart) -> Vec<LogEntry> {
+/// What is in the log that begins there, block by block, of the groups behind `committed`; the slots that it lies in are claimed, and so are
+/// the places that it names. The log ends at the first block that is not there or not whole, or names a place whose record is not there: that
+/// was never said to be durable.
+pub(super) fn replay(store: &Store, pool: PoolId, start: LogStart, committed: Txg) -> Vec<LogEntry> {
     let mut entries = Vec::new();
     if start.slot_sectors == 0 || !store.space().claim_slot(start.slot, start.slot_sectors) {
         return entries;
@@ -386,13 +408,46 @@ pub(super) fn replay(store: &Store, pool: PoolId, start: LogStart) -> Vec<LogEnt
             (at.slot, at.offset) = (slot, 0);
         }
         let Some((head, body)) = read_block(store, pool, at) else { return entries };
-        let Some(found) = LogEntry::decode_all(&body) else { return entries };
+        let Some(mut found) = LogEntry::decode_all(&body) else { return entries };
+        found.retain(|entry| entry.txg > committed);
+        if !claim_places(store, &found) {
+            return entries;
+        }
         entries.extend(found);
         let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
         at.offset += block_sectors(store, place, body.len());
         at.seq += 1;
         next_slot = Some(head.next_slot);
     }
+}
+
+/// Takes the places that entries name, before anything else is written; whether all of them hold what they should.
+fn claim_places(store: &Store, entries: &[LogEntry]) -> bool {
+    let mut claimed = Vec::new();
+    for entry in entries {
+        let LogChange::Place { pointer, .. } = &entry.change else { continue };
+        let claims = |place: &Place| {
+            let sectors = sectors_of(pointer.stored_bytes as usize);
+            store.space().claim_early(*place, sectors).is_some()
+        };
+        let [place] = pointer.places[..] else { return give_back(store, claimed) };
+        if !claims(&place) {
+            return give_back(store, claimed);
+        }
+        claimed.push(place);
+        if store.read(pointer).is_err() {
+            return give_back(store, claimed);
+        }
+    }
+    true
+}
+
+/// Nothing of a block holds.
+fn give_back(store: &Store, claimed: Vec<Place>) -> bool {
+    for place in claimed {
+        store.space().unallocate_early(place);
+    }
+    false
 }
 
 fn read_block(store: &Store, pool: PoolId, at: LogStart) -> Option<(LogHead, Vec<u8>)> {

@@ -237,9 +237,7 @@ impl Pool {
         drop(tops);
         *store.space() = Allocator::new(spaces.ok_or_else(|| damaged("a map of its space"))?);
         let roots = read_roots(&store, &root).map_err(|error| damaged(&error.to_string()))?;
-        let mut entries = replay(&store, label.pool, root.log);
-        entries.retain(|entry| entry.txg > uberblock.txg);
-        entries.truncate(claim_places(&store, &entries));
+        let entries = replay(&store, label.pool, root.log, uberblock.txg);
         (label.host, label.state, label.txg) = (host.name.clone(), PoolState::Active, txg);
         let spares = spares_of(&mut label, &found);
         let shared = Shared::new(label.clone(), roots, store, host, settings, uberblock.root.places, spares);
@@ -439,24 +437,6 @@ fn read_roots(store: &Store, root: &PoolRoot) -> Result<Roots, PoolError> {
     })
 }
 
-/// Takes the places that entries of the log name, before anything else is written. How many entries hold: what comes behind one whose
-/// record is not there was never said to be durable.
-fn claim_places(store: &Store, entries: &[LogEntry]) -> usize {
-    for (index, entry) in entries.iter().enumerate() {
-        let LogChange::Place { pointer, .. } = &entry.change else { continue };
-        let [place] = pointer.places[..] else { return index };
-        let claimed = store.space().claim_early(place, sectors_of(pointer.stored_bytes as usize));
-        if claimed.is_none() {
-            return index;
-        }
-        if store.read(pointer).is_err() {
-            store.space().unallocate_early(place);
-            return index;
-        }
-    }
-    entries.len()
-}
-
 impl Shared {
     fn new(
         label: Label,
@@ -521,7 +501,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives an object a record that was written before, and has its space ([`claim_places`]).
+    /// Gives an object a record that was written before, and has its space (`replay`).
     fn place_again(&self, key: ObjectKey, offset: u64, pointer: Pointer) -> Result<(), PoolError> {
         let sectors = self.store.space().early().get(&pointer.places[0]).copied().unwrap_or(0);
         let found =

@@ -43,6 +43,8 @@ pub struct Leaf {
     behind: AtomicBool,
     /// What was written since the system was told to begin with it, in bytes.
     held_back: AtomicU64,
+    /// Something was written since the last flush began.
+    unflushed: AtomicBool,
     /// It did not take something since this was asked last.
     missed: AtomicBool,
     /// A flush has failed, which the system tells one caller only: nothing on this disk is known to be durable until it is opened again.
@@ -58,6 +60,7 @@ impl Leaf {
             data_start,
             behind: AtomicBool::new(false),
             held_back: AtomicU64::new(0),
+            unflushed: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
             counters: Counters::default(),
@@ -71,6 +74,7 @@ impl Leaf {
             data_start,
             behind: AtomicBool::new(true),
             held_back: AtomicU64::new(0),
+            unflushed: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
             counters: Counters::default(),
@@ -162,6 +166,8 @@ impl Leaf {
     pub(super) fn write(&self, sector: u64, parts: &[&[u8]]) -> bool {
         let Some(file) = self.file() else { return false };
         let written = file.write_all_at(parts, self.position(sector)).is_ok();
+        // Only now: a flush that begins before this may leave it out.
+        self.unflushed.store(true, Ordering::Release);
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         self.counters.write.fetch_add(u64::from(!written), Ordering::Relaxed);
         if self.held_back.fetch_add(bytes as u64, Ordering::Relaxed) >= HELD_BACK_MAX {
@@ -175,7 +181,9 @@ impl Leaf {
     /// Whether everything that was written is durable. A place without a disk has nothing to lose. A failure is final.
     pub(super) fn sync(&self) -> bool {
         let mut failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let synced = !*failed && self.file().is_none_or(|file| file.sync().is_ok());
+        // Who flushes at the same time waits for the lock, and so for the flush that has what was written.
+        let needed = self.unflushed.swap(false, Ordering::AcqRel);
+        let synced = !*failed && (!needed || self.file().is_none_or(|file| file.sync().is_ok()));
         *failed = !synced;
         self.counters.write.fetch_add(u64::from(!synced), Ordering::Relaxed);
         synced
