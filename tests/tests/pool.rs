@@ -195,11 +195,17 @@ fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
             write_files(&second, 20 + round * 10..30 + round * 10);
             let name = |index: usize| second.join(format!("name-{round}-{index}"));
             (0..100).for_each(|index| drop(File::create(name(index)).expect("a new file")));
+            // What another mount has seen is at the OST, synced or not.
+            let long: Vec<u8> = (0..3).flat_map(|_| contents(100_000 * round)).collect();
+            fs::write(second.join(format!("long-{round}")), &long).expect("there is room");
+            assert!(fs::read(first.join(format!("long-{round}"))).expect("it is there") == long);
             cluster.kill_node(0);
             // Names that were made are there, synced or not: a call that was completed is not lost with a process.
             (0..100).for_each(|index| assert!(name(index).exists(), "{round}: {index}"));
+            wait_until("the node is back", || pool(&cluster, &["list"]).stdout.contains("tank").then_some(()));
+            let fresh = filesystem.mount();
+            assert!(fs::read(fresh.join(format!("long-{round}"))).expect("it is there") == long, "{round}");
         }
-        wait_until("the node is back", || pool(&cluster, &["list"]).stdout.contains("tank").then_some(()));
         let third = filesystem.mount();
         check_files(&third, 0..40);
     }

@@ -15,7 +15,8 @@ const BLOCK_BYTES: u64 = 512;
 /// What an object takes at least, for the number of objects that could still be made.
 const OBJECT_BYTES: u64 = 4096;
 
-/// The objects of one target, which are a dataset of the pool.
+/// The objects of one target, which are a dataset of the pool. What was done outlives the process when a call returns, as with files: a
+/// client that was answered does not do it again.
 #[derive(Debug)]
 pub struct PoolObjects {
     pool: Arc<Pool>,
@@ -29,6 +30,10 @@ impl PoolObjects {
             Ok(_) | Err(PoolError::DatasetExists) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    fn keep(&self, object: ObjectId) -> Result<(), Errno> {
+        self.pool.keep(self.dataset, object.0).map_err(refusal)
     }
 
     /// Opens the target; an error when the pool has no such dataset.
@@ -57,19 +62,24 @@ impl Objects for PoolObjects {
     }
 
     fn write(&self, object: ObjectId, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
-        self.pool.write(self.dataset, object.0, offset, bytes).map_err(refusal)
+        self.pool.write(self.dataset, object.0, offset, bytes).map_err(refusal)?;
+        self.keep(object)
     }
 
     fn truncate(&self, object: ObjectId, len: u64) -> Result<(), Errno> {
         match self.pool.stat(self.dataset, object.0).map_err(refusal)? {
             // A write behind `len` that comes in between is cut as if it had come before.
-            Some(stat) if stat.len > len => self.pool.set_len(self.dataset, object.0, len).map_err(refusal),
+            Some(stat) if stat.len > len => {
+                self.pool.set_len(self.dataset, object.0, len).map_err(refusal)?;
+                self.keep(object)
+            }
             _ => Ok(()),
         }
     }
 
     fn punch(&self, object: ObjectId, offset: u64, len: u64) -> Result<(), Errno> {
-        self.pool.punch(self.dataset, object.0, offset, len).map_err(refusal)
+        self.pool.punch(self.dataset, object.0, offset, len).map_err(refusal)?;
+        self.keep(object)
     }
 
     /// Nothing is set aside where every write goes to a new place; what is asked for must fit, and the object reaches there.
@@ -77,7 +87,8 @@ impl Objects for PoolObjects {
         if len > self.pool.space(DatasetKind::Objects).free_bytes {
             return Err(Errno::ENOSPC);
         }
-        self.pool.reach(self.dataset, object.0, offset + len).map_err(refusal)
+        self.pool.reach(self.dataset, object.0, offset + len).map_err(refusal)?;
+        self.keep(object)
     }
 
     fn seek(&self, object: ObjectId, offset: u64, hole: bool) -> Result<u64, Errno> {
@@ -95,7 +106,8 @@ impl Objects for PoolObjects {
     }
 
     fn destroy(&self, object: ObjectId) -> Result<(), Errno> {
-        self.pool.destroy(self.dataset, object.0).map_err(refusal)
+        self.pool.destroy(self.dataset, object.0).map_err(refusal)?;
+        self.keep(object)
     }
 
     fn space(&self) -> Result<Space, Errno> {
