@@ -1,9 +1,10 @@
 # What is typed every day. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps test-fs test-long chaos bench bench-fs lint fmt settings
+.PHONY: help build demo test test-deps test-fs test-long fuzz chaos bench bench-fs lint fmt settings
 
 CHAOS_ROUNDS ?= 20
+FUZZ_SECONDS ?= 60
 BENCH ?= log kafka amqp chain
 
 help: ## this list
@@ -26,6 +27,9 @@ test-fs: test-deps ## the mounted filesystem: system calls and stock programs on
 
 test-long: test-deps ## the same with long property tests and 20 rounds of kill -9
 	PROPTEST_CASES=4096 KILN_CHAOS_ROUNDS=$(CHAOS_ROUNDS) ./scripts/run-tests.sh $(ARGS)
+
+fuzz: ## bytes that somebody has meddled with for what reads a pool's disks; FUZZ_SECONDS=60
+	cargo run --release -p kiln-pool --example fuzz -- $(FUZZ_SECONDS)
 
 chaos: ## rounds of kill -9 at random moments of the demo; CHAOS_ROUNDS=20, KILN_CHAOS_SEED=n
 	cargo build -p kiln

@@ -5,6 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo build -p kiln
+# All of them: then the disks' formats are meddled with for a moment as well (`make fuzz` does it for longer).
+if [ $# -eq 0 ]; then
+    cargo run --quiet -p kiln-pool --example fuzz -- 5
+fi
 if ! cargo nextest --version >/dev/null 2>&1; then
     exec cargo test --workspace "$@"
 fi

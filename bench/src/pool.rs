@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Seconds for each figure of synchronous writes
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
+    /// Only this layout, beside the plain file: "one disk", "mirror of 2" or "raidz1 of 4"
+    #[arg(long)]
+    layout: Option<String>,
     /// Print one JSON object instead of the table
     #[arg(long)]
     json: bool,
@@ -56,7 +59,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         ("mirror of 2", VdevKind::Mirror, 2, 2.0),
         ("raidz1 of 4", VdevKind::Raidz(1), 4, 4.0 / 3.0),
     ];
-    for (name, kind, width, overhead) in layouts {
+    let wanted = |name: &str| args.layout.as_deref().is_none_or(|layout| layout == name);
+    for (name, kind, width, overhead) in layouts.into_iter().filter(|(name, ..)| wanted(name)) {
         rows.push(pooled(args, &disk, (name, kind, width, overhead))?);
     }
     if args.json {

@@ -91,6 +91,12 @@ impl Cluster {
         self.addresses = LISTENERS.iter().map(|name| (*name, text(&status["listeners"][name]))).collect();
     }
 
+    /// Sets a variable for starts from now on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.settings.env.retain(|(known, _)| known != name);
+        self.settings.env.push((name.to_owned(), value.to_owned()));
+    }
+
     fn listen_on(&self) -> Vec<(&'static str, String)> {
         if self.addresses.is_empty() {
             return LISTENERS.iter().map(|name| (*name, "127.0.0.1:0".to_owned())).collect();

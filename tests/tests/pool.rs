@@ -202,7 +202,9 @@ fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
             cluster.kill_node(0);
             // Names that were made are there, synced or not: a call that was completed is not lost with a process.
             (0..100).for_each(|index| assert!(name(index).exists(), "{round}: {index}"));
-            wait_until("the node is back", || pool(&cluster, &["list"]).stdout.contains("tank").then_some(()));
+            wait_until("the node is back", || {
+                pool(&cluster, &["list"]).stdout.contains("tank").then_some(())
+            });
             let fresh = filesystem.mount();
             assert!(fs::read(fresh.join(format!("long-{round}"))).expect("it is there") == long, "{round}");
         }
@@ -322,4 +324,44 @@ fn damaged_files_are_named_and_a_scrub_rests_when_it_is_told_to() {
     }
     pool(&cluster, &["events"]).ok().says("data").says("damaged beyond repair");
     assert!(!named.is_empty() && named.len() < 40, "{named:?}");
+}
+
+#[test]
+fn the_logs_of_an_instance_move_to_a_pool_and_stay_there() {
+    let mut cluster = Cluster::start(1);
+    let disks = disks(&cluster, "disks", 2);
+    create(&cluster, "mirror", &disks);
+    let write = |cluster: &Cluster, range: std::ops::Range<usize>| {
+        let lines: Vec<String> = range.map(|index| format!("line {index}\n")).collect();
+        let mut command = cluster.command("kiln");
+        command.args(["topic", "write", "kept"]).stdin(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("kiln starts");
+        child.stdin.take().expect("it is piped").write_all(lines.concat().as_bytes()).expect("it reads");
+        assert!(child.wait().expect("it ends").success());
+    };
+    let check = |cluster: &Cluster, count: usize| {
+        let read = cluster.kiln(&["topic", "read", "kept"]).ok().stdout;
+        let wanted: Vec<String> = (0..count).map(|index| format!("line {index}")).collect();
+        assert_eq!(read.lines().collect::<Vec<_>>(), wanted);
+    };
+    let _ = cluster.kiln(&["topic", "create", "kept"]).ok();
+    write(&cluster, 0..500);
+    cluster.down();
+    cluster.set_variable("KILN_LOG_POOL", "tank");
+    cluster.up();
+    check(&cluster, 500);
+    assert!(!cluster.data().join("kafka/kept-0").exists(), "it is in the pool");
+    write(&cluster, 500..600);
+    cluster.restart_leader();
+    check(&cluster, 600);
+    pool(&cluster, &["destroy", "tank", "--yes"]).code(1).says("the logs of the instance");
+    // A disk rots, and nothing is lost.
+    cluster.down();
+    damage(&disks[0], 200..4000);
+    cluster.up();
+    check(&cluster, 600);
+    pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("with 0 errors");
+    cluster.down();
+    let refused = kiln_tests::run(cluster.command("kiln").args(["up"]).env("KILN_LOG_POOL", ""));
+    refused.code(1).says("set log.pool = \"tank\" again");
 }

@@ -231,6 +231,11 @@ impl Pools {
         })
     }
 
+    /// A pool, for what stands on it.
+    pub(crate) fn pool(&self, name: &str) -> Result<Arc<Pool>, Refusal> {
+        self.held(name).map(|held| held.pool)
+    }
+
     /// Does what is asked. What changes a pool is in its history, and among the events.
     pub(crate) fn answer(&self, request: Request) -> Reply {
         let noted = history::command(&request).map(|(name, command)| (name.to_owned(), command));
@@ -465,7 +470,7 @@ impl Pools {
                 held.scans.stop();
                 if let Some(targets) = used(held) {
                     return Err(format!(
-                        "pool '{name}' is in use: {targets} stand on it; destroy their filesystem first"
+                        "pool '{name}' is in use: {targets} stand on it, and must go first (`kiln fs destroy`)"
                     ));
                 }
             }

@@ -27,6 +27,8 @@ pub(crate) struct Start<'n> {
     pub config: &'n Config,
     /// The MGS, on the leader; other nodes ask the leader's.
     pub mgs: Option<Arc<Mgs>>,
+    /// The pools of this node.
+    pub pools: Arc<Pools>,
 }
 
 /// The running service.
@@ -41,13 +43,12 @@ pub(crate) struct FsNode {
 impl FsNode {
     /// Listens, and serves targets as the MGS says. Blocks for a moment; targets start in the background.
     pub(crate) fn start(start: Start<'_>) -> anyhow::Result<FsNode> {
-        let Start { rank, data, config, mgs } = start;
+        let Start { rank, data, config, mgs, pools } = start;
         let socket = data.fs_socket(rank);
         let listener = Listener::bind_unix(&socket)
             .with_context(|| format!("failed to listen on {}", socket.display()))?;
         let source = mgs.clone().map_or_else(|| Source::At(data.fs_socket(0)), Source::Here);
         let leader = source.clone();
-        let pools = Arc::new(Pools::start(data.pools(rank), host_name(), config.pool.memory.0));
         let sink = Sink(source.clone());
         let tell = move |events| sink.tell(Request::PoolEvents(events));
         pools.look_after(Box::new(tell)).context("failed to start the thread that looks after pools")?;
@@ -85,10 +86,4 @@ impl FsNode {
         self.targets.stop();
         self.pools.stop();
     }
-}
-
-/// The name of the machine, or of the node where each has its own.
-fn host_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.unwrap_or_else(|| "localhost".to_owned())
 }

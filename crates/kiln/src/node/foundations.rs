@@ -11,9 +11,10 @@ use kiln_fs::mgs::MgsMachine;
 use kiln_kafka::KafkaMachine;
 use kiln_log::Volume;
 use kiln_store::Store;
-use kiln_world::{Clock, RealClock, RealDisk, RealRng, Rng};
+use kiln_world::{Clock, RealClock, RealRng, Rng};
 
-use super::Node;
+use super::{Node, ground};
+use crate::pools::Pools;
 
 /// The foundations of the one process that holds the data directory.
 pub(super) struct Foundations {
@@ -30,13 +31,11 @@ pub(super) struct Foundations {
 }
 
 impl Foundations {
-    /// Opens and recovers everything under the data directory.
-    pub(super) async fn open(node: &Node) -> anyhow::Result<Self> {
-        let root = node.data.root();
+    /// Opens and recovers everything under the data directory, or on the pool that the logs stand on.
+    pub(super) async fn open(node: &Node, pools: &Pools) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let rng: Arc<dyn Rng> = Arc::new(RealRng);
-        let disk = RealDisk::new(root).with_context(|| format!("failed to open {}", root.display()))?;
-        let volume = Volume::start(Arc::new(disk), Arc::clone(&clock));
+        let volume = Volume::start(ground::open(node, pools)?, Arc::clone(&clock));
         let store = Store::builder(volume.clone(), Path::new("store"))
             .machine(AuthMachine)
             .machine(KafkaMachine)

@@ -48,7 +48,8 @@ struct Services {
 pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     let started = Instant::now();
     let sockets = Sockets::bind(&node).await?;
-    let foundations = Foundations::open(&node).await?;
+    let pools = fs::pools(&node);
+    let foundations = Foundations::open(&node, &pools).await?;
     secret::provide(&node.data, &foundations.auth, &*foundations.rng).await?;
     let mut services = Services::start(&node, &foundations).await?;
     let chain = flows::chain(&node.config)?;
@@ -68,7 +69,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
         Changelogs::new(kafka, clock, node.config.fs.changelog)
     };
     let fs = Arc::new(Mgs::new(mgs.clone(), node.data.clone(), changelogs.clone()));
-    let fs = fs::start(&node, Some(fs))?;
+    let fs = fs::start(&node, Some(fs), pools)?;
     let (stop, stopped) = shutdown_pair();
     let kafka = sockets.kafka.map(|listener| services.kafka.serve(listener, stopped.clone()));
     let amqp = sockets.amqp.map(|listener| services.amqp.serve(listener, stopped.clone())).transpose()?;

@@ -19,7 +19,7 @@ pub(super) async fn run(node: Node) -> anyhow::Result<()> {
     let broker = start_member(settings, &node.data.broker_socket(0))
         .await
         .context("failed to start the job broker")?;
-    let fs = fs::start(&node, None)?;
+    let fs = fs::start(&node, None, fs::pools(&node))?;
     let catalogue = flows::chain(&node.config)?.catalogue;
     let agent = agent::start(&node, catalogue, &clock);
     let stop = stop_requested();

@@ -7,6 +7,7 @@ mod agent;
 mod broker;
 mod foundations;
 mod fs;
+mod ground;
 mod host;
 mod leader;
 mod listen;

@@ -49,7 +49,7 @@ impl Content {
     }
 
     /// Its length without the zeros at its end, as far as that is known.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Content::Bytes(bytes) => bytes.len(),
             Content::Placed(pointer) => pointer.bytes as usize,
@@ -286,9 +286,8 @@ impl Group {
             let is_hole = before.is_none() && dirty.removed.contains(last);
             let left = match &before {
                 Some(Content::Bytes(bytes)) => Some(bytes.clone()),
-                Some(Content::Placed(_)) => base,
                 None if is_hole => None,
-                None => base,
+                Some(Content::Placed(_)) | None => base,
             };
             gone.extend(before);
             if let Some(mut left) = left {

@@ -54,7 +54,8 @@ impl Checksum {
         self.kind
     }
 
-    pub(super) fn bytes(&self) -> &[u8; Checksum::BYTES] {
+    /// Its bytes; what a shorter one lacks is zeros.
+    pub fn bytes(&self) -> &[u8; Checksum::BYTES] {
         &self.bytes
     }
 

@@ -84,8 +84,9 @@ pub(super) enum Until {
 pub(super) struct Log {
     pool: PoolId,
     state: Mutex<State>,
-    /// Those wait on one of them whose entries come with the next block, and on the other one those before: whoever is done wakes only
-    /// those that are, and one that goes on.
+    /// On one of them, in turns, those wait whose entries come with the next block, and on the other one those whose entries were taken:
+    /// whoever has written a block wakes all of the latter, and of the former one, which goes on. **Invariant:** who waits for the next
+    /// block has entries in the queue, so that whoever of them is woken writes it.
     changed: [Condvar; 2],
 }
 
@@ -167,7 +168,9 @@ impl Log {
             }
         }
         state.submitted += entries.len() as u64;
-        Ticket { last: state.submitted, batch: state.batch }
+        // Nothing of it is in the next block.
+        let before = u64::from(entries.is_empty());
+        Ticket { last: state.submitted, batch: state.batch.wrapping_sub(before) }
     }
 
     /// Waits until everything up to there is as far as it is to be; brings it there if nobody does.
@@ -185,7 +188,9 @@ impl Log {
                 return Ok(());
             }
             state = if state.writing {
-                self.of(ticket.batch).wait(state).unwrap_or_else(PoisonError::into_inner)
+                // What is not in the queue any more depends on the block that is being written, or on the flush.
+                let batch = if ticket.batch == state.batch { state.batch } else { state.batch + 1 };
+                self.of(batch).wait(state).unwrap_or_else(PoisonError::into_inner)
             } else if state.written < ticket.last {
                 self.write_next(state, store, until)
             } else {

@@ -1,6 +1,7 @@
 //! Pools on simulated disks that lose power, rot, fill up and go away, against objects that are plain bytes.
 
 mod disks;
+mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,10 +10,10 @@ use kiln_types::Timestamp;
 use kiln_world::{Disk, Open, SimClock, SimDisk, SimRng};
 use proptest::prelude::*;
 
-use super::store::sectors_of;
+use super::store::{Reading, pointer_of, sectors_of};
 use super::*;
-use crate::core::tree::Load;
-use crate::format::{Kind, Pointer, VdevKind, is_record};
+use crate::core::tree::{Load, Tree};
+use crate::format::{Kind, Pointer, VdevKind, is_record, record_key};
 
 /// Short records, so that an object has many.
 const RECORD: u32 = 8192;
@@ -787,43 +788,5 @@ fn a_resilver_that_is_interrupted_ends_right() {
     let pool = RAIDZ.open(&disk, &[0]).expect("one disk may be away");
     for object in 0..OBJECTS {
         assert_eq!(contents(&pool, dataset, object).as_ref(), model.now(object));
-    }
-}
-
-/// Records that come as a whole lie where they belong before they are committed, and the log only names them.
-#[test]
-fn what_came_as_a_whole_outlives_the_process_and_what_was_synced_the_power() {
-    for shape in [SINGLE, RAIDZ] {
-        let (disk, pool, dataset) = made(shape, 5);
-        let bytes = pattern(0, 200_000, 9);
-        pool.write(dataset, 1, 0, &bytes).expect("there is room");
-        pool.write(dataset, 1, 50_000, &[5; 3]).expect("a placed record is changed in the middle");
-        pool.sync(dataset, &[1]).expect("the disks are on");
-        assert!(pool.shared.log.taken_bytes() < 100_000, "the bytes are not in the log");
-        pool.write(dataset, 2, 0, &bytes).expect("there is room");
-        pool.keep(dataset, 2).expect("the disks are on");
-        pool.write(dataset, 3, 0, &bytes).expect("there is room");
-        drop(pool);
-        let mut expected = bytes.clone();
-        expected[50_000..50_003].fill(5);
-        let pool = shape.open(&disk, &[]).expect("it is there");
-        assert_eq!(contents(&pool, dataset, 1).as_ref(), Some(&expected));
-        assert_eq!(contents(&pool, dataset, 2).as_ref(), Some(&bytes), "it was with the system");
-        assert_eq!(contents(&pool, dataset, 3), None, "nobody asked for that");
-        is_whole(&pool);
-        // Again, with a loss of power.
-        pool.write(dataset, 4, 0, &bytes).expect("there is room");
-        pool.sync(dataset, &[4]).expect("the disks are on");
-        pool.write(dataset, 4, 8192, &bytes).expect("there is room");
-        pool.keep(dataset, 4).expect("the disks are on");
-        drop(pool);
-        disk.crash();
-        let pool = shape.open(&disk, &[]).expect("it is there");
-        let found = contents(&pool, dataset, 4).expect("it was synced");
-        let longer = [&bytes[..8192], &bytes[..]].concat();
-        assert!(found == bytes || found == longer, "it is as it was at one moment: {} bytes", found.len());
-        is_whole(&pool);
-        pool.destroy_dataset(dataset).expect("it is there");
-        is_whole(&pool);
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use self::content::Content;
 use self::tree::{Node, Tree};
@@ -49,6 +50,8 @@ struct State {
     syncs: u64,
     capacity_bytes: Option<usize>,
     faults: HashMap<Fault, u64>,
+    /// What a sync of a file takes, during which others go on.
+    sync_takes: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,7 @@ impl SimDisk {
             syncs: 0,
             capacity_bytes: None,
             faults: HashMap::new(),
+            sync_takes: Duration::ZERO,
         };
         SimDisk { state: Arc::new(Mutex::new(state)) }
     }
@@ -97,6 +101,11 @@ impl SimDisk {
     /// operation gives an error until [`SimDisk::crash`] brings it back.
     pub fn crash_after_syncs(&self, count: u64) {
         self.lock().power = Power::FailsAfter(count);
+    }
+
+    /// From now on a sync of a file takes so long.
+    pub fn slow_down_syncs(&self, takes: Duration) {
+        self.lock().sync_takes = takes;
     }
 
     /// Whether the power has failed and [`SimDisk::crash`] has not been called since.
@@ -339,6 +348,10 @@ impl File for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let takes = self.state()?.sync_takes;
+        if !takes.is_zero() {
+            std::thread::sleep(takes);
+        }
         self.state()?.sync(Synced::File(self.inode))
     }
 
