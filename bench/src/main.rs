@@ -7,6 +7,7 @@ mod log;
 mod own;
 mod parity;
 mod pool;
+mod pool_growth;
 mod rabbitmq;
 
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Bench {
     Log(log::Args),
     /// Pools on files, beside plain files.
     Pool(pool::Args),
+    /// What an operation on a pool costs when there are ever more records in it.
+    PoolGrowth(pool_growth::Args),
     /// Parity of the pool's RAIDZ, beside copying.
     Parity(parity::Args),
 }
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Kafka(args) => kafka::run(&args),
         Bench::Log(args) => log::run(&args),
         Bench::Pool(args) => pool::run(&args),
+        Bench::PoolGrowth(args) => pool_growth::run(&args),
         Bench::Parity(args) => {
             parity::run(&args);
             Ok(())

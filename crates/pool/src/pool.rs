@@ -187,7 +187,8 @@ struct Groups {
     committed: Txg,
     /// A group before this one may lack something in the log that counts as logged.
     logged_from: Txg,
-    /// Space for objects as of the last commit, in sectors.
+    /// Space as of the last commit, in sectors, and what of it was free for objects.
+    total_sectors: u64,
     free_sectors: u64,
     /// Of the log, as of the last commit.
     slot_sectors: u64,

@@ -70,14 +70,6 @@ impl Shared {
         groups.free_sectors.saturating_sub(self.outstanding(groups))
     }
 
-    /// What of that objects must leave, in sectors: files with names may need it to go on, and to be removed.
-    pub(super) fn last_room(&self, kind: DatasetKind) -> u64 {
-        match kind {
-            DatasetKind::Files => 0,
-            DatasetKind::Objects => self.store.space().counts().total / LAST_ROOM_PART,
-        }
-    }
-
     /// Waits until so much more may be changed, and fails when there is no room for it. What is admitted has its room until the guard is
     /// dropped: by then it is in a group. Without records nothing is asked of the space.
     pub(super) fn admit(
@@ -87,7 +79,6 @@ impl Shared {
         records: u64,
     ) -> Result<Admitted<'_>, PoolError> {
         let mut tried: Option<Txg> = None;
-        let last_room = if records > 0 { self.last_room(kind) } else { 0 };
         loop {
             let mut groups = self.groups();
             if let Some(why) = &groups.suspended {
@@ -95,6 +86,7 @@ impl Shared {
             }
             let open = groups.open.txg();
             let sectors = if records > 0 { self.needed(bytes, records, 1) } else { 0 };
+            let last_room = if records > 0 { last_room(kind, groups.total_sectors) } else { 0 };
             if records > 0 && sectors > self.room(&groups).saturating_sub(last_room) {
                 // What was freed is there when the group that freed it is committed.
                 let nothing_freed = groups.open.is_empty() && groups.syncing.is_none();
@@ -252,18 +244,19 @@ impl Shared {
                 debug_assert_eq!(freed, Ok(()), "the maps to be written had it too");
                 drop(space);
                 let lost = self.log.committed(&self.store, start, new_chain);
-                let (free, slot_sectors) = {
+                let (total, free, slot_sectors) = {
                     let space = self.store.space();
                     let counts = space.counts();
                     // What is allocated early counts for the group that it is of.
-                    (
-                        (counts.free + space.early_sectors()).saturating_sub(counts.reserved),
-                        space.slot_sectors(),
-                    )
+                    {
+                        let free = (counts.free + space.early_sectors()).saturating_sub(counts.reserved);
+                        (counts.total, free, space.slot_sectors())
+                    }
                 };
                 let mut groups = self.groups();
                 groups.syncing = None;
                 groups.committed = txg;
+                groups.total_sectors = total;
                 groups.free_sectors = free;
                 groups.slot_sectors = slot_sectors;
                 if lost {
@@ -426,6 +419,14 @@ impl Shared {
             }
         }
         Ok(())
+    }
+}
+
+/// What objects must leave of so much, in sectors: files with names may need it to go on, and to be removed.
+pub(super) fn last_room(kind: DatasetKind, total_sectors: u64) -> u64 {
+    match kind {
+        DatasetKind::Files => 0,
+        DatasetKind::Objects => total_sectors / LAST_ROOM_PART,
     }
 }
 

@@ -455,6 +455,7 @@ impl Shared {
             changes: Vec::new(),
             committed: label.txg,
             logged_from: open,
+            total_sectors: counts.total,
             free_sectors: counts.free.saturating_sub(counts.reserved),
             slot_sectors: store.space().slot_sectors(),
             admitted: 0,

@@ -1,5 +1,6 @@
 //! How a pool is.
 
+use super::commit::last_room;
 use super::{Pool, RECORD_BYTES, Shared, Space, locked};
 use crate::format::{DatasetKind, LeafState, Properties, VdevId, VdevKind};
 use crate::vdev::{Counts, SECTOR_BYTES};
@@ -129,7 +130,7 @@ impl Pool {
             (space.counts(), space.early_sectors())
         };
         let outstanding = self.shared.outstanding(&locked(&self.shared.groups)).saturating_sub(early);
-        let kept = counts.reserved + self.shared.last_room(kind) + outstanding;
+        let kept = counts.reserved + last_room(kind, counts.total) + outstanding;
         let free = counts.free.saturating_sub(kept);
         let bytes = |sectors: u64| self.shared.without_parity(sectors) * SECTOR_BYTES as u64;
         Space { total_bytes: bytes(counts.total - counts.reserved), free_bytes: bytes(free) }

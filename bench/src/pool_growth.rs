@@ -1,0 +1,93 @@
+//! What an operation on a pool costs when there are ever more records in it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use kiln_pool::format::{DatasetKind, VdevKind};
+use kiln_pool::pool::{DatasetId, DiskFile, Host, Pool, Settings, VdevSpec};
+use kiln_world::{Disk as _, Open, RealClock, RealDisk, RealRng};
+
+/// The length of records, and of what is written, in bytes.
+const RECORD_BYTES: u32 = 4096;
+/// Records of one object.
+const OBJECT_RECORDS: u64 = 1 << 20;
+/// Operations that are measured.
+const MEASURED: u64 = 20_000;
+/// Room besides the records: nodes, copies of both while a group is written, the intent log.
+const DISK_BYTES_MORE: u64 = 4 << 30;
+
+/// What to measure on.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// An empty directory on the disk that is measured; it needs some 6 KiB for each record
+    dir: std::path::PathBuf,
+    /// Records at the end, in thousands
+    #[arg(long, default_value_t = 1000)]
+    thousands: u64,
+}
+
+/// Measures and prints.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let disk = RealDisk::new(&args.dir).with_context(|| format!("failed to use {}", args.dir.display()))?;
+    let name = Path::new("disk");
+    let file = disk.open(name, Open::OrCreate)?;
+    let most = args.thousands * 1000;
+    file.set_len(most * u64::from(RECORD_BYTES) * 3 / 2 + DISK_BYTES_MORE)?;
+    let host = Host { name: "bench".into(), clock: Arc::new(RealClock::new()), rng: Arc::new(RealRng) };
+    let vdev = VdevSpec { kind: VdevKind::Mirror, disks: vec![DiskFile { path: "disk".into(), file }] };
+    let pool = Pool::create("bench", vec![vdev], &host, Settings::default(), true)?;
+    let dataset = pool.create_dataset("data", RECORD_BYTES, DatasetKind::Objects)?;
+    println!(
+        "microseconds for each record of {RECORD_BYTES} bytes\n\n{:>12} {:>10} {:>12} {:>12}",
+        "records", "append", "overwrite", "read"
+    );
+    let (mut count, mut next) = (0, 10_000.min(most));
+    while count < most {
+        let append = measure(count..next, |number| write(&pool, dataset, number))?;
+        pool.commit()?;
+        count = next;
+        let random = |step: u64| step.wrapping_mul(0x9e37_79b9_7f4a_7c15) % count;
+        let begun = Instant::now();
+        for step in 0..MEASURED {
+            write(&pool, dataset, random(step))?;
+        }
+        pool.commit()?;
+        let overwrite = begun.elapsed().as_secs_f64() * 1e6 / MEASURED as f64;
+        let read = measure(0..MEASURED, |step| {
+            let mut into = [0; RECORD_BYTES as usize];
+            let (object, offset) = place(random(step + MEASURED));
+            anyhow::ensure!(pool.read(dataset, object, offset, &mut into)? == into.len(), "it was written");
+            Ok(())
+        })?;
+        println!("{count:>12} {append:>10.1} {overwrite:>12.1} {read:>12.1}");
+        next = (count * 10).min(most);
+    }
+    drop(pool);
+    disk.remove(name)?;
+    Ok(())
+}
+
+/// The object of a record, and where in it the record lies.
+fn place(number: u64) -> (u64, u64) {
+    (number / OBJECT_RECORDS, number % OBJECT_RECORDS * u64::from(RECORD_BYTES))
+}
+
+fn write(pool: &Pool, dataset: DatasetId, number: u64) -> anyhow::Result<()> {
+    let (object, offset) = place(number);
+    let bytes = [number as u8 | 1; RECORD_BYTES as usize];
+    Ok(pool.write(dataset, object, offset, &bytes)?)
+}
+
+/// Microseconds for each.
+fn measure(
+    numbers: std::ops::Range<u64>,
+    mut act: impl FnMut(u64) -> anyhow::Result<()>,
+) -> anyhow::Result<f64> {
+    let (begun, count) = (Instant::now(), numbers.end - numbers.start);
+    for number in numbers {
+        act(number)?;
+    }
+    Ok(begun.elapsed().as_secs_f64() * 1e6 / count as f64)
+}
