@@ -348,17 +348,18 @@ impl Pools {
 
     fn add(&self, name: &str, vdevs: Vec<NewVdev>, spares: &[String], force: bool) -> Result<(), Refusal> {
         let held = self.held(name)?;
-        let mut taken = Vec::new();
-        let specs = take_vdevs(vdevs, &mut taken)?;
-        let spares = take_disks(spares, &mut taken)?;
+        let (mut of_vdevs, mut of_spares) = (Vec::new(), Vec::new());
+        let specs = take_vdevs(vdevs, &mut of_vdevs)?;
+        let spares = take_disks(spares, &mut of_spares)?;
         let rng = &*self.host.rng;
         if !specs.is_empty() {
             held.pool.add(&specs, rng, force).map_err(|error| error.to_string())?;
+            locked(&held.disks).extend(of_vdevs);
         }
         if !spares.is_empty() {
             held.pool.add_spares(spares, rng, force).map_err(|error| error.to_string())?;
+            locked(&held.disks).extend(of_spares);
         }
-        locked(&held.disks).extend(taken);
         self.came(name, &held)
     }
 

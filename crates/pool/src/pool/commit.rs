@@ -248,10 +248,8 @@ impl Shared {
                     let space = self.store.space();
                     let counts = space.counts();
                     // What is allocated early counts for the group that it is of.
-                    {
-                        let free = (counts.free + space.early_sectors()).saturating_sub(counts.reserved);
-                        (counts.total, free, space.slot_sectors())
-                    }
+                    let free = (counts.free + space.early_sectors()).saturating_sub(counts.reserved);
+                    (counts.total, free, space.slot_sectors())
                 };
                 let mut groups = self.groups();
                 groups.syncing = None;
