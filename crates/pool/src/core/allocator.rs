@@ -249,6 +249,9 @@ impl Allocator {
     pub fn claim_early(&mut self, place: Place, sectors: u32) -> Option<u64> {
         let taken = self.claim(place, sectors)?;
         self.early.insert(place, taken);
+        let (stretch, ..) = self.vdev(place.vdev)?.stretch_at(place.sector, taken)?;
+        // The map on the disks does not have it, whatever else is written there.
+        stretch.changed = true;
         Some(taken)
     }
 
@@ -513,5 +516,30 @@ mod tests {
         let first = allocator.allocate(Purpose::Node, 1).expect("there is room");
         let second = allocator.allocate_besides(Purpose::Node, 1, &[first]).expect("there is room");
         assert_ne!(first.vdev, second.vdev);
+    }
+
+    /// What was allocated for the open group is not in the maps of the one before, and in its own wherever it lies.
+    #[test]
+    fn what_is_allocated_or_claimed_early_is_in_the_maps_of_its_own_group() {
+        let sectors = 2 * u64::from(SECTORS) + 1000;
+        let mut space = Allocator::new(vec![VdevSpace::new(VdevId(0), Redundancy::Mirror, sectors)]);
+        let maps = space.changed_maps().expect("all is free");
+        space.committed(&maps).expect("nothing came in between");
+        assert_eq!(space.changed_maps().map(|maps| maps.len()), Ok(0), "nothing has changed since");
+        let second = Place { vdev: VdevId(0), sector: u64::from(SECTORS) + 500 };
+        assert_eq!(space.claim_early(second, 8), Some(8));
+        assert_eq!(space.claim_early(second, 8), None, "it is taken");
+        let taken = |maps: &[ChangedMap]| {
+            maps.iter().find(|map| map.stretch == 1).map(|map| map.map.taken().any(|(first, _)| first == 500))
+        };
+        let maps = space.changed_maps().expect("it is taken");
+        assert_eq!(taken(&maps), Some(false), "the group before does not have it");
+        space.committed(&maps).expect("nothing came in between");
+        space.close_early();
+        let maps = space.changed_maps().expect("it is taken");
+        assert_eq!(taken(&maps), Some(true), "its own has it");
+        let (early, _) = space.allocate_early(8).expect("there is room");
+        space.unallocate_early(early);
+        assert_eq!(space.early_sectors(), 0);
     }
 }

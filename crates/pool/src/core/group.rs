@@ -151,7 +151,8 @@ impl Group {
     pub fn weight(&self) -> u64 {
         const OBJECT_BYTES: u64 = 512;
         const RECORD_BYTES: u64 = 256;
-        self.bytes + self.records * RECORD_BYTES + self.objects.len() as u64 * OBJECT_BYTES
+        let records = self.records + self.freed.len() as u64;
+        self.bytes + records * RECORD_BYTES + self.objects.len() as u64 * OBJECT_BYTES
     }
 
     /// How many new records there are.

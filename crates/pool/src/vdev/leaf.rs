@@ -60,7 +60,8 @@ impl Leaf {
             data_start,
             behind: AtomicBool::new(false),
             held_back: AtomicU64::new(0),
-            unflushed: AtomicBool::new(false),
+            // What a process that ended has written may be with the system only.
+            unflushed: AtomicBool::new(true),
             missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
             counters: Counters::default(),
@@ -97,6 +98,7 @@ impl Leaf {
         let mut flush_failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
         *self.file.write().unwrap_or_else(PoisonError::into_inner) = file;
         *flush_failed = false;
+        self.unflushed.store(true, Ordering::Release);
         self.missed.store(false, Ordering::Release);
         let Counters { read, write, checksum, mended } = &self.counters;
         for counter in [read, write, checksum, mended] {
