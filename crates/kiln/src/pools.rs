@@ -471,7 +471,7 @@ impl Pools {
                 held.scans.stop();
                 if let Some(targets) = used(held) {
                     return Err(format!(
-                        "pool '{name}' is in use: {targets} stand on it, and must go first (`kiln fs destroy`)"
+                        "pool '{name}' is in use: {targets} stand on it; destroy their filesystems first (`kiln fs destroy`), the logs of the instance stay"
                     ));
                 }
             }

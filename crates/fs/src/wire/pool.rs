@@ -227,6 +227,22 @@ pub struct Pool {
     pub damaged: Vec<Damaged>,
 }
 
+impl Pool {
+    /// All of its disks but the spares, also those that are vdevs by themselves.
+    pub fn all_disks(&self) -> impl Iterator<Item = Disk> + '_ {
+        self.vdevs.iter().flat_map(|vdev| {
+            let own = vdev.disks.is_empty().then(|| Disk {
+                path: vdev.name.clone(),
+                state: vdev.state.clone(),
+                behind: vdev.behind,
+                errors: vdev.errors,
+                mended: vdev.mended,
+            });
+            own.into_iter().chain(vdev.disks.iter().cloned())
+        })
+    }
+}
+
 /// A record that nothing can mend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Damaged {

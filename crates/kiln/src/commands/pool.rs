@@ -108,7 +108,11 @@ async fn ask(data: &DataDir, node: Option<u32>, request: &Request) -> anyhow::Re
 }
 
 async fn pools(data: &DataDir, name: Option<&str>) -> anyhow::Result<Vec<Status>> {
-    let mut pools: Vec<Status> = get(data, "/api/pools").await?;
+    pools_at(data, "/api/pools", name).await
+}
+
+async fn pools_at(data: &DataDir, path: &str, name: Option<&str>) -> anyhow::Result<Vec<Status>> {
+    let mut pools: Vec<Status> = get(data, path).await?;
     if let Some(name) = name {
         pools.retain(|pool| pool.name == name);
         anyhow::ensure!(!pools.is_empty(), "cannot open '{name}': no such pool");
@@ -178,7 +182,7 @@ async fn status(
     verbose: bool,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let mut pools = pools(data, name).await?;
+    let mut pools = pools_at(data, "/api/pools?paths=true", name).await?;
     if unhealthy {
         pools.retain(|pool| pool.state != "ONLINE" || pool.note.is_some() || print::damaged(pool) > 0);
     }

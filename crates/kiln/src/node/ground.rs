@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -73,11 +73,17 @@ fn move_to(pool: Arc<Pool>, from: &dyn Disk) -> anyhow::Result<PoolDisk> {
     if let Some(left) = pool.dataset(DATASET) {
         pool.destroy_dataset(left)?;
     }
-    let to = PoolDisk::make(pool, DATASET)?;
-    for dir in DIRS {
-        copy_dir(from, &to, &PathBuf::from(dir))?;
+    let to = PoolDisk::make(Arc::clone(&pool), DATASET)?;
+    let copied =
+        DIRS.iter().try_for_each(|dir| copy_dir(from, &to, Path::new(dir))).and_then(|()| to.sync_all());
+    if let Err(error) = copied {
+        drop(to);
+        // What is half there is in nobody's way; if that fails too, the next move takes it away.
+        if let Some(left) = pool.dataset(DATASET) {
+            let _ = pool.destroy_dataset(left);
+        }
+        return Err(error.into());
     }
-    to.sync_all()?;
     Ok(to)
 }
 
@@ -117,18 +123,21 @@ mod tests {
     #[test]
     fn a_tree_is_copied_with_all_that_is_in_it() {
         let (from, to) = (SimDisk::new(1), SimDisk::new(2));
-        from.create_dir_all(Path::new("kafka/t-0")).unwrap();
+        from.create_dir_all(Path::new("kafka/t-0")).expect("the disk is on");
         let long: Vec<u8> = (0..3_000_000_u32).map(|at| at as u8).collect();
         for (path, bytes) in [("kafka/t-0/a.log", &long[..]), ("kafka/empty", b"")] {
-            from.open(Path::new(path), Open::New).unwrap().write_all_at(&[bytes], 0).unwrap();
+            let file = from.open(Path::new(path), Open::New).expect("it is new");
+            file.write_all_at(&[bytes], 0).expect("the disk is on");
         }
-        copy_dir(&from, &to, Path::new("kafka")).unwrap();
-        copy_dir(&from, &to, Path::new("amqp")).unwrap();
-        let file = to.open(Path::new("kafka/t-0/a.log"), Open::Existing).unwrap();
+        for dir in ["kafka", "amqp"] {
+            copy_dir(&from, &to, Path::new(dir)).expect("the disks are on");
+        }
+        let file = to.open(Path::new("kafka/t-0/a.log"), Open::Existing).expect("it was copied");
         let mut read = vec![0; long.len() + 1];
-        assert_eq!(file.read_at(&mut read, 0).unwrap(), long.len());
+        assert_eq!(file.read_at(&mut read, 0).expect("the disk is on"), long.len());
         assert!(read[..long.len()] == long);
-        assert_eq!(to.open(Path::new("kafka/empty"), Open::Existing).unwrap().len().unwrap(), 0);
-        assert_eq!(to.list(Path::new("")).unwrap().len(), 2);
+        let empty = to.open(Path::new("kafka/empty"), Open::Existing).expect("it was copied");
+        assert_eq!(empty.len().expect("the disk is on"), 0);
+        assert_eq!(to.list(Path::new("")).expect("the disk is on").len(), 2);
     }
 }

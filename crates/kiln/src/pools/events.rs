@@ -84,12 +84,12 @@ fn changes(before: &Pool, now: &Pool) -> Vec<Change> {
     if before.state != now.state {
         changes.push(("statechange", None, format!("{} -> {}", before.state, now.state)));
     }
-    let old = disks(before);
-    for (path, disk) in disks(now) {
-        let Some(was) = old.get(path) else { continue };
+    let old: BTreeMap<String, Disk> = before.all_disks().map(|disk| (disk.path.clone(), disk)).collect();
+    for disk in now.all_disks() {
+        let Some(was) = old.get(&disk.path) else { continue };
         if was.state != disk.state {
             let text = format!("{} -> {}", was.state, disk.state);
-            changes.push(("statechange", Some(path.to_owned()), text));
+            changes.push(("statechange", Some(disk.path.clone()), text));
         }
         let more = |index: usize| disk.errors[index].saturating_sub(was.errors[index]);
         for (class, count, what) in [
@@ -99,7 +99,7 @@ fn changes(before: &Pool, now: &Pool) -> Vec<Change> {
             ("repair", disk.mended.saturating_sub(was.mended), "parts of records were written again"),
         ] {
             if count > 0 {
-                changes.push((class, Some(path.to_owned()), format!("{count} {what}")));
+                changes.push((class, Some(disk.path.clone()), format!("{count} {what}")));
             }
         }
     }
@@ -110,22 +110,6 @@ fn changes(before: &Pool, now: &Pool) -> Vec<Change> {
         changes.push(("data", None, text));
     }
     changes
-}
-
-/// The disks of a pool by their paths.
-fn disks(pool: &Pool) -> BTreeMap<&str, Disk> {
-    let vdevs = pool.vdevs.iter().flat_map(|vdev| {
-        let only = vdev.disks.is_empty().then(|| Disk {
-            path: vdev.name.clone(),
-            state: vdev.state.clone(),
-            behind: vdev.behind,
-            errors: vdev.errors,
-            mended: vdev.mended,
-        });
-        let name = vdev.disks.is_empty().then_some(vdev.name.as_str());
-        name.into_iter().zip(only).chain(vdev.disks.iter().map(|disk| (disk.path.as_str(), disk.clone())))
-    });
-    vdevs.collect()
 }
 
 #[cfg(test)]

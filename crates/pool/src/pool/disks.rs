@@ -66,7 +66,7 @@ pub enum DiskError {
     /// Vdevs that stand differently much.
     #[error(
         "the pool's vdevs can do without {there} of their disks, and the new one without {new}; what is lost with any vdev is lost with \
-         all of them; say so if it is to be added all the same"
+         all of them; --force adds it all the same"
     )]
     Weaker {
         /// Of the vdevs that are there.

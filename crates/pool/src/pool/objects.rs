@@ -39,27 +39,28 @@ impl Shared {
         with: impl FnOnce(&[u8]) -> R,
     ) -> Result<R, PoolError> {
         let (groups, syncing) = self.layers();
-        // As long as this is held, nothing is written over that anything leads to now.
-        let roots = self.roots();
-        let placed = match groups.open.record(key, number) {
+        let of_open = groups.open.record(key, number);
+        let found = match (of_open, &syncing) {
+            (Found::Below, Some(syncing)) => syncing.record(key, number),
+            (found, _) => found,
+        };
+        // As long as `roots` is held, nothing is written over that anything leads to now. For a record that no root leads to yet that must
+        // begin before its group can be committed; others must not wait for it with the groups.
+        let (roots, read) = match found {
             Found::Bytes(bytes) => return Ok(with(bytes)),
             Found::Hole => return Ok(with(&[])),
-            Found::Placed(pointer) => Some(pointer.clone()),
-            Found::Below => None,
-        };
-        drop(groups);
-        let placed = match placed {
-            Some(pointer) => Some(pointer),
-            None => match syncing.as_ref().map_or(Found::Below, |group| group.record(key, number)) {
-                Found::Bytes(bytes) => return Ok(with(bytes)),
-                Found::Hole => return Ok(with(&[])),
-                Found::Placed(pointer) => Some(pointer.clone()),
-                Found::Below => None,
-            },
-        };
-        let read = match placed {
-            Some(pointer) => self.read_placed(&pointer, whole),
-            None => self.parts_of_record(&roots, key, (number, record_bytes), whole),
+            Found::Placed(pointer) => {
+                let (roots, pointer) = (self.roots(), pointer.clone());
+                drop(groups);
+                let read = self.read_placed(&pointer, whole);
+                (roots, read)
+            }
+            Found::Below => {
+                drop(groups);
+                let roots = self.roots();
+                let read = self.parts_of_record(&roots, key, (number, record_bytes), whole);
+                (roots, read)
+            }
         };
         drop(roots);
         if read == Err(PoolError::Damaged) {

@@ -62,9 +62,7 @@ pub enum CreateError {
         bytes: u64,
     },
     /// A disk has the label of a pool.
-    #[error(
-        "{path} is part of pool '{pool}'; say so if it is to be used all the same, and what is on it is lost"
-    )]
+    #[error("{path} is part of pool '{pool}'; --force uses it all the same, and what is on it is lost")]
     InUse {
         /// Which disk.
         path: String,

@@ -38,19 +38,10 @@ pub fn located(
     osts: &[OstIndex],
     look_max: usize,
 ) -> Result<(Vec<Located>, Option<Ino>), Errno> {
-    let (mut found, mut looked, mut next, mut sound) = (Vec::new(), 0, None, true);
-    let (_, end) = keys::all_inodes();
-    rows.scan(&keys::inode(from), &end, &mut |key, row| {
-        if looked == look_max {
-            next = keys::number_of(key).map(Ino);
-            return ControlFlow::Break(());
-        }
-        looked += 1;
-        match Inode::decode(row) {
-            Ok(inode) => found.extend(osts.iter().filter_map(|ost| located_on(&inode, *ost))),
-            Err(_) => sound = false,
-        }
-        ControlFlow::Continue(())
+    let (mut found, mut sound) = (Vec::new(), true);
+    let next = look_through(rows, from, look_max, &mut |inode| match inode {
+        Some(inode) => found.extend(osts.iter().filter_map(|ost| located_on(&inode, *ost))),
+        None => sound = false,
     })?;
     if sound { Ok((found, next)) } else { Err(Errno::EIO) }
 }
@@ -58,7 +49,8 @@ pub fn located(
 /// An object, and the file that has it.
 pub type Owned = (ObjectId, Ino);
 
-/// Which inodes from `from` on have these objects of an OST, among so many that are looked at; and where to go on, unless that is all.
+/// Which inodes from `from` on have these objects of an OST, among so many that are looked at; and where to go on, unless that is all. What
+/// cannot be read owns nothing that could be named.
 pub fn owners(
     rows: &dyn Rows,
     from: Ino,
@@ -66,7 +58,24 @@ pub fn owners(
     objects: &BTreeSet<ObjectId>,
     look_max: usize,
 ) -> Result<(Vec<Owned>, Option<Ino>), Errno> {
-    let (mut found, mut looked, mut next) = (Vec::new(), 0, None);
+    let mut found = Vec::new();
+    let next = look_through(rows, from, look_max, &mut |inode| {
+        let Some(inode) = inode else { return };
+        let Ok(file) = inode.file() else { return };
+        let held = held(&file.layout, inode.attr.size, ost).into_iter().map(|(object, _)| object);
+        found.extend(held.filter(|object| objects.contains(object)).map(|object| (object, inode.attr.ino)));
+    })?;
+    Ok((found, next))
+}
+
+/// Shows so many inodes from `from` on, `None` for one that cannot be read; where to go on, unless those were all.
+fn look_through(
+    rows: &dyn Rows,
+    from: Ino,
+    look_max: usize,
+    show: &mut dyn FnMut(Option<Inode>),
+) -> Result<Option<Ino>, Errno> {
+    let (mut looked, mut next) = (0, None);
     let (_, end) = keys::all_inodes();
     rows.scan(&keys::inode(from), &end, &mut |key, row| {
         if looked == look_max {
@@ -74,18 +83,10 @@ pub fn owners(
             return ControlFlow::Break(());
         }
         looked += 1;
-        // What cannot be read owns nothing that could be named.
-        if let Ok(inode) = Inode::decode(row)
-            && let Ok(file) = inode.file()
-        {
-            let held = held(&file.layout, inode.attr.size, ost).into_iter().map(|(object, _)| object);
-            found.extend(
-                held.filter(|object| objects.contains(object)).map(|object| (object, inode.attr.ino)),
-            );
-        }
+        show(Inode::decode(row).ok());
         ControlFlow::Continue(())
     })?;
-    Ok((found, next))
+    Ok(next)
 }
 
 fn located_on(inode: &Inode, ost: OstIndex) -> Option<Located> {

@@ -14,7 +14,10 @@ impl Routes {
             (&Method::GET, []) => {
                 let pools = self.fs.pools().await.map_err(fault)?;
                 let mut pools: Vec<Pool> = pools.into_iter().map(|(_, pool)| pool).collect();
-                self.fs.name_damaged(&mut pools).await;
+                // Each filesystem has to look through all of its inodes for that.
+                if ask.parsed("paths", false)? {
+                    self.fs.name_damaged(&mut pools).await;
+                }
                 json(&pools)
             }
             (&Method::GET, ["events"]) => json(&self.fs.pool_events().await.map_err(fault)?),
@@ -56,17 +59,12 @@ impl Routes {
                 "Records that are known to be damaged beyond repair",
                 pool.damaged.len() as u64,
             );
-            let disks = pool.vdevs.iter().flat_map(|vdev| {
-                let own = vdev.disks.is_empty().then_some((vdev.name.as_str(), vdev.errors, vdev.mended));
-                own.into_iter()
-                    .chain(vdev.disks.iter().map(|disk| (disk.path.as_str(), disk.errors, disk.mended)))
-            });
-            for (path, errors, mended) in disks {
-                let labels = [("pool", pool.name.as_str()), ("disk", path)];
+            for disk in pool.all_disks() {
+                let labels = [("pool", pool.name.as_str()), ("disk", disk.path.as_str())];
                 let help = "Parts of records that were written again since the pool was opened";
-                metrics.counter("kiln_pool_disk_mended", help, &labels).inc_by(mended);
-                for (kind, count) in ["read", "write", "checksum"].into_iter().zip(errors) {
-                    let labels = [("pool", pool.name.as_str()), ("disk", path), ("kind", kind)];
+                metrics.counter("kiln_pool_disk_mended", help, &labels).inc_by(disk.mended);
+                for (kind, count) in ["read", "write", "checksum"].into_iter().zip(disk.errors) {
+                    let labels = [("pool", pool.name.as_str()), ("disk", disk.path.as_str()), ("kind", kind)];
                     let help = "What went wrong on a disk since the pool was opened";
                     metrics.counter("kiln_pool_disk_errors", help, &labels).inc_by(count);
                 }

@@ -85,11 +85,13 @@ mod tests {
 
     #[test]
     fn vdevs_are_named_as_for_zpool() {
-        let (parsed, spares) = parse_vdevs(&words("/a /b raidz2 /c /d /e spare /x /y mirror /f /g")).unwrap();
+        let all = words("/a /b raidz2 /c /d /e spare /x /y mirror /f /g");
+        let (parsed, spares) = parse_vdevs(&all).expect("zpool takes it");
         assert_eq!(spares, ["/x", "/y"]);
         let shape: Vec<(u8, usize)> = parsed.iter().map(|vdev| (vdev.parity, vdev.disks.len())).collect();
         assert_eq!(shape, [(0, 1), (0, 1), (2, 3), (0, 2)]);
-        assert_eq!(parse_vdevs(&words("raidz /a /b")).unwrap().0[0].parity, 1);
+        let (parsed, _) = parse_vdevs(&words("raidz /a /b")).expect("zpool takes it");
+        assert_eq!(parsed[0].parity, 1);
         for bad in ["raidz2 /a /b", "mirror", "log /a", "mirror raidz1 /a /b"] {
             assert!(parse_vdevs(&words(bad)).is_err(), "{bad}");
         }
