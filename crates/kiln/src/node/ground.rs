@@ -43,7 +43,7 @@ pub(super) fn open(node: &Node, pools: &Pools) -> anyhow::Result<Arc<dyn Disk>> 
     let disk = match moved_to {
         None if wanted.is_empty() => return Ok(Arc::new(real)),
         None => {
-            let disk = move_to(pool()?, &real)
+            let disk = move_to(&pool()?, &real)
                 .with_context(|| format!("failed to move the logs to pool '{wanted}'"))?;
             write_mark(root, &mark, wanted).with_context(|| format!("failed to write {}", mark.display()))?;
             tracing::info!(pool = wanted, "the logs are in the pool from now on");
@@ -69,11 +69,11 @@ fn write_mark(root: &Path, mark: &Path, pool: &str) -> io::Result<()> {
 }
 
 /// Copies what there is; all of it is durable when this returns. What a move that was cut off has left goes first.
-fn move_to(pool: Arc<Pool>, from: &dyn Disk) -> anyhow::Result<PoolDisk> {
+fn move_to(pool: &Arc<Pool>, from: &dyn Disk) -> anyhow::Result<PoolDisk> {
     if let Some(left) = pool.dataset(DATASET) {
         pool.destroy_dataset(left)?;
     }
-    let to = PoolDisk::make(Arc::clone(&pool), DATASET)?;
+    let to = PoolDisk::make(Arc::clone(pool), DATASET)?;
     let copied =
         DIRS.iter().try_for_each(|dir| copy_dir(from, &to, Path::new(dir))).and_then(|()| to.sync_all());
     if let Err(error) = copied {

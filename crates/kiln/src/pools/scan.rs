@@ -1,7 +1,6 @@
 //! Scrubs and resilvers, each on a thread of its own.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,11 +20,18 @@ const NO_SCRUB: &str = "no scrub is under way";
 pub(super) struct Scans {
     events: Arc<Events>,
     last: Mutex<Option<Last>>,
-    stop: Arc<AtomicBool>,
-    pause: AtomicBool,
-    /// The most that a scrub looks at in a second, in bytes; 0 for no limit.
-    rate: AtomicU64,
+    wish: Mutex<Wish>,
+    wished: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What somebody wants of the scan that is under way.
+#[derive(Clone, Copy, Default)]
+struct Wish {
+    stop: bool,
+    pause: bool,
+    /// The most that a scrub looks at in a second, in bytes; 0 for no limit.
+    rate: u64,
 }
 
 struct Last {
@@ -53,9 +59,8 @@ impl Scans {
         Scans {
             events,
             last: Mutex::default(),
-            stop: Arc::default(),
-            pause: AtomicBool::default(),
-            rate: AtomicU64::default(),
+            wish: Mutex::default(),
+            wished: Condvar::new(),
             thread: Mutex::default(),
         }
     }
@@ -74,19 +79,24 @@ impl Scans {
 
     /// Begins a scrub, or goes on with one that is paused; one that is under way has another rate from now on, if one is given.
     pub(super) fn start_scrub(self: &Arc<Self>, pool: &Arc<Pool>, rate: Option<u64>) -> Result<(), String> {
-        if self.pause.swap(false, Ordering::Relaxed) && self.is_scrubbing() {
-            if let Some(rate) = rate {
-                self.rate.store(rate, Ordering::Relaxed);
-            }
+        if self.is_scrubbing() && (rate.is_some() || self.wish().pause) {
+            self.wish_for(|wish| {
+                wish.pause = false;
+                wish.rate = rate.unwrap_or(wish.rate);
+            });
             return Ok(());
         }
-        if rate.is_some() && self.is_scrubbing() {
-            self.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
-            return Ok(());
-        }
-        self.start(pool, false, Scans::scrub)?;
-        self.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
-        Ok(())
+        let wish = Wish { rate: rate.unwrap_or(0), ..Wish::default() };
+        self.start(pool, false, wish, Scans::scrub)
+    }
+
+    fn wish(&self) -> Wish {
+        *locked(&self.wish)
+    }
+
+    fn wish_for(&self, change: impl FnOnce(&mut Wish)) {
+        change(&mut locked(&self.wish));
+        self.wished.notify_all();
     }
 
     /// Lets a scrub rest where it is.
@@ -94,7 +104,7 @@ impl Scans {
         if !self.is_scrubbing() {
             return Err(NO_SCRUB.to_owned());
         }
-        self.pause.store(true, Ordering::Relaxed);
+        self.wish_for(|wish| wish.pause = true);
         Ok(())
     }
 
@@ -118,7 +128,7 @@ impl Scans {
         }
         // What is under way does not know of the disk that has come.
         self.stop();
-        if let Err(why) = self.start(pool, true, Scans::resilver) {
+        if let Err(why) = self.start(pool, true, Wish::default(), Scans::resilver) {
             tracing::warn!(why, "what a disk has missed is not brought up to date");
         }
     }
@@ -127,6 +137,7 @@ impl Scans {
         self: &Arc<Self>,
         pool: &Arc<Pool>,
         resilver: bool,
+        wish: Wish,
         scan: impl FnOnce(&Scans, &Pool) -> Result<ScrubReport, PoolError> + Send + 'static,
     ) -> Result<(), String> {
         let mut last = locked(&self.last);
@@ -145,8 +156,7 @@ impl Scans {
             paused: Duration::ZERO,
         });
         drop(last);
-        self.stop.store(false, Ordering::Relaxed);
-        self.pause.store(false, Ordering::Relaxed);
+        *locked(&self.wish) = wish;
         self.tell(pool, "start");
         // The pool is given up only when this thread has ended: see `stop`.
         let (scans, pool) = (Arc::clone(self), Arc::downgrade(pool));
@@ -169,21 +179,17 @@ impl Scans {
 
     /// Waits while the scrub is paused, or has looked at more than its rate allows; whether it is not to be stopped.
     fn rests(&self, pool: &Pool, looked_at: u64) -> bool {
-        const LOOK_AGAIN: Duration = Duration::from_millis(20);
-        let active = || {
-            let last = locked(&self.last);
-            last.as_ref().map_or(Duration::ZERO, |last| last.started.elapsed().saturating_sub(last.paused))
-        };
         loop {
-            if self.stop.load(Ordering::Relaxed) {
+            let wish = self.wish();
+            if wish.stop {
                 return false;
             }
-            if self.pause.load(Ordering::Relaxed) {
+            if wish.pause {
                 if self.set_paused(true) {
                     self.tell(pool, "paused");
                 }
                 let began = Instant::now();
-                thread::sleep(LOOK_AGAIN);
+                drop(self.wished.wait_while(locked(&self.wish), |wish| wish.pause && !wish.stop));
                 if let Some(last) = &mut *locked(&self.last) {
                     last.paused += began.elapsed();
                 }
@@ -192,12 +198,20 @@ impl Scans {
             if self.set_paused(false) {
                 self.tell(pool, "resume");
             }
-            let rate = self.rate.load(Ordering::Relaxed);
-            if rate == 0 || looked_at as f64 <= active().as_secs_f64() * rate as f64 {
+            let ahead = self.ahead(looked_at, wish.rate);
+            if ahead.is_zero() {
                 return true;
             }
-            thread::sleep(LOOK_AGAIN);
+            let same = |now: &mut Wish| !now.stop && !now.pause && now.rate == wish.rate;
+            drop(self.wished.wait_timeout_while(locked(&self.wish), ahead, same));
         }
+    }
+
+    /// By how much a scrub is ahead of its rate.
+    fn ahead(&self, looked_at: u64, rate: u64) -> Duration {
+        let (Some(last), false) = (&*locked(&self.last), rate == 0) else { return Duration::ZERO };
+        let wanted = Duration::from_secs_f64(looked_at as f64 / rate as f64);
+        wanted.saturating_sub(last.started.elapsed().saturating_sub(last.paused))
     }
 
     /// Whether it was otherwise.
@@ -227,7 +241,7 @@ impl Scans {
             let ScrubReport { records, bytes, mended, damaged_records, .. } = *report;
             last.report = ScrubReport { records, bytes, mended, damaged_records, damaged: Vec::new() };
         }
-        !self.stop.load(Ordering::Relaxed)
+        !self.wish().stop
     }
 
     fn ended(&self, pool: &Pool, outcome: Result<ScrubReport, PoolError>) {
@@ -238,7 +252,7 @@ impl Scans {
             match outcome {
                 Ok(report) => {
                     last.report = report;
-                    let stopped = self.stop.load(Ordering::Relaxed);
+                    let stopped = self.wish().stop;
                     last.state = if stopped { State::Stopped } else { State::Finished };
                     if stopped { "abort" } else { "finish" }
                 }
@@ -262,7 +276,7 @@ impl Scans {
 
     /// Stops what is under way, and waits for that. Disks that a resilver was for stay behind.
     pub(super) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.wish_for(|wish| wish.stop = true);
         let thread = locked(&self.thread).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("a scrub ended by a panic");
