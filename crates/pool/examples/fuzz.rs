@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use kiln_pool::core::ranges::Ranges;
-use kiln_pool::core::tree::{Entry, Node, Root};
+use kiln_pool::core::tree::{Entry, Key, Node, Root};
 use kiln_pool::format::{
-    Checksum, ChecksumKind, Compression, DatasetKind, DatasetRecord, Kind, LOG_HEAD_BYTES, Label, LeafConfig,
+    Checksum, ChecksumKind, Compression, DatasetKind, DatasetRecord, Extent, Kind, LOG_HEAD_BYTES, Label, LeafConfig,
     LeafId, LeafState, LogChange, LogEntry, LogHead, LogStart, MAP_BYTES, MapBlock, NameSlot, ObjectRecord,
     POINTER_BYTES, Place, Pointer, PoolId, PoolRoot, PoolState, Properties, Txg, UBERBLOCK_BYTES, Uberblock,
     VdevConfig, VdevId, VdevKind, check_names_head, decode_node, encode_names_head, encode_node, object_key,
@@ -69,6 +69,7 @@ fn wholes() -> Vec<Whole> {
         ("a root", root().encode(), read_root, nothing),
         ("a node", encode_node(&node()), read_node, nothing),
         ("a dataset", dataset().encode(), read_dataset, nothing),
+        ("an extent", extent(), read_extent, nothing),
         ("an object", ObjectRecord { len: 5, sectors: 2 }.encode(), read_object, nothing),
         ("a map", map(), read_map, nothing),
         ("a head of the log", head().encode(), read_head, sum_head),
@@ -155,13 +156,16 @@ fn node() -> Node {
 }
 
 fn dataset() -> DatasetRecord {
-    DatasetRecord {
-        name: "scratch-OST0000".into(),
-        created: Txg(3),
-        record_bytes: 1 << 17,
-        root: Some(tree()),
-        kind: DatasetKind::Files,
-    }
+    let plain = DatasetRecord::new("scratch-OST0000@noon".into(), Txg(3), 1 << 17, DatasetKind::Files);
+    let (snapshot_of, before) = (Some(1), Some(2));
+    DatasetRecord { root: Some(tree()), snapshot_of, before, dead: Some(tree()), ..plain }
+}
+
+/// Its key's vdev and sector, and what is with them.
+fn extent() -> Vec<u8> {
+    let extent = Extent { place: Place { vdev: VdevId(1), sector: 88 }, sectors: 32, birth: Txg(9) };
+    let (key, value) = (extent.key(), extent.encode());
+    [&key.object.to_be_bytes()[..], &[key.tag], &key.index.to_be_bytes(), &value].concat()
 }
 
 fn map() -> Vec<u8> {
@@ -222,7 +226,8 @@ fn read_uberblock(bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn read_root(bytes: &[u8]) -> Option<Vec<u8>> {
     let root = PoolRoot::decode(bytes).ok()?;
-    Some(if bytes[11] == 1 { bytes.to_vec() } else { root.encode() })
+    // Older versions are read too, and written as what is new.
+    Some(if bytes[11] < 3 { bytes.to_vec() } else { root.encode() })
 }
 
 fn read_node(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -231,8 +236,15 @@ fn read_node(bytes: &[u8]) -> Option<Vec<u8>> {
 
 fn read_dataset(bytes: &[u8]) -> Option<Vec<u8>> {
     let written = DatasetRecord::decode(bytes).ok()?.encode();
-    // In version 1 of the root the kind is not there.
-    Some(if written.len() == bytes.len() + 1 { bytes.to_vec() } else { written })
+    // In older versions of the root there is less of it.
+    Some(if written.len() > bytes.len() { bytes.to_vec() } else { written })
+}
+
+fn read_extent(bytes: &[u8]) -> Option<Vec<u8>> {
+    let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let key = Key { object: number(0)?, tag: *bytes.get(8)?, index: number(9)? };
+    let extent = Extent::decode(key, bytes.get(17..)?).ok()?;
+    Some([&bytes[..17], &extent.encode()].concat())
 }
 
 fn read_object(bytes: &[u8]) -> Option<Vec<u8>> {

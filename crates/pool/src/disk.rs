@@ -32,6 +32,10 @@ impl From<PoolError> for io::Error {
             PoolError::DatasetExists => io::ErrorKind::AlreadyExists,
             PoolError::DatasetName => io::ErrorKind::InvalidFilename,
             PoolError::Damaged => io::ErrorKind::InvalidData,
+            PoolError::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
+            PoolError::HasSnapshots | PoolError::HasClone(_) | PoolError::NotNewest => {
+                io::ErrorKind::ResourceBusy
+            }
             PoolError::Suspended(_) => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)

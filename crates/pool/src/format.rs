@@ -13,6 +13,7 @@
 mod bytes;
 mod checksum;
 mod dataset;
+mod extent;
 mod label;
 mod log;
 mod map;
@@ -27,6 +28,7 @@ pub use dataset::{
     DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, ObjectRecord, dataset_key, is_record, object_key,
     record_key,
 };
+pub use extent::Extent;
 pub use label::{
     CONFIG_AT, CONFIG_BYTES, LABEL_BYTES, Label, LabelError, LeafConfig, LeafId, LeafState, NAME_BYTES_MAX,
     PoolId, PoolState, UBERBLOCKS_AT, Unfit, VdevConfig, VdevKind,

@@ -15,6 +15,7 @@ mod log;
 mod objects;
 mod open;
 mod scrub;
+mod snapshots;
 mod status;
 mod store;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use store::{Store, StoreError};
 pub use disks::{Care, DiskError};
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
 pub use scrub::{DAMAGED_MAX, DamagedRecord, Scrub, ScrubReport};
+pub use snapshots::{SNAPSHOT_MARK, Snapshot};
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 
 /// Length of the nodes of trees.
@@ -110,8 +112,20 @@ pub enum PoolError {
     #[error("a dataset of that name is there already")]
     DatasetExists,
     /// A name that no dataset can have.
-    #[error("a dataset's name has 1 to {DATASET_NAME_BYTES_MAX} bytes")]
+    #[error("a dataset's name has 1 to {DATASET_NAME_BYTES_MAX} bytes and no '{SNAPSHOT_MARK}'")]
     DatasetName,
+    /// A snapshot cannot be changed.
+    #[error("it is a snapshot, which nothing changes")]
+    ReadOnly,
+    /// A dataset with snapshots cannot be destroyed.
+    #[error("the dataset has snapshots; destroy those first")]
+    HasSnapshots,
+    /// A snapshot that was cloned cannot be destroyed.
+    #[error("dataset '{0}' was cloned from the snapshot; destroy that first")]
+    HasClone(String),
+    /// A dataset is rolled back to its newest snapshot only.
+    #[error("there are newer snapshots; destroy those first")]
+    NotNewest,
     /// An object cannot be so long.
     #[error("an object has at most {OBJECT_BYTES_MAX} bytes")]
     TooLong,
@@ -173,6 +187,9 @@ struct Roots {
 enum Change {
     CreateDataset(u64, DatasetRecord),
     DestroyDataset(u64),
+    Snapshot { datasets: Vec<u64>, name: String, at: u64 },
+    /// To these snapshots.
+    RollBack(Vec<u64>),
     Properties(Properties),
 }
 
@@ -192,6 +209,8 @@ struct Groups {
     free_sectors: u64,
     /// Of the log, as of the last commit.
     slot_sectors: u64,
+    /// Whether there are snapshots, as of the last commit.
+    has_snapshots: bool,
     /// What was admitted and is not in a group yet, in sectors.
     admitted: u64,
     /// Somebody wants the open group to be committed.
@@ -307,30 +326,26 @@ impl Pool {
         record_bytes: u32,
         kind: DatasetKind,
     ) -> Result<DatasetId, PoolError> {
-        if !(1..=DATASET_NAME_BYTES_MAX).contains(&name.len()) {
-            return Err(PoolError::DatasetName);
-        }
+        snapshots::check_name(name)?;
         let sizes = SECTOR_BYTES as u32..=1 << 20;
         assert!(
             record_bytes.is_power_of_two() && sizes.contains(&record_bytes),
             "records of {record_bytes} bytes"
         );
+        let created_at = self.shared.seconds();
         self.shared.change(|roots, txg| {
-            if roots.datasets.values().any(|record| record.name == name) {
-                return Err(PoolError::DatasetExists);
-            }
-            let name = name.to_owned();
-            let record = DatasetRecord { name, created: txg, record_bytes, root: None, kind };
-            Ok(Change::CreateDataset(roots.next_dataset, record))
+            roots.is_free(name)?;
+            let plain = DatasetRecord::new(name.to_owned(), txg, record_bytes, kind);
+            Ok(Change::CreateDataset(roots.next_dataset, DatasetRecord { created_at, ..plain }))
         })?;
         self.dataset(name).ok_or(PoolError::NoDataset)
     }
 
-    /// Destroys a dataset with all its objects, durably.
+    /// Destroys a dataset, or a snapshot, with all its objects, durably. Those of its snapshots, and of its clones, must be gone.
     pub fn destroy_dataset(&self, dataset: DatasetId) -> Result<(), PoolError> {
         self.shared.change(|roots, _| {
-            let known = roots.datasets.contains_key(&dataset.0);
-            known.then_some(Change::DestroyDataset(dataset.0)).ok_or(PoolError::NoDataset)
+            roots.is_disposable(dataset.0)?;
+            Ok(Change::DestroyDataset(dataset.0))
         })
     }
 
@@ -443,6 +458,13 @@ impl Shared {
     fn record_bytes(&self, dataset: u64) -> Result<u32, PoolError> {
         let roots = self.roots();
         roots.datasets.get(&dataset).map(|record| record.record_bytes).ok_or(PoolError::NoDataset)
+    }
+
+    /// The length of the records of a dataset that may be changed.
+    fn changeable(&self, dataset: u64) -> Result<u32, PoolError> {
+        let roots = self.roots();
+        let record = roots.datasets.get(&dataset).ok_or(PoolError::NoDataset)?;
+        if record.snapshot_of.is_some() { Err(PoolError::ReadOnly) } else { Ok(record.record_bytes) }
     }
 
     fn kind(&self, dataset: u64) -> DatasetKind {

@@ -5,7 +5,9 @@ use super::{ChecksumKind, Compression, LogStart, POINTER_BYTES, Txg};
 use crate::core::tree::Root;
 
 const MAGIC: [u8; 8] = *b"KILNROT\0";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Its datasets have no snapshots.
+const VERSION_2: u32 = 2;
 /// It has no properties, and its datasets have no kind.
 const VERSION_1: u32 = 1;
 
@@ -78,7 +80,7 @@ impl PoolRoot {
             return Err(RecordError::Magic);
         }
         let version = match reader.u32() {
-            Some(version @ (VERSION_1 | VERSION)) => version,
+            Some(version @ (VERSION_1 | VERSION_2 | VERSION)) => version,
             Some(version) => return Err(RecordError::Version(version)),
             None => return Err(RecordError::Malformed),
         };
@@ -153,7 +155,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let mut golden = b"KILNROT\0".to_vec();
-        golden.extend([0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
+        golden.extend([0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
         golden.extend([7; POINTER_BYTES]);
         golden.extend([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6]);
         golden.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0, 64, 0, 0, 0, 2]);
@@ -177,7 +179,7 @@ mod tests {
         }
         assert_eq!(PoolRoot::decode(&bytes[..7]), Err(RecordError::Magic));
         let mut newer = bytes;
-        newer[11] = 3;
-        assert_eq!(PoolRoot::decode(&newer), Err(RecordError::Version(3)));
+        newer[11] = 4;
+        assert_eq!(PoolRoot::decode(&newer), Err(RecordError::Version(4)));
     }
 }

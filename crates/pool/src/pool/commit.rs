@@ -1,9 +1,11 @@
 //! How a transaction group gets to the disks, and who waits for that.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::log::{Until, slots_sectors};
+use super::snapshots::NOT_SHARED;
 use super::store::{NODE_COPIES, NewRecord, ROOT_COPIES, StoreError, sectors_of};
 use super::writer::Writer;
 use super::{Change, Config, Groups, LOG_BYTES_MAX, NODE_BYTES, PoolError, Roots, Shared, locked};
@@ -12,7 +14,7 @@ use crate::core::group::{Dirty, Group, ObjectKey};
 use crate::core::ranges::Ranges;
 use crate::core::tree::{Edits, Tree};
 use crate::format::{
-    ChecksumKind, DatasetKind, Kind, Label, LeafId, LogStart, MapBlock, Place, Pointer, PoolRoot, Txg,
+    ChecksumKind, DatasetKind, Extent, Kind, Label, LeafId, LogStart, MapBlock, Place, PoolRoot, Txg,
     Uberblock, VdevConfig, dataset_key,
 };
 use crate::vdev::SECTOR_BYTES;
@@ -46,22 +48,24 @@ impl Shared {
     /// was admitted and is not in one yet, and by new slots of the log.
     pub(super) fn outstanding(&self, groups: &Groups) -> u64 {
         let of = |group: &Group| {
-            group.placed_sectors() + self.needed(group.bytes(), group.records(), group.objects_changed())
+            let (records, objects) = (group.records(), group.objects_changed());
+            group.placed_sectors() + self.needed(group.bytes(), records, objects, groups.has_snapshots)
         };
         let slots = self.store.space().slot_sectors().saturating_sub(groups.slot_sectors);
         of(&groups.open) + groups.syncing.as_deref().map_or(0, of) + groups.admitted + slots
     }
 
-    /// The most that so many bytes in so many records of so many objects take: on every vdev, and each with a leaf of its own.
-    fn needed(&self, bytes: u64, records: u64, objects: u64) -> u64 {
+    /// The most that so many bytes in so many records of so many objects take: on every vdev, and each with a leaf of its own; where there
+    /// are snapshots, also in the list of what is dead.
+    fn needed(&self, bytes: u64, records: u64, objects: u64, has_snapshots: bool) -> u64 {
         /// Roots, and inner nodes that all share.
         const NODES_OF_GROUP: u64 = 16;
         let space = self.store.space();
         let sectors = bytes / SECTOR_BYTES as u64 + records;
         let unit = space.allocated_most(64);
         let node = space.allocated_most(sectors_of(NODE_BYTES)) * NODE_COPIES as u64;
-        let nodes =
-            (records + objects) * node + if records + objects > 0 { NODES_OF_GROUP * node } else { 0 };
+        let leaves = (records + objects) * if has_snapshots { 2 } else { 1 };
+        let nodes = leaves * node + if leaves > 0 { NODES_OF_GROUP * node } else { 0 };
         (sectors * unit).div_ceil(64) + records * (space.allocated_most(1) - 1) + nodes
     }
 
@@ -85,7 +89,7 @@ impl Shared {
                 return Err(PoolError::Suspended(why.clone()));
             }
             let open = groups.open.txg();
-            let sectors = if records > 0 { self.needed(bytes, records, 1) } else { 0 };
+            let sectors = if records > 0 { self.needed(bytes, records, 1, groups.has_snapshots) } else { 0 };
             let last_room = if records > 0 { last_room(kind, groups.total_sectors) } else { 0 };
             if records > 0 && sectors > self.room(&groups).saturating_sub(last_room) {
                 // What was freed is there when the group that freed it is committed.
@@ -237,6 +241,7 @@ impl Shared {
         };
         match self.write_group(&group, changes, start) {
             Ok((roots, maps)) => {
+                let has_snapshots = roots.have_snapshots();
                 // Readers of what was before are done when this lock is had, so what they read may be written over.
                 *self.roots.write().unwrap_or_else(std::sync::PoisonError::into_inner) = roots;
                 let mut space = self.store.space();
@@ -257,6 +262,7 @@ impl Shared {
                 groups.total_sectors = total;
                 groups.free_sectors = free;
                 groups.slot_sectors = slot_sectors;
+                groups.has_snapshots = has_snapshots;
                 if lost {
                     groups.logged_from = Txg(groups.open.txg().0 + 1);
                 }
@@ -287,22 +293,35 @@ impl Shared {
             txg,
             threads,
             properties: roots.properties,
-            freed: group.freed().to_vec(),
+            freed: group.freed().iter().flat_map(Extent::of).collect(),
+            shared: NOT_SHARED,
+            dead: Vec::new(),
         };
         let mut edits = Edits::default();
-        for change in changes {
-            writer.change(&mut roots, change, &mut edits)?;
+        // Snapshots have what the group does to objects.
+        let (after, before): (Vec<Change>, Vec<Change>) =
+            changes.into_iter().partition(|change| matches!(change, Change::Snapshot { .. }));
+        let mut other = BTreeSet::new();
+        for change in before {
+            other.extend(writer.change(&mut roots, change, &mut edits)?);
         }
         let mut objects = group.objects().peekable();
         while let Some((first, _)) = objects.peek() {
             let id = first.dataset;
             let of_dataset = std::iter::from_fn(|| objects.next_if(|(key, _)| key.dataset == id));
             let of_dataset: Vec<(ObjectKey, &Dirty)> = of_dataset.collect();
-            // A dataset that was destroyed meanwhile takes its changes along.
-            if let Some(dataset) = roots.datasets.get_mut(&id) {
-                writer.write_objects(dataset, &of_dataset)?;
-                edits.put(dataset_key(id), dataset.encode());
+            let shared = roots.shared_by(id);
+            match roots.datasets.get_mut(&id) {
+                Some(dataset) if !other.contains(&id) => {
+                    writer.write_objects(dataset, shared, &of_dataset)?;
+                    edits.put(dataset_key(id), dataset.encode());
+                }
+                // A dataset that was destroyed meanwhile takes its changes along.
+                _ => writer.discard(&of_dataset),
             }
+        }
+        for change in after {
+            writer.change(&mut roots, change, &mut edits)?;
         }
         roots.tree = Tree::new(&mut writer, NODE_BYTES).apply(roots.tree.as_ref(), &edits)?;
         roots.txg = txg;
@@ -312,7 +331,7 @@ impl Shared {
     }
 
     /// Writes maps, root and uberblock.
-    fn finish(&self, roots: &Roots, freed: &[Pointer], log: LogStart) -> Result<Vec<ChangedMap>, PoolError> {
+    fn finish(&self, roots: &Roots, freed: &[Extent], log: LogStart) -> Result<Vec<ChangedMap>, PoolError> {
         let store = &self.store;
         let root_places =
             store.room(Purpose::Node, ROOT_BYTES_MAX, ROOT_COPIES).ok_or(StoreError::NoSpace)?;
@@ -320,10 +339,7 @@ impl Shared {
         let old_root = std::mem::replace(&mut *locked(&self.root_places), root_places.clone());
         let maps = {
             let mut space = store.space();
-            let records = freed.iter().flat_map(|pointer| {
-                let sectors = sectors_of(pointer.stored_bytes as usize);
-                pointer.places.iter().map(move |place| (*place, sectors))
-            });
+            let records = freed.iter().map(|extent| (extent.place, extent.sectors));
             let old_root = old_root.into_iter().map(|place| (place, sectors_of(ROOT_BYTES_MAX)));
             for (place, sectors) in records.chain(old_root) {
                 space.free(place, sectors).map_err(|_| PoolError::Damaged)?;
@@ -352,10 +368,15 @@ impl Shared {
         self.write_uberblocks(&Uberblock {
             pool: self.id,
             txg: roots.txg,
-            time: self.clock.now().0.div_euclid(1_000_000).unsigned_abs(),
+            time: self.seconds(),
             root: pointer,
         })?;
         Ok(maps)
+    }
+
+    /// The time, in seconds since 1970.
+    pub(super) fn seconds(&self) -> u64 {
+        self.clock.now().0.div_euclid(1_000_000).unsigned_abs()
     }
 
     /// Writes what disks have missed to the labels of the others, if there is something new.

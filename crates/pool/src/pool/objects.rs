@@ -129,7 +129,7 @@ impl Shared {
     pub(super) fn write(&self, key: ObjectKey, offset: u64, bytes: &[u8]) -> Result<(), PoolError> {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= OBJECT_BYTES_MAX);
         let end = end.ok_or(PoolError::TooLong)?;
-        let record_bytes = self.record_bytes(key.dataset)?;
+        let record_bytes = self.changeable(key.dataset)?;
         let _changing = self.object_lock(key);
         let len = self.len(key)?.unwrap_or(0);
         let Some(last) = end.checked_sub(1).filter(|_| !bytes.is_empty()) else {
@@ -225,7 +225,7 @@ impl Shared {
         if new_len > OBJECT_BYTES_MAX {
             return Err(PoolError::TooLong);
         }
-        let record_bytes = self.record_bytes(key.dataset)?;
+        let record_bytes = self.changeable(key.dataset)?;
         let len = self.len(key)?.unwrap_or(0);
         let (number, within) =
             (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
@@ -244,7 +244,7 @@ impl Shared {
     }
 
     pub(super) fn punch(&self, key: ObjectKey, offset: u64, count: u64) -> Result<(), PoolError> {
-        let record_bytes = self.record_bytes(key.dataset)?;
+        let record_bytes = self.changeable(key.dataset)?;
         let size = u64::from(record_bytes);
         let changing = self.object_lock(key);
         let len = self.len(key)?.unwrap_or(0);
@@ -278,6 +278,7 @@ impl Shared {
     }
 
     pub(super) fn destroy(&self, key: ObjectKey) -> Result<(), PoolError> {
+        self.changeable(key.dataset)?;
         let _changing = self.object_lock(key);
         if self.len(key)?.is_some() {
             self.admit(DatasetKind::Objects, 0, 0)?;

@@ -456,6 +456,7 @@ impl Shared {
             total_sectors: counts.total,
             free_sectors: counts.free.saturating_sub(counts.reserved),
             slot_sectors: store.space().slot_sectors(),
+            has_snapshots: roots.have_snapshots(),
             admitted: 0,
             wanted: false,
             suspended: None,

@@ -1,15 +1,17 @@
 //! Looking at everything: every copy and all parity of what is committed, and mending what is not right.
 //!
 //! It goes step by step through the trees in the order of keys, and begins each step with what is committed then: so commits wait for one
-//! step at most. What was written since the scrub began may be looked at or not.
+//! step at most. What was written since the scrub began may be looked at or not. What snapshots share is looked at once, in the oldest; what
+//! is damaged there is told of all that lead to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::store::{Reading, StoreError, pointer_of};
-use super::{Config, DatasetId, Pool, PoolError, Shared, locked};
+use super::store::{Reading, Store, StoreError, pointer_of};
+use super::{Config, DatasetId, Pool, PoolError, Roots, Shared, locked};
 use crate::core::ranges::Ranges;
 use crate::core::tree::{Key, Load, Root};
-use crate::format::{LeafId, Pointer, Txg, dataset_key, is_record, object_key};
+use crate::format::{DatasetRecord, Extent, LeafId, Pointer, Txg, dataset_key, is_record, object_key};
 use crate::vdev::{Leaf, SECTOR_BYTES};
 
 /// Records of one step.
@@ -48,9 +50,25 @@ pub struct DamagedRecord {
 enum Position {
     /// In the tree of datasets.
     Datasets(Key),
-    /// In the tree of this dataset, or of the next one that is there.
-    Objects(u64, Key),
+    /// In a dataset of this number, or the next one of that sort that is there.
+    In(Sort, u64, Part, Key),
     Done,
+}
+
+/// A tree of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Objects,
+    /// What it does not lead to any more, and its snapshots do.
+    Dead,
+}
+
+/// The order in which datasets are looked at. A snapshot that is destroyed meanwhile leaves what it shared to the one after it, which so
+/// must come later; within each sort the numbers are in the order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Snapshots,
+    Live,
 }
 
 /// A scrub under way.
@@ -59,6 +77,8 @@ pub struct Scrub<'p> {
     pool: &'p Pool,
     /// What was written before is not looked at.
     since: Txg,
+    /// What was committed when it began: snapshots that were made later do not matter.
+    began: Txg,
     position: Position,
     report: ScrubReport,
 }
@@ -78,6 +98,7 @@ impl Pool {
         Scrub {
             pool: self,
             since,
+            began: self.shared.roots().txg,
             position: Position::Datasets(dataset_key(0)),
             report: ScrubReport::default(),
         }
@@ -172,21 +193,42 @@ impl Scrub<'_> {
         let pool = self.pool;
         let shared = &*pool.shared;
         let roots = shared.roots();
-        let mut walk = Walk { shared, since: self.since, left: STEP_RECORDS, report: &mut self.report };
+        let mut walk = Walk {
+            shared,
+            roots: &roots,
+            since: self.since,
+            left: STEP_RECORDS,
+            report: &mut self.report,
+        };
         self.position = match self.position {
             Position::Datasets(from) => {
                 let next = roots.tree.as_ref().and_then(|root| walk.tree(None, root, from));
-                next.map_or(Position::Objects(0, object_key(0)), Position::Datasets)
+                next.map_or(first_of(Sort::Snapshots, 0), Position::Datasets)
             }
-            Position::Objects(dataset, from) => match roots.datasets.range(dataset..).next() {
-                None => Position::Done,
-                Some((id, record)) => {
-                    let from = if *id == dataset { from } else { object_key(0) };
-                    let next =
-                        record.root.as_ref().and_then(|root| walk.tree(Some(DatasetId(*id)), root, from));
-                    next.map_or(Position::Objects(id + 1, object_key(0)), |next| Position::Objects(*id, next))
+            Position::In(sort, dataset, part, from) => {
+                let is_of_sort = |(_, record): &(&u64, &DatasetRecord)| match sort {
+                    Sort::Snapshots => record.snapshot_of.is_some() && record.created <= self.began,
+                    Sort::Live => record.snapshot_of.is_none(),
+                };
+                match (roots.datasets.range(dataset..).find(is_of_sort), sort) {
+                    (None, Sort::Snapshots) => first_of(Sort::Live, 0),
+                    (None, Sort::Live) => Position::Done,
+                    (Some((id, _)), _) if *id != dataset => first_of(sort, *id),
+                    (Some((id, record)), _) => {
+                        walk.since = self.since.max(Txg(roots.shared_as_of(*id, self.began).until.0 + 1));
+                        let root = match part {
+                            Part::Objects => record.root.as_ref(),
+                            Part::Dead => record.dead.as_ref(),
+                        };
+                        let next = root.and_then(|root| walk.tree(Some(*id), root, from));
+                        match (next, part) {
+                            (Some(next), _) => Position::In(sort, *id, part, next),
+                            (None, Part::Objects) => Position::In(sort, *id, Part::Dead, Extent::keys().0),
+                            (None, Part::Dead) => first_of(sort, id + 1),
+                        }
+                    }
                 }
-            },
+            }
             Position::Done => Position::Done,
         };
         drop(roots);
@@ -202,8 +244,13 @@ impl Scrub<'_> {
     }
 }
 
+fn first_of(sort: Sort, dataset: u64) -> Position {
+    Position::In(sort, dataset, Part::Objects, object_key(0))
+}
+
 struct Walk<'w> {
     shared: &'w Shared,
+    roots: &'w Roots,
     since: Txg,
     /// So many records more in this step.
     left: u64,
@@ -212,21 +259,21 @@ struct Walk<'w> {
 
 impl Walk<'_> {
     /// Looks at what a tree has from a key on. Where to go on, if that was not all.
-    fn tree(&mut self, dataset: Option<DatasetId>, root: &Root, from: Key) -> Option<Key> {
-        let Ok(pointer) = pointer_of(&root.place) else {
-            self.damaged(dataset, None, 0);
-            return None;
-        };
+    fn tree(&mut self, dataset: Option<u64>, root: &Root, from: Key) -> Option<Key> {
+        self.node(dataset, root, (Key::default(), from))
+    }
+
+    /// The same for a node, whose lowest key is `lowest`.
+    fn node(&mut self, dataset: Option<u64>, root: &Root, (lowest, from): (Key, Key)) -> Option<Key> {
+        let pointer = pointer_of(&root.place).ok();
         // Nothing below a node is younger than it.
-        if pointer.birth < self.since {
+        if pointer.as_ref().is_some_and(|pointer| pointer.birth < self.since) {
             return None;
         }
-        if !self.record(&pointer) {
-            self.damaged(dataset, None, 0);
-            return None;
-        }
-        let Ok(node) = Reading(&self.shared.store).load(&root.place) else {
-            self.damaged(dataset, None, 0);
+        let right = pointer.is_some_and(|pointer| self.record(&pointer));
+        let node = right.then(|| Reading(&self.shared.store).load(&root.place).ok()).flatten();
+        let Some(node) = node else {
+            self.damaged(dataset, (Some(root.level), lowest), &root.place);
             return None;
         };
         let Some(level) = root.level.checked_sub(1) else {
@@ -249,7 +296,7 @@ impl Walk<'_> {
                 return Some(from);
             }
             let child = Root { level, place: entry.value.clone() };
-            if let Some(next) = self.tree(dataset, &child, from) {
+            if let Some(next) = self.node(dataset, &child, (entry.key, from)) {
                 return Some(next);
             }
         }
@@ -257,13 +304,13 @@ impl Walk<'_> {
     }
 
     /// Looks at a part of an object.
-    fn part(&mut self, dataset: Option<DatasetId>, key: Key, value: &[u8]) {
+    fn part(&mut self, dataset: Option<u64>, key: Key, value: &[u8]) {
         let right = match pointer_of(value) {
             Ok(pointer) => pointer.birth < self.since || self.record(&pointer),
             Err(_) => false,
         };
         if !right {
-            self.damaged(dataset, Some(key.object), key.index);
+            self.damaged(dataset, (None, key), value);
         }
     }
 
@@ -286,11 +333,42 @@ impl Walk<'_> {
         }
     }
 
-    fn damaged(&mut self, dataset: Option<DatasetId>, object: Option<u64>, sector: u64) {
+    /// Takes down that a node of a level, or a record, of a dataset is damaged, and the same for all others that lead to it.
+    fn damaged(&mut self, dataset: Option<u64>, (level, key): (Option<u8>, Key), place: &[u8]) {
         self.report.damaged_records += 1;
-        if self.report.damaged.len() < DAMAGED_MAX {
-            let offset = sector * SECTOR_BYTES as u64;
-            self.report.damaged.push(DamagedRecord { dataset, object, offset });
+        let others = dataset.map_or(BTreeSet::new(), |dataset| self.roots.sharing_with(dataset));
+        let leads = |id: &u64| {
+            let root = self.roots.datasets.get(id).and_then(|record| record.root.as_ref());
+            root.is_some_and(|root| leads_to(&self.shared.store, root, (level, key), place))
+        };
+        let others: Vec<u64> = others.into_iter().filter(leads).collect();
+        let (object, offset) = match level {
+            Some(_) => (None, 0),
+            None => (Some(key.object), key.index * SECTOR_BYTES as u64),
+        };
+        for dataset in [dataset].into_iter().chain(others.into_iter().map(Some)) {
+            if self.report.damaged.len() < DAMAGED_MAX {
+                let dataset = dataset.map(DatasetId);
+                self.report.damaged.push(DamagedRecord { dataset, object, offset });
+            }
         }
+    }
+}
+
+/// Whether a tree has a node of a level, or without one a record, with this key in this place.
+fn leads_to(store: &Store, root: &Root, (level, key): (Option<u8>, Key), place: &[u8]) -> bool {
+    let (mut at, mut at_place) = (root.level, root.place.clone());
+    loop {
+        if Some(at) == level {
+            return at_place == place;
+        }
+        let Ok(node) = Reading(store).load(&at_place) else { return false };
+        let Some(below) = at.checked_sub(1) else {
+            return level.is_none()
+                && node.entries.iter().any(|entry| entry.key == key && entry.value == place);
+        };
+        let child = node.entries.partition_point(|entry| entry.key <= key).saturating_sub(1);
+        let Some(child) = node.entries.get(child) else { return false };
+        (at, at_place) = (below, child.value.clone());
     }
 }

@@ -2,6 +2,7 @@
 
 mod disks;
 mod log;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,10 +11,11 @@ use kiln_types::Timestamp;
 use kiln_world::{Disk, Open, SimClock, SimDisk, SimRng};
 use proptest::prelude::*;
 
-use super::store::{Reading, pointer_of, sectors_of};
+use super::store::{Reading, pointer_of};
 use super::*;
-use crate::core::tree::{Load, Tree};
-use crate::format::{Kind, Pointer, VdevKind, is_record, record_key};
+use super::snapshots::Shared;
+use crate::core::tree::{Entry, Load, Tree};
+use crate::format::{Extent, Kind, Pointer, VdevKind, is_record, record_key};
 
 /// Short records, so that an object has many.
 const RECORD: u32 = 8192;
@@ -225,13 +227,29 @@ fn nothing_leaks(pool: &Pool) {
         note(*place, 1);
     }
     let roots = shared.roots();
-    let trees = roots.tree.iter().chain(roots.datasets.values().filter_map(|dataset| dataset.root.as_ref()));
-    let mut pointers = Vec::new();
-    for (index, root) in trees.enumerate() {
-        gather(&shared.store, root, index > 0, &mut pointers);
+    let tree = |root: Option<&Root>, objects: bool| {
+        let mut pointers = Vec::new();
+        root.iter().for_each(|root| gather(&shared.store, root, objects, &mut pointers));
+        pointers.iter().flat_map(Extent::of).collect::<Vec<Extent>>()
+    };
+    let mut extents: BTreeSet<Extent> = tree(roots.tree.as_ref(), false).into_iter().collect();
+    for (id, dataset) in &roots.datasets {
+        // What lists of what is dead are made of is nobody else's.
+        let dead_nodes = tree(dataset.dead.as_ref(), false);
+        assert!(dead_nodes.into_iter().all(|extent| extents.insert(extent)));
+        let own: BTreeSet<Extent> = tree(dataset.root.as_ref(), true).into_iter().collect();
+        let before = dataset.before.map(|before| &roots.datasets[&before]);
+        let before: BTreeSet<Extent> =
+            before.map_or_else(Vec::new, |before| tree(before.root.as_ref(), true)).into_iter().collect();
+        let Shared { until, origin } = roots.shared_by(*id);
+        let dead: BTreeSet<Extent> =
+            before.difference(&own).copied().filter(|extent| extent.birth > origin).collect();
+        assert_eq!(extents_of(&shared.store, dataset.dead.as_ref()), dead, "{}", dataset.name);
+        assert!(own.difference(&before).all(|extent| extent.birth > until), "{}", dataset.name);
+        extents.extend(own);
     }
-    for pointer in pointers {
-        pointer.places.iter().for_each(|place| note(*place, sectors_of(pointer.stored_bytes as usize)));
+    for extent in extents {
+        note(extent.place, extent.sectors);
     }
     let early = space.early().iter().map(|(place, sectors)| (*place, *sectors));
     for (slot, sectors) in space.slots().iter().copied().chain(early) {
@@ -246,6 +264,15 @@ fn nothing_leaks(pool: &Pool) {
         (0..len).map(move |sector| (Place { sector: place.sector + sector, ..place }, 1))
     });
     assert_eq!(taken.collect::<BTreeSet<_>>(), reached);
+}
+
+/// What a list of what is dead has.
+fn extents_of(store: &Store, dead: Option<&Root>) -> BTreeSet<Extent> {
+    let (first, last) = Extent::keys();
+    let mut reading = Reading(store);
+    let entries = Tree::new(&mut reading, NODE_BYTES).scan(dead, first, last, usize::MAX);
+    let extent = |entry: Entry| Extent::decode(entry.key, &entry.value).expect("an extent");
+    entries.expect("it can be read").into_iter().map(extent).collect()
 }
 
 fn gather(store: &Store, root: &Root, objects: bool, into: &mut Vec<Pointer>) {

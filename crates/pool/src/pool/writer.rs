@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::compression::compress;
+use super::snapshots::Shared;
 use super::store::{NODE_COPIES, NewRecord, Reading, Store, StoreError, pointer_of, sectors_of};
 use super::{Change, NODE_BYTES, PoolError, Roots};
 use crate::core::allocator::Purpose;
 use crate::core::group::{Content, Dirty, ObjectKey};
-use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Root, Tree};
+use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Tree};
 use crate::format::{
-    ChecksumKind, Compression, DatasetRecord, Kind, ObjectRecord, Pointer, Properties, RecordError, Txg,
+    ChecksumKind, Compression, DatasetRecord, Extent, Kind, ObjectRecord, Pointer, Properties, RecordError, Txg,
     dataset_key, encode_node, is_record, object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
@@ -42,16 +43,21 @@ pub(super) struct Writer<'s> {
     /// How records of objects are kept.
     pub(super) properties: Properties,
     /// What is not needed any more when the group is committed.
-    pub(super) freed: Vec<Pointer>,
+    pub(super) freed: Vec<Extent>,
+    /// What of the tree that is written belongs to snapshots too.
+    pub(super) shared: Shared,
+    /// What of that it does not lead to any more.
+    pub(super) dead: Vec<Extent>,
 }
 
 impl Writer<'_> {
+    /// Does something besides changing objects. The datasets that are not any more what the group's changes of objects are meant for.
     pub(super) fn change(
         &mut self,
         roots: &mut Roots,
         change: Change,
         edits: &mut Edits,
-    ) -> Result<(), PoolError> {
+    ) -> Result<Vec<u64>, PoolError> {
         match change {
             Change::CreateDataset(id, record) => {
                 edits.put(dataset_key(id), record.encode());
@@ -59,44 +65,46 @@ impl Writer<'_> {
                 roots.datasets.insert(id, record);
             }
             Change::DestroyDataset(id) => {
-                if let Some(record) = roots.datasets.remove(&id) {
-                    edits.remove(dataset_key(id), dataset_key(id));
-                    if let Some(root) = record.root {
-                        self.free_tree(&root)?;
-                    }
-                }
+                self.destroy_dataset(roots, id, edits)?;
+                return Ok(vec![id]);
             }
+            Change::RollBack(snapshots) => return self.roll_back(roots, &snapshots, edits),
+            Change::Snapshot { datasets, name, at } => self.snapshot(roots, (&datasets, &name, at), edits),
             Change::Properties(properties) => {
                 roots.properties = properties;
                 self.properties = properties;
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
-    /// Frees a tree with all that it leads to.
-    fn free_tree(&mut self, root: &Root) -> Result<(), PoolError> {
-        let pointer = pointer_of(&root.place)?;
-        let node = Reading(self.store).load(&root.place)?;
-        if node.level != root.level {
-            return Err(PoolError::Damaged);
-        }
-        for entry in &node.entries {
-            match root.level.checked_sub(1) {
-                Some(level) => self.free_tree(&Root { level, place: entry.value.clone() })?,
-                None if is_record(entry.key) => self.freed.push(pointer_of(&entry.value)?),
-                None => {}
+    /// What a group has placed for objects that are not there any more is not needed.
+    pub(super) fn discard(&mut self, objects: &[(ObjectKey, &Dirty)]) {
+        for content in objects.iter().flat_map(|(_, dirty)| dirty.records().values()) {
+            if let Content::Placed(pointer) = content {
+                self.freed.extend(Extent::of(pointer));
             }
         }
-        self.freed.push(pointer);
-        Ok(())
+    }
+
+    /// A record is not part of the tree any more that is written.
+    fn free(&mut self, pointer: &Pointer) {
+        for extent in Extent::of(pointer) {
+            if extent.birth > self.shared.until {
+                self.freed.push(extent);
+            } else if extent.birth > self.shared.origin {
+                self.dead.push(extent);
+            }
+        }
     }
 
     pub(super) fn write_objects(
         &mut self,
         dataset: &mut DatasetRecord,
+        shared: Shared,
         objects: &[(ObjectKey, &Dirty)],
     ) -> Result<(), PoolError> {
+        self.shared = shared;
         let sectors_of_record = u64::from(dataset.record_bytes) / SECTOR_BYTES as u64;
         let records: Vec<NewBytes<'_>> = objects
             .iter()
@@ -115,7 +123,7 @@ impl Writer<'_> {
             self.change_object(dataset, key.object, dirty, &parts, &mut edits)?;
         }
         dataset.root = Tree::new(self, NODE_BYTES).apply(dataset.root.as_ref(), &edits)?;
-        Ok(())
+        self.note_dead(dataset)
     }
 
     /// What changes in the tree of an object's dataset: `parts` are its new records.
@@ -314,13 +322,13 @@ impl Nodes for Writer<'_> {
     fn release(&mut self, place: &[u8]) -> Result<(), StoreError> {
         let pointer = pointer_of(place)?;
         self.store.forget_node(&pointer);
-        self.freed.push(pointer);
+        self.free(&pointer);
         Ok(())
     }
 
     fn dropped(&mut self, entry: Entry) -> Result<(), StoreError> {
         if is_record(entry.key) {
-            self.freed.push(pointer_of(&entry.value)?);
+            self.free(&pointer_of(&entry.value)?);
         }
         Ok(())
     }
