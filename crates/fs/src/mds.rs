@@ -7,6 +7,7 @@
 //! the changelog's         takes records of changes to their readers           changelog.rs
 //! the checkpointer        writes the MDT's rows to its table                  keeper.rs
 //! the drainer             moves objects away from OSTs that drain                     drain.rs
+//! who takes a snapshot    has all data written, and everything wait            freeze.rs
 //! a thread for each OST   destroys and cuts objects, looks at the space       osts.rs
 //! ```
 //!
@@ -42,6 +43,7 @@ mod ask;
 mod change;
 mod changelog;
 mod drain;
+mod freeze;
 mod hello;
 mod keeper;
 mod lock;
@@ -53,6 +55,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use freeze::FreezeError;
 pub use osts::MDS_SESSION;
 pub use sessions::SESSIONS_MAX;
 
@@ -103,6 +106,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where records of changes go; they are kept only if they go somewhere.
     pub changelog: Option<Box<dyn Changelog>>,
+    /// What the MDT is a snapshot of is served under this name, and nothing changes it.
+    pub snapshot: Option<String>,
 }
 
 /// A running MDS. It answers what its [`Service`] is handed; dropping it without [`Mds::stop`] leaves its threads running.
@@ -118,7 +123,7 @@ impl Mds {
     ///
     /// When the system has no threads for it.
     pub fn start(parts: Parts, settings: Settings) -> Result<Mds, Errno> {
-        let Parts { mdt, osts, clock, changelog } = parts;
+        let Parts { mdt, osts, clock, changelog, snapshot } = parts;
         let now = clock.monotonic();
         // Above what was used before, unless the calendar was set back by as much as the MDS was away: a client counts
         // anew when it says hello to a server that does not know its leases.
@@ -129,10 +134,16 @@ impl Mds {
         let orphans_stay = if known { recovery_ends + settings.recovery_limit } else { now };
         let label = mdt.label().clone();
         let id = FsId(u128::from_be_bytes(label.uuid));
-        let state = State::new(mdt, leases, Arc::clone(&clock), recovery_ends, orphans_stay)?;
+        let is_snapshot = snapshot.is_some();
+        let fs = snapshot.unwrap_or_else(|| label.fs.clone());
+        let state = if is_snapshot {
+            State::of_snapshot(mdt, leases, Arc::clone(&clock))
+        } else {
+            State::new(mdt, leases, Arc::clone(&clock), recovery_ends, orphans_stay)?
+        };
         let (checkpoints, to_run) = sync_channel(1);
         let server = Arc::new(Server {
-            fs: label.fs.clone(),
+            fs: fs.clone(),
             id,
             mdt: label.mdt,
             settings,
@@ -142,18 +153,21 @@ impl Mds {
             lock_freed: Condvar::new(),
             stopping: AtomicBool::new(false),
             stop: (Mutex::new(false), Condvar::new()),
-            osts: Osts::new(label.fs, id),
+            osts: Osts::new(fs, id),
             jobs: Mutex::default(),
             drains: Mutex::default(),
             requests: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
+            is_snapshot,
             records_changes: changelog.is_some(),
             checkpoints,
         });
         // Before the keeper can evict anybody: the OSTs must be known that are told so.
         let mds = Mds { server: Arc::clone(&server), threads: Mutex::default() };
         mds.set_osts(&osts);
-        server.set_recording();
+        if !is_snapshot {
+            server.set_recording();
+        }
         let (shipper, drainer) = (Arc::clone(&server), Arc::clone(&server));
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         let threads = [
@@ -207,6 +221,17 @@ impl Mds {
         objects: &BTreeSet<ObjectId>,
     ) -> Result<Vec<(ObjectId, String)>, Errno> {
         self.server.owners(ost, objects)
+    }
+
+    /// Has all data written that sessions hold back, waits for what is under way, and serves nothing more until [`Mds::thaw`], or for at
+    /// most `limit`: meanwhile a snapshot of the MDT and one of the objects are of the same moment.
+    pub fn freeze(&self, limit: Duration) -> Result<(), FreezeError> {
+        self.server.freeze(limit)
+    }
+
+    /// Ends [`Mds::freeze`]; whether it lasted until now.
+    pub fn thaw(&self) -> bool {
+        self.server.thaw()
     }
 
     /// Requests that came since its start.

@@ -28,6 +28,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -54,10 +55,10 @@ struct Place {
     ost: RwLock<Option<Ost>>,
 }
 
-/// The OSTs of a node.
+/// The OSTs of a node, by filesystem and index.
 #[derive(Debug, Default)]
 pub struct Oss {
-    places: RwLock<Vec<Arc<Place>>>,
+    places: RwLock<HashMap<String, BTreeMap<OstIndex, Arc<Place>>>>,
 }
 
 impl Oss {
@@ -69,17 +70,22 @@ impl Oss {
     /// Serves a target from now on, instead of one of the same filesystem and index if there is one.
     pub fn add(&self, ost: Ost) {
         let label = ost.label().clone();
-        self.remove(&label.fs, label.index);
+        let (fs, index) = (label.fs.clone(), label.index);
+        self.remove(&fs, index);
         let place = Arc::new(Place { label, requests: AtomicU64::new(0), ost: RwLock::new(Some(ost)) });
-        self.places.write().unwrap_or_else(PoisonError::into_inner).push(place);
+        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        places.entry(fs).or_default().insert(index, place);
     }
 
     /// Serves a target no longer. When this returns, what was under way is over and the target may be served elsewhere.
     /// `false` when it was not served.
     pub fn remove(&self, fs: &str, index: OstIndex) -> bool {
-        let Some(place) = self.find(fs, index) else { return false };
         let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|other| !Arc::ptr_eq(other, &place));
+        let Some(of_fs) = places.get_mut(fs) else { return false };
+        let Some(place) = of_fs.remove(&index) else { return false };
+        if of_fs.is_empty() {
+            places.remove(fs);
+        }
         drop(places);
         place.ost.write().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
@@ -87,7 +93,7 @@ impl Oss {
     /// The labels of the targets that are served.
     pub fn served(&self) -> Vec<Label> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        places.iter().map(|place| place.label.clone()).collect()
+        places.values().flat_map(BTreeMap::values).map(|place| place.label.clone()).collect()
     }
 
     /// Answers a request; blocks as long as the disk needs.
@@ -110,6 +116,6 @@ impl Oss {
 
     fn find(&self, fs: &str, index: OstIndex) -> Option<Arc<Place>> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        places.iter().find(|place| place.label.fs == fs && place.label.index == index).cloned()
+        places.get(fs)?.get(&index).cloned()
     }
 }

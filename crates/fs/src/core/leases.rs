@@ -104,6 +104,12 @@ impl LeaseTable {
         self.sessions.entry(session).or_default();
     }
 
+    /// The files whose data a session may hold back.
+    pub fn held_back(&self) -> Vec<Ino> {
+        let writes = |holding: &Holding| holding.leases.data == DataLease::Write;
+        self.inodes.iter().filter(|(_, list)| list.iter().any(writes)).map(|(ino, _)| *ino).collect()
+    }
+
     /// What other sessions hold that `touches` need back. Empty means: go on.
     pub fn conflicts(&self, session: SessionId, touches: &[(Ino, Touch)]) -> Vec<Conflict> {
         let mut found: Vec<Conflict> = Vec::new();

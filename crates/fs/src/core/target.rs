@@ -16,6 +16,27 @@ pub fn is_fs_name(name: &str) -> bool {
     fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
+/// What is between the name of a filesystem and that of its snapshot.
+pub const SNAPSHOT_MARK: char = '@';
+/// The longest name of a snapshot, in bytes.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 64;
+
+/// Whether a snapshot may have this name: 1 to 64 letters, digits, `-`, `_`, `.` and `:`, of which the first is no `.`.
+pub fn is_snapshot_name(name: &str) -> bool {
+    let fits = (1..=SNAPSHOT_NAME_BYTES_MAX).contains(&name.len()) && !name.starts_with('.');
+    fits && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+}
+
+/// `scratch@noon`: what a snapshot is called as a filesystem of its own.
+pub fn snapshot_fs(fs: &str, snapshot: &str) -> String {
+    format!("{fs}{SNAPSHOT_MARK}{snapshot}")
+}
+
+/// The filesystem and the snapshot, where a name is that of a snapshot.
+pub fn split_snapshot(name: &str) -> Option<(&str, &str)> {
+    name.split_once(SNAPSHOT_MARK)
+}
+
 /// What a target is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
@@ -65,6 +86,18 @@ pub fn uuid(fs: &str, role: Role) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_snapshots() {
+        for good in ["x", "2026-11-26T12:00", "before_upgrade.2"] {
+            assert!(is_snapshot_name(good), "{good}");
+            assert_eq!(split_snapshot(&snapshot_fs("scratch", good)), Some(("scratch", good)));
+        }
+        for bad in ["", ".", "..", ".x", "a b", "a/b", "a@b", "é", &"x".repeat(65)] {
+            assert!(!is_snapshot_name(bad), "{bad}");
+        }
+        assert_eq!(split_snapshot("scratch"), None);
+    }
 
     #[test]
     fn names_and_labels_are_lustres() {

@@ -52,6 +52,8 @@ pub(super) struct Server {
     pub(super) requests: AtomicU64,
     /// Sessions that were evicted.
     pub(super) evictions: AtomicU64,
+    /// It is a snapshot: nothing changes it, and nothing is done at its OSTs.
+    pub(super) is_snapshot: bool,
     /// Somebody wants to read what changed.
     pub(super) records_changes: bool,
     /// Checkpoints that are to be run; `None` is the last.
@@ -124,6 +126,7 @@ impl Server {
             Op::Ack(acked) => self.ack(asker.session, &acked).map(without_bulk),
             Op::Ping => self.ping(asker.session).map(without_bulk),
             Op::Ask(ask) => self.ask(asker, &ask),
+            Op::Change(_) | Op::DurableChange(_) if self.is_snapshot => Err(Stop::Refused(Errno::EROFS)),
             Op::Change(change) => self.change(asker, change, bulk).map(without_bulk),
             Op::DurableChange(change) => self.change_durably(asker, change, bulk).map(without_bulk),
             Op::Lock(lock) => self.lock_file(asker, &lock).map(without_bulk),
@@ -207,7 +210,10 @@ impl Server {
         let mut state = self.lock();
         let mut ticket = None;
         let outcome = loop {
-            let touches = match attempt(&mut state, ticket) {
+            let frozen = state.frozen_until.is_some_and(|until| self.now() < until);
+            let attempted =
+                if frozen { Ok(Attempt::Wait(Vec::new())) } else { attempt(&mut state, ticket) };
+            let touches = match attempted {
                 Ok(Attempt::Done(done)) => break Ok(done),
                 Ok(Attempt::Wait(touches)) => touches,
                 Err(stop) => break Err(stop),
@@ -365,6 +371,9 @@ pub(super) fn without_bulk(reply: Reply) -> Answered {
 
 impl Work for Server {
     fn todo(&self, ost: OstIndex, from: TodoId) -> Option<Page> {
+        if self.is_snapshot {
+            return Some(Page { entries: Vec::new(), next: None });
+        }
         self.lock().todo(ost, from).ok()
     }
 

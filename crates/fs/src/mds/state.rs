@@ -34,6 +34,8 @@ pub(super) struct State {
     /// When those who are expected are given up.
     pub(super) recovery_ends: Duration,
     pub(super) pending: Pending,
+    /// Until then, or somebody ends it, nothing is served.
+    pub(super) frozen_until: Option<Duration>,
 }
 
 /// What is to be done at the OSTs before anybody else may use data there.
@@ -87,6 +89,22 @@ impl Pending {
 }
 
 impl State {
+    /// The state of an MDT that nothing changes any more: who used it once is gone, and what was to be done is not.
+    pub(super) fn of_snapshot(mdt: Mdt, leases: LeaseTable, clock: Arc<dyn Clock>) -> State {
+        State {
+            mdt,
+            leases,
+            clock,
+            locks: LockTable::default(),
+            sessions: Sessions::default(),
+            orphans: BTreeSet::new(),
+            orphans_stay_until: Duration::ZERO,
+            recovery_ends: Duration::ZERO,
+            pending: Pending::default(),
+            frozen_until: None,
+        }
+    }
+
     /// The state after a start: what the MDT remembers, and nobody here yet.
     pub(super) fn new(
         mdt: Mdt,
@@ -105,8 +123,8 @@ impl State {
             let Some((last, _)) = entries.last() else { break };
             from = TodoId(last.0 + 1);
         }
-        let locks = LockTable::default();
-        Ok(State { mdt, leases, clock, locks, sessions, orphans, orphans_stay_until, recovery_ends, pending })
+        let plain = State::of_snapshot(mdt, leases, clock);
+        Ok(State { sessions, orphans, orphans_stay_until, recovery_ends, pending, ..plain })
     }
 
     /// Whether nobody else holds what is touched; if somebody does, he is called back.

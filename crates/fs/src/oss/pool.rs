@@ -41,6 +41,12 @@ impl PoolObjects {
         let dataset = pool.dataset(&label.to_string()).ok_or(PoolError::NoDataset)?;
         Ok(PoolObjects { pool, dataset })
     }
+
+    /// Opens what a target was at a snapshot, which nothing changes; an error when the pool has no such snapshot.
+    pub fn open_snapshot(pool: Arc<Pool>, label: &Label, snapshot: &str) -> Result<PoolObjects, PoolError> {
+        let dataset = pool.snapshot_of(&label.to_string(), snapshot).ok_or(PoolError::NoDataset)?;
+        Ok(PoolObjects { pool, dataset })
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -48,11 +54,15 @@ fn refusal(error: PoolError) -> Errno {
     match error {
         PoolError::NoSpace => Errno::ENOSPC,
         PoolError::TooLong => Errno::EFBIG,
+        PoolError::ReadOnly => Errno::EROFS,
         PoolError::Damaged
         | PoolError::Suspended(_)
         | PoolError::NoDataset
         | PoolError::DatasetExists
-        | PoolError::DatasetName => Errno::EIO,
+        | PoolError::DatasetName
+        | PoolError::HasSnapshots
+        | PoolError::HasClone(_)
+        | PoolError::NotNewest => Errno::EIO,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::core::changelog::Entry;
+use crate::core::target::snapshot_fs;
 use crate::core::{OstIndex, Role};
 use crate::wire::pool::Event;
 
@@ -47,6 +48,34 @@ pub struct FsConfig {
     pub mdt: Address,
     /// The OSTs by index.
     pub osts: Vec<Ost>,
+    /// Its snapshots, the oldest first.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// A snapshot of a filesystem. It is served as a filesystem of its own, with the same id and on the same nodes, under
+/// [`snapshot_fs`](crate::core::target::snapshot_fs).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its own name.
+    pub name: String,
+    /// The MGS's version that made it: another one when a name is used again.
+    pub version: u64,
+    /// How many OSTs the filesystem had: the first ones.
+    pub osts: u16,
+}
+
+impl FsConfig {
+    /// A snapshot, as a filesystem of its own.
+    pub fn of_snapshot(&self, snapshot: &Snapshot) -> FsConfig {
+        let osts = self.osts.iter().take(snapshot.osts.into());
+        FsConfig {
+            name: snapshot_fs(&self.name, &snapshot.name),
+            version: snapshot.version,
+            osts: osts.map(|ost| Ost { draining: false, ..ost.clone() }).collect(),
+            snapshots: Vec::new(),
+            ..self.clone()
+        }
+    }
 }
 
 /// Which filesystem a target belongs to, whatever its name: another one when a name is used again.

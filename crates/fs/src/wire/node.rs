@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::jobs::JobStats;
 use crate::core::{ObjectId, OstIndex, Role, SessionId};
-use crate::wire::mgs::FsId;
+use crate::wire::mgs::{FsId, Target};
 use crate::wire::oss::Space;
 
 /// A question to a node.
@@ -25,6 +25,15 @@ pub enum Request {
         /// Which objects.
         objects: Vec<ObjectId>,
     },
+    /// A step of making or using a snapshot: [`Reply::Snapshot`].
+    Snapshot {
+        /// What is to be done.
+        step: SnapshotStep,
+        /// The snapshot's own name.
+        snapshot: String,
+        /// The targets of its filesystem that are on the node.
+        targets: Vec<Target>,
+    },
     /// Something about its pools: [`Reply::Pool`]. The request is JSON, since its form is that of the API.
     Pool(String),
 }
@@ -40,6 +49,25 @@ pub enum Reply {
     Owners(Option<Vec<(ObjectId, String)>>),
     /// The answer about pools, as JSON.
     Pool(String),
+    /// What was told of a snapshot, or why something could not be done.
+    Snapshot(Result<u64, String>),
+}
+
+/// What a node does for a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotStep {
+    /// The MDS stands still; at most for a while.
+    Freeze,
+    /// The targets are kept as they are, those of a pool at the same moment.
+    Take,
+    /// The MDS goes on; fails when it did already.
+    Thaw,
+    /// What was kept is not needed.
+    Drop,
+    /// The targets, which are not served, are made what they were.
+    RollBack,
+    /// How much only the snapshot has, in bytes.
+    Measure,
 }
 
 /// A target on its node.

@@ -49,14 +49,40 @@ pub(crate) enum Fs {
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         patience: u64,
     },
-    /// Destroy a filesystem with everything in it
-    Destroy {
-        /// The filesystem
+    /// Keep a filesystem as it is now, under DIR/.snapshots/SNAPSHOT of each of its mounts
+    Snapshot {
+        /// The filesystem, and a name for the snapshot; all its targets must be on pools
+        #[arg(value_name = "NAME@SNAPSHOT")]
+        name: String,
+    },
+    /// List the snapshots of a filesystem, or of all
+    Snapshots {
+        /// The filesystem [default: all]
+        name: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a filesystem what it was at its newest snapshot; what was done since is lost
+    Rollback {
+        /// The snapshot
+        #[arg(value_name = "NAME@SNAPSHOT")]
         name: String,
         /// Do not ask for the name again
         #[arg(long)]
         yes: bool,
         /// Also while it is mounted: its clients' programs get errors
+        #[arg(long)]
+        force: bool,
+    },
+    /// Destroy a filesystem with everything in it, or a snapshot
+    Destroy {
+        /// The filesystem, or NAME@SNAPSHOT
+        name: String,
+        /// Do not ask for the name again
+        #[arg(long)]
+        yes: bool,
+        /// Also while it is mounted, and with its snapshots: its clients' programs get errors
         #[arg(long)]
         force: bool,
     },

@@ -3,6 +3,7 @@
 mod drain;
 mod jobstats;
 mod mount;
+mod snapshots;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use hyper::Method;
+use kiln_fs::core::target::split_snapshot;
 
 pub(super) use mount::{mount, umount};
 
@@ -34,6 +36,12 @@ pub(super) async fn run(data: &DataDir, verb: Fs) -> anyhow::Result<ExitCode> {
         Fs::DrainOst { name, ost, undo, no_wait, patience } => {
             let arguments = drain::Arguments { name: &name, ost: &ost, undo, no_wait, patience };
             return drain::run(data, arguments).await;
+        }
+        Fs::Snapshot { name } => snapshots::make(data, &name).await?,
+        Fs::Snapshots { name, json } => snapshots::list(data, name, json).await?,
+        Fs::Rollback { name, yes, force } => return snapshots::roll_back(data, &name, yes, force).await,
+        Fs::Destroy { name, yes, .. } if split_snapshot(&name).is_some() => {
+            return snapshots::destroy(data, &name, yes).await;
         }
         Fs::Destroy { name, yes, force } => return destroy(data, &name, yes, force).await,
         Fs::Jobstats { name, top, yaml, json } => {
@@ -96,7 +104,7 @@ pub(super) async fn make(data: &DataDir, new: &NewFilesystem) -> anyhow::Result<
 }
 
 /// The filesystem, once every target is served or has failed, or the time is over.
-async fn served(data: &DataDir, name: &str) -> anyhow::Result<Filesystem> {
+pub(super) async fn served(data: &DataDir, name: &str) -> anyhow::Result<Filesystem> {
     let started = Instant::now();
     loop {
         let fs: Filesystem = get(data, &path(name)).await?;
@@ -248,5 +256,5 @@ async fn destroy(data: &DataDir, name: &str, yes: bool, force: bool) -> anyhow::
 fn confirmed(fs: &Filesystem) -> anyhow::Result<bool> {
     let status = crate::api::model::FsStatus::of(fs);
     let what = format!("{}: {} files, {}", fs.name, status.files, human_size(status.used));
-    super::confirmed(&fs.name, &what)
+    super::confirmed("destroys", &fs.name, &what)
 }

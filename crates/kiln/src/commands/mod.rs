@@ -43,8 +43,8 @@ pub(crate) mod exit {
 pub(crate) struct Usage(pub String);
 
 /// Asks for the name of what is about to be lost; whether it was given.
-fn confirmed(name: &str, what: &str) -> anyhow::Result<bool> {
-    eprint!("This destroys {what}. Type its name to go on: ");
+fn confirmed(does: &str, name: &str, what: &str) -> anyhow::Result<bool> {
+    eprint!("This {does} {what}. Type its name to go on: ");
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("failed to read standard input")?;
     Ok(line.trim() == name)

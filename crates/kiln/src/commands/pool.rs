@@ -60,7 +60,7 @@ pub(super) async fn run(data: &DataDir, verb: Pool) -> anyhow::Result<ExitCode> 
             }
         }
         Pool::Destroy { name, yes } => {
-            if !yes && !confirmed(&name, &format!("pool {name} with everything in it"))? {
+            if !yes && !confirmed("destroys", &name, &format!("pool {name} with everything in it"))? {
                 eprintln!("kiln: {name} stays as it is");
                 return Ok(ExitCode::from(exit::FAILED));
             }

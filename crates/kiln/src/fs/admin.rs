@@ -1,5 +1,7 @@
 //! What an administrator does to filesystems, and sees of them.
 
+mod snapshots;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +53,8 @@ pub(crate) struct Admin {
     hosts: Vec<String>,
     data: DataDir,
     rng: Arc<dyn Rng>,
+    /// Held by who makes a snapshot, or goes back to one.
+    snapshots: tokio::sync::Mutex<()>,
 }
 
 impl Admin {
@@ -61,7 +65,7 @@ impl Admin {
         data: DataDir,
         rng: Arc<dyn Rng>,
     ) -> Admin {
-        Admin { store, changelogs, hosts, data, rng }
+        Admin { store, changelogs, hosts, data, rng, snapshots: tokio::sync::Mutex::default() }
     }
 
     /// Every filesystem, as it is.
@@ -117,9 +121,23 @@ impl Admin {
     /// gone already.
     pub(crate) async fn destroy(&self, name: &str, force: bool) -> Result<bool, AdminError> {
         if !force {
-            check_unused(&self.status(name).await?)?;
+            let snapshots = mgs::snapshots(&self.store.read(), name)?;
+            let names: Vec<String> = snapshots.into_iter().map(|(own, _)| own).collect();
+            if !names.is_empty() {
+                return Err(Rejection::HasSnapshots(name.to_owned(), names.join(", ")).into());
+            }
+            check_unused(&self.status(name).await?, "destroy")?;
         }
         self.submit(Command::Destroy { name: name.to_owned() }).await?;
+        let gone = self.wait_until_gone(name).await?;
+        if gone {
+            self.changelogs.remove(name).await;
+        }
+        Ok(gone)
+    }
+
+    /// Waits until nothing of what was destroyed is on a disk; whether that is so.
+    async fn wait_until_gone(&self, name: &str) -> Result<bool, AdminError> {
         let mut changes = self.store.watch(mgs::META, mgs::VERSION);
         let gone = async {
             while mgs::is_doomed(&self.store.read(), name)? {
@@ -130,11 +148,7 @@ impl Admin {
             Ok::<_, ReadError>(())
         };
         match tokio::time::timeout(REMOVED_WITHIN, gone).await {
-            Ok(done) => {
-                done?;
-                self.changelogs.remove(name).await;
-                Ok(true)
-            }
+            Ok(done) => done.map(|()| true).map_err(Into::into),
             Err(_) => Ok(false),
         }
     }
@@ -285,13 +299,13 @@ impl Admin {
     }
 }
 
-/// Refuses to destroy what is mounted, or may be.
-fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
+/// Refuses to do something to what is mounted, or may be.
+fn check_unused(fs: &Filesystem, what: &str) -> Result<(), AdminError> {
     let name = &fs.name;
     if !fs.clients.is_empty() {
         let hosts: Vec<&str> = fs.clients.iter().map(|client| client.host.as_str()).collect();
         return Err(AdminError::Bad(format!(
-            "{name} is mounted on {}; unmount it there, or destroy it all the same with --force",
+            "{name} is mounted on {}; unmount it there, or {what} it all the same with --force",
             hosts.join(", ")
         )));
     }
@@ -300,7 +314,7 @@ fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
         return Ok(());
     }
     Err(AdminError::Bad(format!(
-        "whether {name} is mounted is not known while its MDT is not served; destroy it all the same with --force"
+        "whether {name} is mounted is not known while its MDT is not served; {what} it all the same with --force"
     )))
 }
 
@@ -308,7 +322,7 @@ fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
 fn targets_of(socket: &std::path::Path) -> Option<Vec<TargetStatus>> {
     match ask_node(socket, Request::Targets, ANSWER_WITHIN)? {
         Reply::Targets(targets) => Some(targets),
-        Reply::Jobs(_) | Reply::Owners(_) | Reply::Pool(_) => None,
+        Reply::Jobs(_) | Reply::Owners(_) | Reply::Pool(_) | Reply::Snapshot(_) => None,
     }
 }
 
@@ -337,7 +351,7 @@ impl From<ReadError> for AdminError {
 impl From<Rejection> for AdminError {
     fn from(rejection: Rejection) -> AdminError {
         match rejection {
-            Rejection::NoFilesystem(_) | Rejection::NoOst { .. } => {
+            Rejection::NoFilesystem(_) | Rejection::NoOst { .. } | Rejection::NoSnapshot(_) => {
                 AdminError::Missing(rejection.to_string())
             }
             other => AdminError::Bad(other.to_string()),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kiln_fs::core::changelog::Entry;
 use kiln_fs::mgs::{self, Command, MgsMachine};
-use kiln_fs::wire::mgs::{Address, Reply, Request};
+use kiln_fs::wire::mgs::{Address, FsConfig, Reply, Request};
 use kiln_fs::wire::pool::Event;
 use kiln_store::{Handle, ReadError, Snapshot};
 use tokio::sync::watch;
@@ -55,17 +55,19 @@ impl Mgs {
     }
 
     fn list(&self) -> Result<Reply, ReadError> {
-        let rows = mgs::filesystems(&self.store.read())?;
-        Ok(Reply::List(rows.iter().map(|(name, row)| row.config(name, |rank| self.address(rank))).collect()))
+        let snapshot = self.store.read();
+        let rows = mgs::filesystems(&snapshot)?;
+        let config = |(name, _): &(String, _)| mgs::config(&snapshot, name, |rank| self.address(rank));
+        let configs = rows.iter().map(config).collect::<Result<Vec<_>, _>>()?;
+        Ok(Reply::List(configs.into_iter().flatten().collect()))
     }
 
     fn get(&self, name: &str, newer_than: u64) -> Result<Reply, ReadError> {
-        let look = |snapshot: &Snapshot| mgs::filesystem(snapshot, name);
-        let is_news = |row: &Option<_>| {
-            newer_than == 0 || row.as_ref().is_none_or(|row: &mgs::Filesystem| row.version > newer_than)
+        let look = |snapshot: &Snapshot| mgs::config(snapshot, name, |rank| self.address(rank));
+        let is_news = |config: &Option<FsConfig>| {
+            newer_than == 0 || config.as_ref().is_none_or(|config| config.version > newer_than)
         };
-        let row = self.look_until(look, is_news)?;
-        Ok(Reply::Get(row.map(|row| row.config(name, |rank| self.address(rank)))))
+        Ok(Reply::Get(self.look_until(look, is_news)?))
     }
 
     fn duty(&self, rank: u32, newer_than: Option<u64>) -> Result<Reply, ReadError> {

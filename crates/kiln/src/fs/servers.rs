@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kiln_config::Config;
 use kiln_fs::core::layout::Stripes;
-use kiln_fs::core::target::label;
+use kiln_fs::core::target::{label, split_snapshot};
 use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
 use kiln_fs::mds::mdt::{self, Mdt};
 use kiln_fs::mds::{self, Changelog, Mds, Parts};
@@ -21,6 +21,8 @@ use kiln_pool::disk::PoolDisk;
 use kiln_pool::pool::{Pool, PoolError};
 use kiln_types::Timestamp;
 use kiln_world::{Clock, Disk, RealClock, RealDisk};
+
+pub(super) mod snapshots;
 
 use super::changelog::Sink;
 use super::duty::Source;
@@ -36,6 +38,8 @@ const MDT_DIR: &str = "mdt";
 const MDT_LABEL: &str = "mdt/label";
 /// What programs have changed and did not sync is safe from a loss of power after this time at the latest.
 const JOURNAL_FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Pages of a snapshot's MDT that are kept in memory, in bytes.
+const SNAPSHOT_CACHE_BYTES: usize = 16 << 20;
 /// The least that clients which were there before a start are waited for.
 const RECOVERY_MIN: Duration = Duration::from_secs(2);
 
@@ -73,6 +77,8 @@ pub(super) enum Server {
 /// An MDT that is served.
 pub(super) struct ServedMdt {
     pub mds: Arc<Mds>,
+    /// The filesystem as it was when this was opened.
+    pub config: Option<FsConfig>,
     /// The version of the filesystem that it was told last.
     pub version: AtomicU64,
     /// Of the journal.
@@ -142,6 +148,9 @@ impl Setup {
             Role::Ost(index) => {
                 let label = Label { id: target.id.0, fs: target.fs.clone(), index };
                 let ost = match self.pools.of_target(dir) {
+                    Some(pool) if split_snapshot(&target.fs).is_some() => {
+                        snapshots::open_ost(&pool.map_err(OpenError::Pool)?, dir, target, index)?
+                    }
                     Some(pool) => open_on_pool(&pool.map_err(OpenError::Pool)?, dir, &label, *made)?,
                     None => open_in_directory(dir, &label, *made)?,
                 };
@@ -160,8 +169,13 @@ impl Setup {
     ) -> Result<ServedMdt, OpenError> {
         let Assignment { target, made } = assignment;
         let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error: Box::new(error) };
+        let snapshot = split_snapshot(&target.fs);
         let (lock, disk): (Lock, Arc<dyn Disk>) = if let Some(pool) = self.pools.of_target(dir) {
-            let disk = disk_on_pool(&pool.map_err(OpenError::Pool)?, target, *made)?;
+            let pool = pool.map_err(OpenError::Pool)?;
+            let disk = match snapshot {
+                Some(_) => snapshots::disk_of_mdt(&pool, target)?,
+                None => disk_on_pool(&pool, target, *made)?,
+            };
             // A pool that was imported on another node comes without it.
             (ground::take(dir, false, MDT_LABEL)?, Arc::new(disk))
         } else {
@@ -171,22 +185,26 @@ impl Setup {
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let uuid = target.id.0.to_be_bytes();
         let format = mdt::Format {
-            label: mdt::Label { uuid, fs: target.fs.clone(), mdt: index },
+            label: mdt::Label { uuid, fs: snapshots::base(target).to_owned(), mdt: index },
             spread: self.spread(),
             now: time(clock.now()),
         };
         let volume = Volume::start_unhurried(disk, Arc::clone(&clock), JOURNAL_FLUSH_AFTER);
-        let mdt =
-            Mdt::open(&volume, Path::new(MDT_DIR), &format, mdt::Settings::default()).map_err(failed)?;
+        let plain = mdt::Settings::default();
+        let cache_bytes = if snapshot.is_some() { SNAPSHOT_CACHE_BYTES } else { plain.cache_bytes };
+        let settings = mdt::Settings { cache_bytes, ..plain };
+        let mdt = Mdt::open(&volume, Path::new(MDT_DIR), &format, settings).map_err(failed)?;
         if mdt.label().uuid != uuid {
             return Err(OpenError::OtherFilesystem(dir.to_owned()));
         }
         let osts = config.map(|config| config.osts.clone()).unwrap_or_default();
         let sink = || Box::new(Sink(self.leader.clone())) as Box<dyn Changelog>;
-        let parts = Parts { mdt, osts, clock, changelog: self.config.fs.changelog.then(sink) };
+        let changelog = (self.config.fs.changelog && snapshot.is_none()).then(sink);
+        let parts = Parts { mdt, osts, clock, changelog, snapshot: snapshot.map(|_| target.fs.clone()) };
         let mds = Mds::start(parts, self.mds_settings());
         let mds = mds.map_err(|errno| OpenError::Start { dir: dir.to_owned(), errno })?;
-        Ok(ServedMdt { mds: Arc::new(mds), version: AtomicU64::new(0), volume, lock })
+        let (mds, version) = (Arc::new(mds), AtomicU64::new(0));
+        Ok(ServedMdt { mds, config: config.cloned(), version, volume, lock })
     }
 
     fn mds_settings(&self) -> mds::Settings {
@@ -206,8 +224,13 @@ impl Setup {
     pub(super) fn remove(&self, target: &Target, dir: &Path) -> Result<(), OpenError> {
         if let Some(pool) = self.pools.of_target(dir) {
             let pool = pool.map_err(OpenError::Pool)?;
-            if let Some(dataset) = pool.dataset(&dataset_of(target)) {
-                pool.destroy_dataset(dataset).map_err(|error| on_pool(&pool, &error))?;
+            match split_snapshot(&target.fs) {
+                Some(_) => snapshots::remove(&pool, target)?,
+                None => {
+                    if let Some(dataset) = pool.dataset(&dataset_of(target)) {
+                        pool.destroy_dataset(dataset).map_err(|error| on_pool(&pool, &error))?;
+                    }
+                }
             }
         }
         ground::remove(dir)?;

@@ -47,6 +47,10 @@ impl Service for FsService {
                 let owners = self.targets.mds(&fs).and_then(|mds| mds.owners(ost, &objects).ok());
                 replies.last(&node::Reply::Owners(owners), &[])
             }
+            Request::Node(node::Request::Snapshot { step, snapshot, targets }) => {
+                let done = self.targets.snapshot_step(step, &snapshot, &targets);
+                replies.last(&node::Reply::Snapshot(done), &[])
+            }
             Request::Node(node::Request::Pool(request)) => {
                 let request = serde_json::from_str(&request).map_err(|error| {
                     Fault::new(Status::BadRequest, format!("a request about pools: {error}"))

@@ -2,22 +2,29 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use kiln_fs::core::Role;
-use kiln_fs::core::target::label;
+use kiln_fs::core::target::{label, split_snapshot};
 use kiln_fs::mds::Mds;
 use kiln_fs::oss::Oss;
 use kiln_fs::wire::mgs::{Assignment, Duty, FsConfig, Target};
-use kiln_fs::wire::node::{TargetState, TargetStatus};
+use kiln_fs::wire::node::{SnapshotStep, TargetState, TargetStatus};
 
-use super::servers::{Server, Setup};
+use super::servers::{Server, Setup, snapshots};
+
+/// How long targets may take to be served no more.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+/// How often it is looked whether they are.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The targets, as the MGS wants them and as they are.
 pub(super) struct Targets {
     setup: Setup,
     entries: RwLock<Vec<Entry>>,
+    /// Held by who closes targets, or opens what is served on demand.
+    changing: Mutex<()>,
 }
 
 /// One target.
@@ -25,18 +32,22 @@ struct Entry {
     target: Target,
     dir: PathBuf,
     condition: Condition,
+    /// Of what is served on demand: requests that had come when that was looked at last.
+    requests_seen: u64,
 }
 
 enum Condition {
     Starting,
     Serving(Server),
+    /// It is served when somebody wants it: the MDT of a snapshot, of this filesystem.
+    Waiting(Box<FsConfig>),
     Failed(String),
     Removing,
 }
 
 impl Targets {
     pub(super) fn new(setup: Setup) -> Targets {
-        Targets { setup, entries: RwLock::default() }
+        Targets { setup, entries: RwLock::default(), changing: Mutex::default() }
     }
 
     /// Serves what `duty` names, and nothing else; what failed before is tried again. Returns what the MGS does not know to be
@@ -47,10 +58,16 @@ impl Targets {
             duty.serve.iter().partition(|assignment| matches!(assignment.target.role, Role::Ost(_)));
         // An MDT that starts may have things to do at its OSTs.
         for assignment in osts.into_iter().chain(mdts) {
-            if self.begin(&assignment.target) {
-                self.start(assignment, duty);
+            if !self.begin(&assignment.target) {
+                continue;
+            }
+            let config = duty.configs.iter().find(|config| config.name == assignment.target.fs);
+            match config.filter(|_| snapshots::is_served_on_demand(&assignment.target)) {
+                Some(config) => self.set(&assignment.target, Condition::Waiting(Box::new(config.clone()))),
+                None => self.start(assignment, config),
             }
         }
+        self.close_unused();
         for config in &duty.configs {
             self.configure(config);
         }
@@ -59,9 +76,9 @@ impl Targets {
 
     /// Tells the MDS of a filesystem, if it is served here, what it is made of now.
     fn configure(&self, config: &FsConfig) {
-        let Some(mds) = self.mds(&config.name) else { return };
+        let Some(mds) = self.served_mds(&config.name) else { return };
         mds.set_osts(&config.osts);
-        for entry in self.read().iter().filter(|entry| entry.target.id == config.id) {
+        for entry in self.read().iter().filter(|entry| entry.target.fs == config.name) {
             if let Condition::Serving(Server::Mdt(mdt)) = &entry.condition {
                 mdt.version.store(config.version, Ordering::Relaxed);
             }
@@ -82,18 +99,17 @@ impl Targets {
         let mut entries = self.write();
         let Some(entry) = entries.iter().find(|entry| entry.target == *target) else {
             let dir = self.setup.dir(target);
-            entries.push(Entry { target: target.clone(), dir, condition: Condition::Starting });
+            entries.push(Entry::new(target.clone(), dir, Condition::Starting));
             return true;
         };
         matches!(entry.condition, Condition::Failed(_))
     }
 
-    fn start(&self, assignment: &Assignment, duty: &Duty) {
+    fn start(&self, assignment: &Assignment, config: Option<&FsConfig>) {
         let target = &assignment.target;
         let dir = self.setup.dir(target);
         let name = label(&target.fs, target.role);
         let started = Instant::now();
-        let config = duty.configs.iter().find(|config| config.name == target.fs);
         let condition = match self.setup.open(assignment, &dir, config) {
             Ok(server) => {
                 tracing::info!(target = name, dir = %dir.display(), took = ?started.elapsed(), "target served");
@@ -101,18 +117,62 @@ impl Targets {
             }
             Err(error) => Condition::Failed(error.to_string()),
         };
+        self.set(target, condition);
+    }
+
+    /// Notes how a target is; one that is not wanted any more is stopped.
+    fn set(&self, target: &Target, condition: Condition) {
         let mut entries = self.write();
-        let Some(entry) = entries.iter_mut().find(|entry| entry.target == *target) else { return };
+        let Some(entry) = entries.iter_mut().find(|entry| entry.target == *target) else {
+            drop(entries);
+            let dir = self.setup.dir(target);
+            return self.stop_all(vec![Entry::new(target.clone(), dir, condition)]);
+        };
         if let Condition::Failed(reason) = &condition
             && !matches!(&entry.condition, Condition::Failed(before) if before == reason)
         {
-            tracing::error!(target = name, dir = %dir.display(), reason, "target not served; the node goes on trying");
+            let (name, dir) = (label(&target.fs, target.role), entry.dir.display());
+            tracing::error!(target = name, %dir, reason, "target not served; the node goes on trying");
         }
         entry.condition = condition;
     }
 
+    /// Serves the MDT of a snapshot that somebody wants now.
+    fn open_waiting(&self, fs: &str) -> Option<Arc<Mds>> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.read().iter().find_map(|entry| match &entry.condition {
+            Condition::Waiting(config) if entry.target.fs == fs => {
+                Some((entry.target.clone(), FsConfig::clone(config)))
+            }
+            _ => None,
+        });
+        if let Some((target, config)) = waiting {
+            self.start(&Assignment { target, made: true }, Some(&config));
+        }
+        self.served_mds(fs)
+    }
+
+    /// Closes MDTs of snapshots that nobody has mounted, and that nobody has asked since this was done last.
+    fn close_unused(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unused = Vec::new();
+        for entry in self.write().iter_mut().filter(|entry| snapshots::is_served_on_demand(&entry.target)) {
+            let Condition::Serving(server @ Server::Mdt(mdt)) = &entry.condition else { continue };
+            let (requests, _) = server.counts();
+            if !server.clients().is_empty() || entry.requests_seen != requests {
+                entry.requests_seen = requests;
+                continue;
+            }
+            let Some(config) = mdt.config.clone().map(Box::new) else { continue };
+            let condition = std::mem::replace(&mut entry.condition, Condition::Waiting(config));
+            unused.push(Entry::new(entry.target.clone(), entry.dir.clone(), condition));
+        }
+        self.stop_all(unused);
+    }
+
     /// Stops every target that is not in `serve`.
     fn drop_all_but(&self, serve: &[Assignment]) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut entries = self.write();
         let (kept, dropped) = std::mem::take(&mut *entries).into_iter().partition(|entry| {
             serve.iter().any(|wanted| wanted.target == entry.target)
@@ -120,7 +180,7 @@ impl Targets {
         });
         *entries = kept;
         drop(entries);
-        stop(dropped);
+        self.stop_all(dropped);
     }
 
     /// Empties the directory of a target that is no more; whether nothing of it is left.
@@ -129,8 +189,7 @@ impl Targets {
         {
             let mut entries = self.write();
             if !entries.iter().any(|entry| entry.target == *target) {
-                let condition = Condition::Removing;
-                entries.push(Entry { target: target.clone(), dir: dir.clone(), condition });
+                entries.push(Entry::new(target.clone(), dir.clone(), Condition::Removing));
             }
         }
         let name = label(&target.fs, target.role);
@@ -154,11 +213,16 @@ impl Targets {
     /// Stops everything.
     pub(super) fn stop(&self) {
         let entries = std::mem::take(&mut *self.write());
-        stop(entries);
+        self.stop_all(entries);
     }
 
-    /// The MDS of a filesystem, if it is served here.
+    /// The MDS of a filesystem, if it is served here. That of a snapshot is begun when it is asked for.
     pub(super) fn mds(&self, fs: &str) -> Option<Arc<Mds>> {
+        let served = self.served_mds(fs);
+        if served.is_none() && split_snapshot(fs).is_some() { self.open_waiting(fs) } else { served }
+    }
+
+    fn served_mds(&self, fs: &str) -> Option<Arc<Mds>> {
         self.read().iter().filter(|entry| entry.target.fs == fs).find_map(|entry| match &entry.condition {
             Condition::Serving(Server::Mdt(mdt)) => Some(Arc::clone(&mdt.mds)),
             _ => None,
@@ -175,6 +239,55 @@ impl Targets {
         self.read().iter().map(Entry::status).collect()
     }
 
+    /// Does a step for a snapshot of a filesystem; `targets` are those of its targets that are here.
+    pub(super) fn snapshot_step(
+        &self,
+        step: SnapshotStep,
+        snapshot: &str,
+        targets: &[Target],
+    ) -> Result<u64, String> {
+        if step == SnapshotStep::RollBack {
+            self.wait_until_stopped(targets)?;
+        }
+        let mds = targets.first().and_then(|target| self.served_mds(&target.fs));
+        self.setup.snapshot_step(step, snapshot, targets, mds.as_deref())
+    }
+
+    /// Waits until none of these targets is served: the MGS has said so, and this node may not have heard it yet.
+    fn wait_until_stopped(&self, targets: &[Target]) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            let served = self.read().iter().find_map(|entry| {
+                let is_served = targets.contains(&entry.target) && entry.condition.is_served();
+                is_served.then(|| label(&entry.target.fs, entry.target.role))
+            });
+            match served {
+                None => {
+                    // Who has taken it from the list may still be closing it.
+                    drop(self.changing.lock());
+                    return Ok(());
+                }
+                Some(name) if started.elapsed() > STOPPED_WITHIN => {
+                    return Err(format!("{name} is still served; try again"));
+                }
+                Some(_) => std::thread::sleep(LOOK_AGAIN),
+            }
+        }
+    }
+
+    /// Stops servers, those of MDTs first: they still talk to OSTs.
+    fn stop_all(&self, entries: Vec<Entry>) {
+        let (mdts, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| matches!(entry.target.role, Role::Mdt(_)));
+        for Entry { target, dir, condition, .. } in mdts.into_iter().chain(others) {
+            if let Condition::Serving(server) = condition {
+                server.stop();
+                self.setup.closed(&target, &dir);
+                tracing::info!(target = label(&target.fs, target.role), "target no longer served");
+            }
+        }
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Vec<Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -184,11 +297,22 @@ impl Targets {
     }
 }
 
+impl Condition {
+    fn is_served(&self) -> bool {
+        matches!(self, Condition::Serving(_) | Condition::Starting)
+    }
+}
+
 impl Entry {
+    fn new(target: Target, dir: PathBuf, condition: Condition) -> Entry {
+        Entry { target, dir, condition, requests_seen: 0 }
+    }
+
     fn status(&self) -> TargetStatus {
         let state = match &self.condition {
             Condition::Starting => TargetState::Starting,
             Condition::Serving(server) => server.failed().map_or(TargetState::Serving, TargetState::Failed),
+            Condition::Waiting(_) => TargetState::Serving,
             Condition::Failed(reason) => TargetState::Failed(reason.clone()),
             Condition::Removing => TargetState::Removing,
         };
@@ -215,15 +339,3 @@ impl Entry {
     }
 }
 
-/// Stops servers, those of MDTs first: they still talk to OSTs.
-fn stop(entries: Vec<Entry>) {
-    let (mdts, others): (Vec<_>, Vec<_>) =
-        entries.into_iter().partition(|entry| matches!(entry.target.role, Role::Mdt(_)));
-    for entry in mdts.into_iter().chain(others) {
-        if let Condition::Serving(server) = entry.condition {
-            let name = label(&entry.target.fs, entry.target.role);
-            server.stop();
-            tracing::info!(target = name, "target no longer served");
-        }
-    }
-}

@@ -23,10 +23,10 @@ enum Seen<'t> {
 }
 
 impl<'t> Seen<'t> {
-    fn of(told: &'t Told, row: &Row, role: Role, place: &Place) -> Seen<'t> {
+    fn of(told: &'t Told, name: &str, row: &Row, (role, place): (Role, &Place)) -> Seen<'t> {
         let node = told.iter().find(|(rank, _)| *rank == place.rank).and_then(|(_, told)| told.as_ref());
         let Some(node) = node else { return Seen::Silent };
-        let found = node.iter().find(|seen| seen.id == row.id && seen.role == role);
+        let found = node.iter().find(|seen| seen.fs == name && seen.id == row.id && seen.role == role);
         found.map_or(Seen::Unheard, Seen::As)
     }
 
@@ -41,7 +41,7 @@ impl<'t> Seen<'t> {
 /// The whole of it; `hosts` are the nodes by rank.
 pub(super) fn filesystem(name: &str, row: &Row, told: &Told, hosts: &[String]) -> Filesystem {
     let seen: Vec<(Role, &Place, Seen<'_>)> =
-        row.places().map(|(role, place)| (role, place, Seen::of(told, row, role, place))).collect();
+        row.places().map(|(role, place)| (role, place, Seen::of(told, name, row, (role, place)))).collect();
     let statuses: Vec<&TargetStatus> = seen.iter().filter_map(|(_, _, seen)| seen.status()).collect();
     let clients = statuses
         .iter()

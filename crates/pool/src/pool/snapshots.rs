@@ -88,6 +88,11 @@ impl Pool {
         snapshots
     }
 
+    /// The snapshot of a name, of the dataset of a name.
+    pub fn snapshot_of(&self, dataset: &str, name: &str) -> Option<DatasetId> {
+        self.dataset(&snapshot_name(dataset, name))
+    }
+
     /// Makes a dataset that begins as what a snapshot is, and can be changed; durable when this returns.
     pub fn clone_snapshot(&self, snapshot: DatasetId, name: &str) -> Result<DatasetId, PoolError> {
         check_name(name)?;

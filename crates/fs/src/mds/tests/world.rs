@@ -131,7 +131,7 @@ impl World {
         };
         let mdt = Mdt::open(&volume, Path::new("mdt"), &format, mdt::Settings::default()).unwrap();
         let changelog = Some(Box::new(self.readers.clone()) as Box<dyn Changelog>);
-        let parts = Parts { mdt, osts: self.osts.clone(), clock, changelog };
+        let parts = Parts { mdt, osts: self.osts.clone(), clock, changelog, snapshot: None };
         let mds = Arc::new(Mds::start(parts, settings).unwrap());
         let _ = std::fs::remove_file(self.socket());
         let listener = Listener::Unix(UnixListener::bind(self.socket()).unwrap());

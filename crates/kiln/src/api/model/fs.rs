@@ -122,6 +122,25 @@ pub(crate) struct Space {
     pub inodes_free: u64,
 }
 
+/// A snapshot of a filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// Its name, `scratch@noon`.
+    pub name: String,
+    /// When it was made, in milliseconds since the epoch.
+    pub created: i64,
+    /// What is free again when it is destroyed, in bytes, while its nodes tell.
+    pub used: Option<u64>,
+}
+
+/// `POST /api/fs/NAME/snapshots`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewSnapshot {
+    /// Its own name.
+    pub name: String,
+}
+
 /// What a job did to a filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobStats {

@@ -6,7 +6,7 @@ use kiln_telemetry::Metrics;
 use super::{Answer, Routes, done, json, no_route};
 use crate::api::ask::{Ask, Fault};
 use crate::api::model::FsStatus;
-use crate::api::model::fs::{ChangedOst, Filesystem, JobStats, Target};
+use crate::api::model::fs::{ChangedOst, Filesystem, JobStats, NewSnapshot, Target};
 use crate::fs::admin::AdminError;
 
 impl Routes {
@@ -23,6 +23,21 @@ impl Routes {
             (&Method::DELETE, [name]) => {
                 let removed = fs.destroy(name, ask.parsed("force", false)?).await.map_err(fault)?;
                 json(&serde_json::json!({ "removed": removed }))
+            }
+            (&Method::GET, [name, "snapshots"]) => json(&fs.snapshots(name).await.map_err(fault)?),
+            (&Method::POST, [name, "snapshots"]) => {
+                let new: NewSnapshot = ask.json()?;
+                fs.snapshot(name, &new.name).await.map_err(fault)?;
+                done()
+            }
+            (&Method::DELETE, [name, "snapshots", snapshot]) => {
+                let removed = fs.destroy_snapshot(name, snapshot).await.map_err(fault)?;
+                json(&serde_json::json!({ "removed": removed }))
+            }
+            (&Method::POST, [name, "snapshots", snapshot, "rollback"]) => {
+                let force = ask.parsed("force", false)?;
+                fs.roll_back(name, snapshot, force).await.map_err(fault)?;
+                done()
             }
             (&Method::POST, [name, "osts"]) => {
                 let label = fs.add_ost(name, ask.json()?).await.map_err(fault)?;

@@ -1,0 +1,85 @@
+//! Everything stands still for a moment, so that a snapshot is of one.
+
+use std::time::Duration;
+
+use super::MDS_SESSION;
+use super::serve::{Asker, Attempt, Server, Stop, WAIT_TICK};
+use crate::core::leases::Touch;
+use crate::core::{Errno, Ino};
+use crate::wire::mds::DataLease;
+
+/// Files whose data is asked for at once.
+const FILES_AT_ONCE: usize = 256;
+
+/// Why it does not stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FreezeError {
+    /// Somebody else has it stand still.
+    #[error("another snapshot is being made")]
+    Frozen,
+    /// Data is not written, or an OST does not cut what is to be cut.
+    #[error("what is under way did not end within {0:?}")]
+    TooLong(Duration),
+    /// The MDT fails.
+    #[error("the MDT failed: {0}")]
+    Failed(Errno),
+    /// The server ends.
+    #[error("the MDS stops")]
+    Stopping,
+}
+
+impl Server {
+    pub(super) fn freeze(&self, limit: Duration) -> Result<(), FreezeError> {
+        let deadline = self.now() + limit;
+        let held_back = self.lock().leases.held_back();
+        for files in held_back.chunks(FILES_AT_ONCE) {
+            self.have_written(files, deadline).map_err(|stop| match stop {
+                Stop::Gone | Stop::Busy => FreezeError::TooLong(limit),
+                Stop::Refused(errno) => FreezeError::Failed(errno),
+                Stop::Stopping => FreezeError::Stopping,
+            })?;
+        }
+        let syncing = {
+            let mut state = self.lock();
+            if state.frozen_until.is_some_and(|until| self.now() < until) {
+                return Err(FreezeError::Frozen);
+            }
+            state.frozen_until = Some(self.now() + limit);
+            let is_late = || self.now() >= deadline;
+            let asker = Asker { session: MDS_SESSION, is_gone: &is_late };
+            // Where something is to be cut off, an object has more than the MDT says.
+            while state.sessions.is_recovering() || !state.pending.cuts().is_empty() {
+                let (again, stop) = self.wait(state, &self.changed, &asker, WAIT_TICK);
+                state = again;
+                if let Some(stop) = stop {
+                    state.frozen_until = None;
+                    self.changed.notify_all();
+                    let is_gone = stop == Stop::Gone;
+                    return Err(if is_gone { FreezeError::TooLong(limit) } else { FreezeError::Stopping });
+                }
+            }
+            state.mdt.sync()
+        };
+        syncing.wait().map_err(|errno| {
+            self.thaw();
+            FreezeError::Failed(errno)
+        })
+    }
+
+    /// Waits until nobody holds back data of these files.
+    fn have_written(&self, files: &[Ino], deadline: Duration) -> Result<(), Stop> {
+        let touches: Vec<(Ino, Touch)> = files.iter().map(|ino| (*ino, Touch::Data(DataLease::Read))).collect();
+        let is_late = || self.now() >= deadline;
+        let asker = Asker { session: MDS_SESSION, is_gone: &is_late };
+        self.own_turn(&asker, |state, _| {
+            let is_clear = !state.sessions.is_recovering() && state.clear(MDS_SESSION, &touches, self.now());
+            Ok(if is_clear { Attempt::Done(()) } else { Attempt::Wait(touches.clone()) })
+        })
+    }
+
+    pub(super) fn thaw(&self) -> bool {
+        let until = self.lock().frozen_until.take();
+        self.changed.notify_all();
+        until.is_some_and(|until| self.now() < until)
+    }
+}
