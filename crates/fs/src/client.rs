@@ -1,8 +1,9 @@
 //! The client: a mount.
 //!
 //! ```text
-//! kernel <-> fuse (transport) -> ops (what requests do) -> meta, session -> MDS
-//!                                                       -> data          -> OSTs
+//! kernel <-> fuse (transport) -> snapshots (of which filesystem) -> ops (what requests do)
+//!                                                                   ops -> meta, session -> MDS
+//!                                                                       -> data          -> OSTs
 //! MDS -> session (keeper) -> callbacks -> kernel, data -> acknowledged
 //! ```
 //!
@@ -54,12 +55,13 @@ pub mod mount;
 mod notices;
 mod ops;
 mod session;
+mod snapshots;
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use callbacks::NamesGiver;
 use data::{DataPath, Osts};
-use fuse::Kernel;
+use fuse::{Kernel, Tree};
 use handles::Handles;
 use house::House;
 use jobs::Jobs;
@@ -82,6 +84,8 @@ pub(crate) struct Client {
     notices: Notices,
     names: NamesGiver,
     read_only: bool,
+    /// Which filesystem of the mount it is.
+    tree: Tree,
     config: RwLock<Arc<FsConfig>>,
     /// Set when the kernel has mounted it, before the first request and the first callback.
     kernel: OnceLock<(Arc<dyn Kernel>, bool)>,

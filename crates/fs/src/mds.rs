@@ -32,7 +32,8 @@ use kiln_world::Clock;
 use crate::core::changelog::Entry;
 use crate::core::jobs::JobStats;
 use crate::core::leases::LeaseTable;
-use crate::core::{Errno, ObjectId, OstIndex, SessionId};
+use crate::core::namespace::{Command, What};
+use crate::core::{Errno, ObjectId, OstIndex, SessionId, Time};
 use crate::wire;
 use crate::wire::mds::Request;
 use crate::wire::mgs::{FsId, Ost};
@@ -61,7 +62,7 @@ pub use sessions::SESSIONS_MAX;
 
 use mdt::Mdt;
 use osts::{Osts, Work};
-use serve::Server;
+use serve::{Server, calendar};
 use state::State;
 
 /// How an MDS behaves.
@@ -106,8 +107,17 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where records of changes go; they are kept only if they go somewhere.
     pub changelog: Option<Box<dyn Changelog>>,
-    /// What the MDT is a snapshot of is served under this name, and nothing changes it.
-    pub snapshot: Option<String>,
+    /// The MDT is what one was at a snapshot.
+    pub snapshot: Option<AtSnapshot>,
+}
+
+/// An MDT as it was at a snapshot: nothing changes its names, and nothing is done at its OSTs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtSnapshot {
+    /// The name under which it is served.
+    pub fs: String,
+    /// It is served for the first time: whoever had a session then has none here.
+    pub is_new: bool,
 }
 
 /// A running MDS. It answers what its [`Service`] is handed; dropping it without [`Mds::stop`] leaves its threads running.
@@ -123,7 +133,10 @@ impl Mds {
     ///
     /// When the system has no threads for it.
     pub fn start(parts: Parts, settings: Settings) -> Result<Mds, Errno> {
-        let Parts { mdt, osts, clock, changelog, snapshot } = parts;
+        let Parts { mut mdt, osts, clock, changelog, snapshot } = parts;
+        if snapshot.as_ref().is_some_and(|snapshot| snapshot.is_new) {
+            end_all(&mut mdt, calendar(&*clock))?;
+        }
         let now = clock.monotonic();
         // Above what was used before, unless the calendar was set back by as much as the MDS was away: a client counts
         // anew when it says hello to a server that does not know its leases.
@@ -135,9 +148,9 @@ impl Mds {
         let label = mdt.label().clone();
         let id = FsId(u128::from_be_bytes(label.uuid));
         let is_snapshot = snapshot.is_some();
-        let fs = snapshot.unwrap_or_else(|| label.fs.clone());
+        let fs = snapshot.map_or_else(|| label.fs.clone(), |snapshot| snapshot.fs);
         let state = if is_snapshot {
-            State::of_snapshot(mdt, leases, Arc::clone(&clock))
+            State::of_snapshot(mdt, leases, Arc::clone(&clock), recovery_ends)?
         } else {
             State::new(mdt, leases, Arc::clone(&clock), recovery_ends, orphans_stay)?
         };
@@ -291,6 +304,14 @@ impl Mds {
             }
         }
     }
+}
+
+/// Ends all sessions that an MDT remembers.
+fn end_all(mdt: &mut Mdt, now: Time) -> Result<(), Errno> {
+    for (session, _) in mdt.sessions()? {
+        mdt.change(&Command { now, what: What::End { session } }, &[]).answer?;
+    }
+    Ok(())
 }
 
 impl Service for Mds {

@@ -16,6 +16,7 @@ mod interrupt;
 pub(crate) mod kernel;
 mod reply;
 mod request;
+mod tree;
 #[cfg(test)]
 mod tests;
 
@@ -23,9 +24,10 @@ use std::io;
 
 pub(crate) use abi::flags;
 pub(crate) use interrupt::Interrupt;
-pub(crate) use kernel::Kernel;
+pub(crate) use kernel::{Kernel, TreeKernel};
 pub(crate) use reply::{Entries, Entry, Opened, Reply, Statfs, kind_of};
 pub(crate) use request::{Op, Request, Setattr};
+pub(crate) use tree::Tree;
 
 use crate::core::Errno;
 
@@ -46,6 +48,8 @@ pub(crate) struct Answer<'t> {
     carrier: &'t dyn Carrier,
     unique: u64,
     interrupt: &'t Interrupt,
+    /// Of which filesystem the inodes are that it tells of.
+    tree: Tree,
     /// Cleared when it is sent, and where none is wanted.
     owed: bool,
 }
@@ -56,7 +60,15 @@ impl<'t> Answer<'t> {
         request: &Request<'_>,
         interrupt: &'t Interrupt,
     ) -> Answer<'t> {
-        Answer { carrier, unique: request.unique, interrupt, owed: request.wants_answer() }
+        let tree = Tree::MOUNTED;
+        Answer { carrier, unique: request.unique, interrupt, tree, owed: request.wants_answer() }
+    }
+
+    /// The inodes that it tells of are of this filesystem.
+    pub(crate) fn of(self, tree: Tree) -> Answer<'t> {
+        let mut answer = self;
+        answer.tree = tree;
+        answer
     }
 
     /// Tells whether the program still waits.
@@ -71,7 +83,7 @@ impl<'t> Answer<'t> {
     }
 
     fn write(&self, outcome: Result<&Reply, Errno>) {
-        let sent = reply::encode(self.unique, outcome, |parts| self.carrier.carry(parts));
+        let sent = reply::encode(self.unique, self.tree, outcome, |parts| self.carrier.carry(parts));
         if let Err(error) = sent {
             // ENOENT: the program was killed and the kernel has given the request up.
             if error.raw_os_error() != Some(libc::ENOENT) {

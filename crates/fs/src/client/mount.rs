@@ -13,7 +13,7 @@ use super::Client;
 use super::callbacks::{NamesGiver, give_names};
 use super::data::{self, DataPath, Osts};
 use super::fuse::device::{self, Device, How, Workers};
-use super::fuse::{Kernel, Operations};
+use super::fuse::{Kernel, Operations, Tree, TreeKernel};
 use super::handles::Handles;
 use super::house::{House, keep_house};
 use super::jobs::{Asked, Jobs, find_jobs};
@@ -21,7 +21,9 @@ use super::meta::Meta;
 use super::notices::{Notices, Stale, forget_stale};
 use super::ops::HeldLocks;
 use super::session::{Holder, Keeper, Session, new_id};
+use super::snapshots::Forest;
 use crate::core::Errno;
+use crate::core::target::split_snapshot;
 use crate::wire::mds::Callback;
 use crate::wire::mgs::FsConfig;
 
@@ -100,7 +102,7 @@ pub enum MountError {
 /// A mounted filesystem. It lasts until [`Mounted::unmount`], or until somebody else unmounts it; when it is dropped, the
 /// kernel's mount is taken away and what was not written back is lost.
 pub struct Mounted {
-    client: Arc<Client>,
+    forest: Arc<Forest>,
     device: Arc<Device>,
     workers: Workers,
     threads: Vec<JoinHandle<()>>,
@@ -108,20 +110,15 @@ pub struct Mounted {
 
 /// Mounts.
 pub fn mount(options: &MountOptions, rng: Arc<dyn Rng>) -> Result<Mounted, MountError> {
-    let (client, queues) = client(options, &*rng);
-    let keeper = Keeper::start(
-        Arc::clone(&client.meta.session),
-        Arc::clone(&client) as Arc<dyn Holder>,
-        options.host.clone(),
-        rng,
-    );
-    let keeper = keeper.map_err(MountError::Thread)?;
-    let mounted = if client.meta.session.wait_up(options.patience) {
-        mount_kernel(&client, options).and_then(|device| start(&client, device, queues, options.threads))
-    } else {
-        let (fs, address) = (options.config.name.clone(), options.config.mdt.clone());
-        Err(MountError::NoMds { fs, address, waited: options.patience })
-    };
+    // A snapshot can be mounted alone, and nothing changes it then either.
+    let read_only = options.read_only || split_snapshot(&options.config.name).is_some();
+    let options = &MountOptions { read_only, ..options.clone() };
+    let (client, queues) = client(options, Tree::MOUNTED, &*rng);
+    let keeper = keep_session(&client, options, &rng)?;
+    let mounted = client
+        .wait_up(options)
+        .and_then(|()| mount_kernel(&client, options))
+        .and_then(|device| start(&client, device, queues, options, rng));
     match mounted {
         Ok(mut mounted) => {
             mounted.threads.push(keeper);
@@ -143,7 +140,17 @@ struct Queues {
     asked: Asked,
 }
 
-fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
+fn keep_session(
+    client: &Arc<Client>,
+    options: &MountOptions,
+    rng: &Arc<dyn Rng>,
+) -> Result<JoinHandle<()>, MountError> {
+    let session = Arc::clone(&client.meta.session);
+    let holder = Arc::clone(client) as Arc<dyn Holder>;
+    Keeper::start(session, holder, options.host.clone(), Arc::clone(rng)).map_err(MountError::Thread)
+}
+
+fn client(options: &MountOptions, tree: Tree, rng: &dyn Rng) -> (Arc<Client>, Queues) {
     let id = new_id(rng);
     let config = &options.config;
     let session = Arc::new(Session::new((config.name.clone(), config.id), config.mdt.clone(), id));
@@ -165,6 +172,7 @@ fn client(options: &MountOptions, rng: &dyn Rng) -> (Arc<Client>, Queues) {
         notices,
         names,
         read_only: options.read_only,
+        tree,
         config: RwLock::new(Arc::new(config.clone())),
         kernel: OnceLock::new(),
         me: me.clone(),
@@ -197,8 +205,67 @@ fn start(
     client: &Arc<Client>,
     device: Arc<Device>,
     queues: Queues,
-    threads: usize,
+    options: &MountOptions,
+    rng: Arc<dyn Rng>,
 ) -> Result<Mounted, MountError> {
+    let house = begin_work(client, queues)?;
+    let options = options.clone();
+    let threads = options.threads;
+    let kernel: Arc<dyn Kernel> = Arc::clone(&device) as Arc<dyn Kernel>;
+    let keeps_names = client.keeps_names();
+    let grow = move |config: FsConfig, tree: Tree| {
+        let options = MountOptions { config, read_only: true, ..options.clone() };
+        let kernel = Arc::new(TreeKernel { kernel: Arc::clone(&kernel), tree });
+        grow(&options, tree, (kernel, keeps_names), &rng)
+    };
+    let forest = Arc::new(Forest::new(Arc::clone(client), Box::new(grow)));
+    let operations = Arc::clone(&forest) as Arc<dyn Operations>;
+    let workers = device::serve(Arc::clone(&device), operations, threads);
+    Ok(Mounted { forest, device, workers, threads: vec![house] })
+}
+
+/// Begins with a snapshot, as one more filesystem of a mount.
+fn grow(
+    options: &MountOptions,
+    tree: Tree,
+    kernel: (Arc<dyn Kernel>, bool),
+    rng: &Arc<dyn Rng>,
+) -> Result<Running, MountError> {
+    let (client, queues) = client(options, tree, &**rng);
+    client.kernel.set(kernel).ok().expect("a client is mounted once");
+    let keeper = keep_session(&client, options, rng)?;
+    match client.wait_up(options).and_then(|()| begin_work(&client, queues)) {
+        Ok(house) => Ok(Running { client, threads: vec![keeper, house] }),
+        Err(error) => {
+            client.end();
+            join(keeper);
+            Err(error)
+        }
+    }
+}
+
+/// A snapshot that is one of the filesystems of a mount.
+pub(crate) struct Running {
+    pub(crate) client: Arc<Client>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Ends it in good order.
+    fn finish(self) {
+        self.client.finish();
+        self.threads.into_iter().for_each(join);
+    }
+
+    /// Ends it: programs that still use it get errors. Does not wait.
+    pub(crate) fn abandon(self) {
+        self.client.meta.session.end(Errno::EIO);
+        self.client.end();
+    }
+}
+
+/// Starts the threads of a client that the kernel knows; that which is returned ends last.
+fn begin_work(client: &Arc<Client>, queues: Queues) -> Result<JoinHandle<()>, MountError> {
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         thread::Builder::new().name(name.to_owned()).spawn(run).map_err(MountError::Thread)
     };
@@ -210,30 +277,29 @@ fn start(
     spawn("fs-stale", Box::new(move || forget_stale(&kernel, &stale)))?;
     spawn("fs-jobs", Box::new(move || find_jobs(&asked)))?;
     let house = Arc::clone(client);
-    let house = spawn("fs-house", Box::new(move || keep_house(&house)))?;
-    let operations = Arc::clone(client) as Arc<dyn Operations>;
-    let workers = device::serve(Arc::clone(&device), operations, threads);
-    Ok(Mounted { client: Arc::clone(client), device, workers, threads: vec![house] })
+    spawn("fs-house", Box::new(move || keep_house(&house)))
 }
 
 /// What other threads may do with a mount that one waits for. It does not keep the mount.
 #[derive(Clone)]
 pub struct Handle {
-    client: Weak<Client>,
+    forest: Weak<Forest>,
     device: Weak<Device>,
 }
 
 impl Handle {
     /// The filesystem has changed: targets were added, or are served elsewhere.
     pub fn reconfigure(&self, config: &FsConfig) {
-        if let Some(client) = self.client.upgrade() {
-            client.reconfigure(config);
+        if let Some(forest) = self.forest.upgrade() {
+            forest.reconfigure(config);
         }
     }
 
     /// The filesystem is no more: programs get `EIO` from now on, and what was not written back is lost.
     pub fn destroyed(&self) {
-        let Some(client) = self.client.upgrade() else { return };
+        let Some(forest) = self.forest.upgrade() else { return };
+        forest.running().into_iter().for_each(Running::abandon);
+        let client = forest.mounted();
         client.meta.session.end(Errno::EIO);
         for inode in client.meta.inodes.all() {
             let file = inode.state().file.clone();
@@ -250,14 +316,14 @@ impl Handle {
 
     /// Whether the mount is gone, and everything is written back.
     pub fn is_over(&self) -> bool {
-        self.client.strong_count() == 0
+        self.forest.strong_count() == 0
     }
 }
 
 impl Mounted {
     /// A handle for other threads.
     pub fn handle(&self) -> Handle {
-        Handle { client: Arc::downgrade(&self.client), device: Arc::downgrade(&self.device) }
+        Handle { forest: Arc::downgrade(&self.forest), device: Arc::downgrade(&self.device) }
     }
 
     /// See [`Handle::reconfigure`].
@@ -273,7 +339,8 @@ impl Mounted {
     /// Waits until the mount is gone, by [`Mounted::unmount`] or by somebody else, and everything is written back.
     pub fn wait(mut self) {
         self.workers.wait();
-        self.client.finish();
+        self.forest.running().into_iter().for_each(Running::finish);
+        self.forest.mounted().finish();
         self.threads.drain(..).for_each(join);
     }
 }
@@ -282,13 +349,26 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         if !self.threads.is_empty() {
             let _ = self.device.unmount();
-            self.client.end();
+            for Running { client, threads } in self.forest.running() {
+                client.end();
+                threads.into_iter().for_each(join);
+            }
+            self.forest.mounted().end();
             self.threads.drain(..).for_each(join);
         }
     }
 }
 
 impl Client {
+    /// Waits for the MDS at first.
+    fn wait_up(&self, options: &MountOptions) -> Result<(), MountError> {
+        if self.meta.session.wait_up(options.patience) {
+            return Ok(());
+        }
+        let (fs, address) = (options.config.name.clone(), options.config.mdt.clone());
+        Err(MountError::NoMds { fs, address, waited: options.patience })
+    }
+
     /// Writes everything back and ends the session.
     fn finish(&self) {
         for inode in self.meta.inodes.all() {

@@ -67,10 +67,26 @@ type Outcome<'c> = Result<Ready<'c>, Errno>;
 
 impl Operations for Client {
     fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
+        self.serve_by(request, answer, |caller| self.perform(request, caller));
+    }
+}
+
+impl Client {
+    /// Answers a lookup by which the root of this filesystem is found, as a directory of another one.
+    pub(crate) fn serve_root(&self, request: &Request<'_>, answer: Answer<'_>) {
+        self.serve_by(request, answer, |caller| self.root(caller));
+    }
+
+    fn serve_by<'c>(
+        &'c self,
+        request: &Request<'_>,
+        answer: Answer<'_>,
+        perform: impl FnOnce(&Caller<'_>) -> Outcome<'c>,
+    ) {
         let waiter = Waiter::program(answer.interrupt(), request.pid);
         let job = self.jobs.of(request);
         let caller = Caller { uid: request.uid, gid: request.gid, job: job.as_deref(), waiter };
-        let outcome = self.perform(request, &caller);
+        let outcome = perform(&caller);
         let answered = outcome.as_ref().map(|ready| &ready.reply).map_err(|errno| *errno);
         tracing::trace!(ino = request.ino.0, op = ?request.op, error = ?answered.err(), "served");
         if let Some(job) = &job {
@@ -78,9 +94,7 @@ impl Operations for Client {
         }
         answer.send(answered);
     }
-}
 
-impl Client {
     fn perform(&self, request: &Request<'_>, caller: &Caller<'_>) -> Outcome<'_> {
         let ino = request.ino;
         match &request.op {
@@ -147,7 +161,7 @@ impl Client {
             Op::Fsync { handle } => self.fsync(handle),
             Op::Fallocate { handle, offset, len, mode } => self.fallocate(caller, handle, offset, len, mode),
             Op::Lseek { handle, offset, whence } => self.lseek(caller, handle, offset, whence),
-            Op::CopyFileRange { from, from_offset, to, to_offset, len } => {
+            Op::CopyFileRange { from, from_offset, to, to_offset, len, .. } => {
                 self.copy_file_range(caller, (from, from_offset), (to, to_offset), len)
             }
             _ => Err(Errno::ENOSYS),

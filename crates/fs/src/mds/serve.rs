@@ -257,8 +257,10 @@ impl Server {
     /// Applies a command, and sees to what comes of it at the OSTs.
     pub(super) fn apply(&self, state: &mut State, command: &Command, bulk: &[u8]) -> Outcome {
         let outcome = state.mdt.change(command, bulk);
-        state.pending.add(&outcome.todo);
-        self.osts.wake(&outcome.todo);
+        if !self.is_snapshot {
+            state.pending.add(&outcome.todo);
+            self.osts.wake(&outcome.todo);
+        }
         self.offer_checkpoint(state);
         outcome
     }

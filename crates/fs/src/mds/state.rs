@@ -89,20 +89,25 @@ impl Pending {
 }
 
 impl State {
-    /// The state of an MDT that nothing changes any more: who used it once is gone, and what was to be done is not.
-    pub(super) fn of_snapshot(mdt: Mdt, leases: LeaseTable, clock: Arc<dyn Clock>) -> State {
-        State {
+    /// The state of an MDT that is a snapshot: what was to be done is not.
+    pub(super) fn of_snapshot(
+        mdt: Mdt,
+        leases: LeaseTable,
+        clock: Arc<dyn Clock>,
+        recovery_ends: Duration,
+    ) -> Result<State, Errno> {
+        Ok(State {
+            sessions: Sessions::expecting(mdt.sessions()?),
             mdt,
             leases,
             clock,
             locks: LockTable::default(),
-            sessions: Sessions::default(),
             orphans: BTreeSet::new(),
             orphans_stay_until: Duration::ZERO,
-            recovery_ends: Duration::ZERO,
+            recovery_ends,
             pending: Pending::default(),
             frozen_until: None,
-        }
+        })
     }
 
     /// The state after a start: what the MDT remembers, and nobody here yet.
@@ -113,7 +118,6 @@ impl State {
         recovery_ends: Duration,
         orphans_stay_until: Duration,
     ) -> Result<State, Errno> {
-        let sessions = Sessions::expecting(mdt.sessions()?);
         let orphans = mdt.orphans(usize::MAX)?.into_iter().collect();
         let mut pending = Pending::default();
         let mut from = TodoId(0);
@@ -123,8 +127,8 @@ impl State {
             let Some((last, _)) = entries.last() else { break };
             from = TodoId(last.0 + 1);
         }
-        let plain = State::of_snapshot(mdt, leases, clock);
-        Ok(State { sessions, orphans, orphans_stay_until, recovery_ends, pending, ..plain })
+        let plain = State::of_snapshot(mdt, leases, clock, recovery_ends)?;
+        Ok(State { orphans, orphans_stay_until, pending, ..plain })
     }
 
     /// Whether nobody else holds what is touched; if somebody does, he is called back.

@@ -126,7 +126,7 @@ impl Admin {
             if !names.is_empty() {
                 return Err(Rejection::HasSnapshots(name.to_owned(), names.join(", ")).into());
             }
-            check_unused(&self.status(name).await?, "destroy")?;
+            check_unused(&self.status(name).await?)?;
         }
         self.submit(Command::Destroy { name: name.to_owned() }).await?;
         let gone = self.wait_until_gone(name).await?;
@@ -299,13 +299,13 @@ impl Admin {
     }
 }
 
-/// Refuses to do something to what is mounted, or may be.
-fn check_unused(fs: &Filesystem, what: &str) -> Result<(), AdminError> {
+/// Refuses to take away what is mounted, or may be.
+fn check_unused(fs: &Filesystem) -> Result<(), AdminError> {
     let name = &fs.name;
     if !fs.clients.is_empty() {
         let hosts: Vec<&str> = fs.clients.iter().map(|client| client.host.as_str()).collect();
         return Err(AdminError::Bad(format!(
-            "{name} is mounted on {}; unmount it there, or {what} it all the same with --force",
+            "{name} is mounted on {}; unmount it there, or do it all the same with --force",
             hosts.join(", ")
         )));
     }
@@ -314,7 +314,7 @@ fn check_unused(fs: &Filesystem, what: &str) -> Result<(), AdminError> {
         return Ok(());
     }
     Err(AdminError::Bad(format!(
-        "whether {name} is mounted is not known while its MDT is not served; {what} it all the same with --force"
+        "whether {name} is mounted is not known while its MDT is not served; do it all the same with --force"
     )))
 }
 

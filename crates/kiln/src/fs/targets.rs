@@ -126,7 +126,7 @@ impl Targets {
         let Some(entry) = entries.iter_mut().find(|entry| entry.target == *target) else {
             drop(entries);
             let dir = self.setup.dir(target);
-            return self.stop_all(vec![Entry::new(target.clone(), dir, condition)]);
+            return stop(vec![Entry::new(target.clone(), dir, condition)]);
         };
         if let Condition::Failed(reason) = &condition
             && !matches!(&entry.condition, Condition::Failed(before) if before == reason)
@@ -167,7 +167,10 @@ impl Targets {
             let condition = std::mem::replace(&mut entry.condition, Condition::Waiting(config));
             unused.push(Entry::new(entry.target.clone(), entry.dir.clone(), condition));
         }
-        self.stop_all(unused);
+        let closed: Vec<(Target, PathBuf)> =
+            unused.iter().map(|entry| (entry.target.clone(), entry.dir.clone())).collect();
+        stop(unused);
+        closed.iter().for_each(|(target, dir)| self.setup.unused(target, dir));
     }
 
     /// Stops every target that is not in `serve`.
@@ -180,7 +183,7 @@ impl Targets {
         });
         *entries = kept;
         drop(entries);
-        self.stop_all(dropped);
+        stop(dropped);
     }
 
     /// Empties the directory of a target that is no more; whether nothing of it is left.
@@ -213,7 +216,7 @@ impl Targets {
     /// Stops everything.
     pub(super) fn stop(&self) {
         let entries = std::mem::take(&mut *self.write());
-        self.stop_all(entries);
+        stop(entries);
     }
 
     /// The MDS of a filesystem, if it is served here. That of a snapshot is begun when it is asked for.
@@ -275,19 +278,6 @@ impl Targets {
         }
     }
 
-    /// Stops servers, those of MDTs first: they still talk to OSTs.
-    fn stop_all(&self, entries: Vec<Entry>) {
-        let (mdts, others): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|entry| matches!(entry.target.role, Role::Mdt(_)));
-        for Entry { target, dir, condition, .. } in mdts.into_iter().chain(others) {
-            if let Condition::Serving(server) = condition {
-                server.stop();
-                self.setup.closed(&target, &dir);
-                tracing::info!(target = label(&target.fs, target.role), "target no longer served");
-            }
-        }
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, Vec<Entry>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -339,3 +329,15 @@ impl Entry {
     }
 }
 
+/// Stops servers, those of MDTs first: they still talk to OSTs.
+fn stop(entries: Vec<Entry>) {
+    let (mdts, others): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|entry| matches!(entry.target.role, Role::Mdt(_)));
+    for entry in mdts.into_iter().chain(others) {
+        if let Condition::Serving(server) = entry.condition {
+            let name = label(&entry.target.fs, entry.target.role);
+            server.stop();
+            tracing::info!(target = name, "target no longer served");
+        }
+    }
+}

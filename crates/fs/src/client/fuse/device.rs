@@ -455,7 +455,7 @@ fn refuse(file: &File, bytes: &[u8], errno: crate::core::Errno) {
     else {
         return;
     };
-    let sent = super::reply::encode(unique, Err(errno), |parts| file.carry(parts));
+    let sent = super::reply::encode(unique, super::Tree::MOUNTED, Err(errno), |parts| file.carry(parts));
     if let Err(error) = sent {
         tracing::debug!(%error, "a refusal was not taken");
     }

@@ -1,10 +1,12 @@
 //! What the kernel is told to forget.
 
 use std::io;
+use std::sync::Arc;
 
 use super::abi::notify;
 use super::device::Device;
 use super::reply;
+use super::tree::Tree;
 use crate::core::Ino;
 
 /// The kernel's caches. Calls may wait for requests of programs that are under way (pages and directories are locked
@@ -19,6 +21,36 @@ pub(crate) trait Kernel: Send + Sync + 'static {
     fn forget_name(&self, parent: Ino, name: &[u8]);
     /// Forgets every name of the mount. Waits for nothing. `false`: this kernel cannot.
     fn forget_all_names(&self) -> bool;
+}
+
+/// The kernel's caches of one filesystem of a mount.
+pub(crate) struct TreeKernel {
+    pub(crate) kernel: Arc<dyn Kernel>,
+    pub(crate) tree: Tree,
+}
+
+impl TreeKernel {
+    fn node(&self, ino: Ino) -> Ino {
+        Ino(self.tree.node(ino))
+    }
+}
+
+impl Kernel for TreeKernel {
+    fn forget_attr(&self, ino: Ino) {
+        self.kernel.forget_attr(self.node(ino));
+    }
+
+    fn forget_pages(&self, ino: Ino, offset: u64, len: u64) {
+        self.kernel.forget_pages(self.node(ino), offset, len);
+    }
+
+    fn forget_name(&self, parent: Ino, name: &[u8]) {
+        self.kernel.forget_name(self.node(parent), name);
+    }
+
+    fn forget_all_names(&self) -> bool {
+        self.kernel.forget_all_names()
+    }
 }
 
 impl Kernel for Device {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::abi;
+use super::tree::Tree;
 use crate::core::{Attr, Errno, FileKind, Ino, Time};
 use crate::wire::mds::{LockKind, RecordLock};
 
@@ -70,10 +71,11 @@ pub(crate) struct Statfs {
 /// Encodes an answer and gives it to `carry`, the data of the answer uncopied.
 pub(super) fn encode<R>(
     unique: u64,
+    tree: Tree,
     outcome: Result<&Reply, Errno>,
     carry: impl FnOnce(&[IoSlice<'_>]) -> R,
 ) -> R {
-    let mut fixed = Out::new();
+    let mut fixed = Out::new(tree);
     let mut data: &[u8] = &[];
     let error = match outcome {
         Ok(reply) => {
@@ -97,11 +99,13 @@ struct Out {
     bytes: [u8; FIXED_BYTES],
     /// **Invariant:** at most `FIXED_BYTES`: no answer has a longer fixed part.
     len: usize,
+    /// Of which filesystem the inodes are.
+    tree: Tree,
 }
 
 impl Out {
-    fn new() -> Out {
-        Out { bytes: [0; FIXED_BYTES], len: 0 }
+    fn new(tree: Tree) -> Out {
+        Out { bytes: [0; FIXED_BYTES], len: 0, tree }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -151,7 +155,7 @@ impl Out {
     }
 
     fn entry(&mut self, entry: &Entry) {
-        self.entry_head(entry.attr.ino.0, entry.keep_name, entry.keep_attr);
+        self.entry_head(self.tree.node(entry.attr.ino), entry.keep_name, entry.keep_attr);
         self.attr(&entry.attr);
     }
 
@@ -177,7 +181,7 @@ impl Out {
 
     fn attr(&mut self, attr: &Attr) {
         let times = [attr.atime, attr.mtime, attr.ctime];
-        self.u64(attr.ino.0);
+        self.u64(self.tree.node(attr.ino));
         self.u64(attr.size);
         self.u64(attr.blocks);
         for Time { secs, .. } in times {
@@ -255,12 +259,15 @@ pub(crate) fn kind_of(mode: u32) -> Option<FileKind> {
 pub(crate) struct Entries {
     bytes: Vec<u8>,
     bytes_max: usize,
+    tree: Tree,
 }
 
 impl Entries {
-    pub(crate) fn new(bytes_max: u32) -> Entries {
+    /// Names of a directory of this filesystem.
+    pub(crate) fn new(bytes_max: u32, tree: Tree) -> Entries {
         // Room for what one getdents(2) can take; more is allocated when it is used.
-        Entries { bytes: Vec::with_capacity(bytes_max.min(64 << 10) as usize), bytes_max: bytes_max as usize }
+        let bytes = Vec::with_capacity(bytes_max.min(64 << 10) as usize);
+        Entries { bytes, bytes_max: bytes_max as usize, tree }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -296,7 +303,7 @@ impl Entries {
         if self.bytes.len() + record_bytes(abi::ENTRY_OUT_BYTES, name) > self.bytes_max {
             return false;
         }
-        let mut out = Out::new();
+        let mut out = Out::new(self.tree);
         match entry {
             Some(entry) => out.entry(entry),
             None => out.no_entry(Duration::ZERO),
@@ -307,7 +314,7 @@ impl Entries {
     }
 
     fn dirent(&mut self, ino: Ino, kind: FileKind, name: &[u8], next: u64) {
-        self.bytes.extend_from_slice(&ino.0.to_ne_bytes());
+        self.bytes.extend_from_slice(&self.tree.node(ino).to_ne_bytes());
         self.bytes.extend_from_slice(&next.to_ne_bytes());
         self.bytes.extend_from_slice(&(name.len() as u32).to_ne_bytes());
         self.bytes.extend_from_slice(&(mode(kind) >> 12).to_ne_bytes());

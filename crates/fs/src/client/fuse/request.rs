@@ -22,7 +22,7 @@ pub(crate) struct Request<'b> {
 }
 
 /// What is asked; the fields as fuse(4) and the system call of the name have them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Op<'b> {
     Lookup {
         name: &'b [u8],
@@ -154,6 +154,7 @@ pub(crate) enum Op<'b> {
     CopyFileRange {
         from: u64,
         from_offset: u64,
+        to_ino: Ino,
         to: u64,
         to_offset: u64,
         len: u64,
@@ -308,8 +309,9 @@ fn decode_io(opcode: u32, mut body: Fields<'_>) -> Result<Op<'_>, Errno> {
         }
         op::LSEEK => Op::Lseek { handle: body.u64()?, offset: body.u64()?, whence: body.u32()? },
         op::COPY_FILE_RANGE => {
-            let (from, from_offset, _to_ino) = (body.u64()?, body.u64()?, body.u64()?);
-            Op::CopyFileRange { from, from_offset, to: body.u64()?, to_offset: body.u64()?, len: body.u64()? }
+            let (from, from_offset, to_ino) = (body.u64()?, body.u64()?, Ino(body.u64()?));
+            let (to, to_offset, len) = (body.u64()?, body.u64()?, body.u64()?);
+            Op::CopyFileRange { from, from_offset, to_ino, to, to_offset, len }
         }
         _ => Op::Other,
     })

@@ -186,13 +186,13 @@ fn an_answer_that_nobody_sends_is_an_error() {
 
 #[test]
 fn entries_fill_the_room_that_there_is() {
-    let mut entries = Entries::new(100);
+    let mut entries = Entries::new(100, Tree::MOUNTED);
     assert!(entries.push(Ino(5), FileKind::Regular, b"abc", 9));
     assert!(entries.push(Ino(6), FileKind::Directory, b"a longer name", 10));
     assert!(!entries.push(Ino(7), FileKind::Regular, b"one that has no room", 11));
     assert_eq!(entries.bytes().len(), 32 + 40);
     assert_eq!(entries.bytes()[8..16], 9_u64.to_ne_bytes(), "where to go on");
-    assert!(!Entries::new(100).push_plus(Ino(5), FileKind::Regular, b"a", 9, None));
+    assert!(!Entries::new(100, Tree::MOUNTED).push_plus(Ino(5), FileKind::Regular, b"a", 9, None));
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Client {
         plus: bool,
     ) -> Outcome<'_> {
         let dir = self.handles.dir(handle)?;
-        let mut entries = Entries::new(size);
+        let mut entries = Entries::new(size, self.tree);
         let after = offset.saturating_sub(AFTER_DOTS);
         let mut listed = dir.listed();
         let goes_on = listed.from == after && listed.plus == plus && (!listed.names.is_empty() || listed.end);

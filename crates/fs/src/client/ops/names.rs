@@ -97,6 +97,21 @@ impl Client {
         }
     }
 
+    /// The root, as a name that the kernel may not rely on leads to it.
+    pub(super) fn root(&self, caller: &Caller<'_>) -> Outcome<'_> {
+        let before = self.meta.changes();
+        let Answered { outcome, grants, stamp, .. } = self.ask(caller, Ask::Getattr { ino: Ino::ROOT })?;
+        let kept = self.meta.absorb(grants, stamp);
+        match outcome? {
+            Answer::Attr(attr) => {
+                let entry = self.entry(attr, Ino::ROOT, &kept, before);
+                let entry = Entry { keep_name: Duration::ZERO, ..entry };
+                Ok(Ready::keeping(Reply::Entry(entry), kept))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// The answer to a lookup in a directory of which everything is known.
     fn lookup_here(&self, parent: Ino, name: &[u8]) -> Option<Ready<'_>> {
         let dir = self.meta.inodes.find(parent)?;

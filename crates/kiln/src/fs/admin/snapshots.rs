@@ -79,7 +79,7 @@ impl Admin {
         // One that was not finished is not served, and so not mounted.
         let is_begun = mgs::rollback(&self.store.read(), name)?.is_some();
         if !force && !is_begun {
-            check_unused(&self.status(name).await?, "roll back")?;
+            check_unused(&self.status(name).await?)?;
         }
         let row = self.row(name)?;
         let fs = || name.to_owned();

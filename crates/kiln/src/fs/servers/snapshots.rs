@@ -1,7 +1,7 @@
 //! What a target was at a snapshot: its dataset on a pool, as it was then.
 //!
 //! An OST is served from that itself, which nothing changes. An MDT is served from a clone: whoever mounts it has a session, and sessions are rows.
-//! The clone is begun anew each time, and goes when nobody uses the snapshot.
+//! The clone goes when nobody uses the snapshot.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kiln_fs::core::target::split_snapshot;
 use kiln_fs::core::{OstIndex, Role};
-use kiln_fs::mds::Mds;
+use kiln_fs::mds::{AtSnapshot, Mds};
 use kiln_fs::oss::{Label, Ost, PoolObjects};
 use kiln_fs::wire::mgs::Target;
 use kiln_fs::wire::node::SnapshotStep;
@@ -57,12 +57,18 @@ pub(super) fn open_ost(
     Ok(Ost::over(served, Box::new(objects), dir)?)
 }
 
-pub(super) fn disk_of_mdt(pool: &Arc<Pool>, target: &Target) -> Result<PoolDisk, OpenError> {
+/// The disk of an MDT; whether it is new is noted in `at`.
+pub(super) fn disk_of_mdt(
+    pool: &Arc<Pool>,
+    target: &Target,
+    at: &mut AtSnapshot,
+) -> Result<PoolDisk, OpenError> {
     let snapshot = snapshot_of(pool, target).ok_or_else(|| missing(pool, target))?;
-    let failed = |error: PoolError| on_pool(pool, &error);
-    forget_clone(pool, target).map_err(failed)?;
     let clone = clone_of(target);
-    pool.clone_snapshot(snapshot, &clone).map_err(failed)?;
+    at.is_new = pool.dataset(&clone).is_none();
+    if at.is_new {
+        pool.clone_snapshot(snapshot, &clone).map_err(|error| on_pool(pool, &error))?;
+    }
     PoolDisk::open(Arc::clone(pool), &clone).map_err(|error| on_pool(pool, &format!("{clone}: {error}")))
 }
 
@@ -78,11 +84,8 @@ pub(super) fn remove(pool: &Pool, target: &Target) -> Result<(), OpenError> {
 }
 
 impl Setup {
-    /// An MDT that was served from a snapshot is not served any more.
-    pub(in crate::fs) fn closed(&self, target: &Target, dir: &Path) {
-        if split_snapshot(&target.fs).is_none() {
-            return;
-        }
+    /// Nobody uses the MDT of a snapshot any more, and it is not served now.
+    pub(in crate::fs) fn unused(&self, target: &Target, dir: &Path) {
         if let Some(Ok(pool)) = self.pools.of_target(dir)
             && let Err(error) = forget_clone(&pool, target)
         {
