@@ -297,10 +297,14 @@ fn damaged_files_are_named_and_a_scrub_rests_when_it_is_told_to() {
     let cluster = Cluster::start(1);
     let disks = disks(&cluster, "disks", 4);
     create(&cluster, "raidz1", &disks);
-    let mut filesystem = Filesystem::create(&cluster, "scratch", &["--ost", "tank"]);
+    // The names are elsewhere, and whole.
+    let names = self::disks(&cluster, "names", 2);
+    let _ = pool(&cluster, &["create", "names", "mirror", &names[0], &names[1]]).ok();
+    let mut filesystem = Filesystem::create(&cluster, "scratch", &["--mdt", "names", "--ost", "tank"]);
     let first = filesystem.mount();
     fs::create_dir(first.join("deep")).expect("it is new");
     write_files(&first.join("deep"), 0..40);
+    let _ = cluster.kiln(&["fs", "snapshot", "scratch@before"]).ok();
     let _ = pool(&cluster, &["scrub", "tank", "--rate", "100KiB"]).ok();
     let _ = pool(&cluster, &["scrub", "tank", "--pause"]).ok();
     wait_until("it rests", || (status(&cluster)["scan"]["state"] == "paused").then_some(()));
@@ -311,7 +315,7 @@ fn damaged_files_are_named_and_a_scrub_rests_when_it_is_told_to() {
     damage(&disks[1], (200..2000).step_by(40));
     pool(&cluster, &["scrub", "tank", "--wait"]).code(1).says("errors");
     let said = pool(&cluster, &["status", "-v", "tank"]);
-    said.says("damaged beyond repair").says("scratch:/deep/f");
+    said.says("damaged beyond repair").says("scratch:/deep/f").says("scratch@before:/deep/f");
     let named: Vec<usize> =
         (0..40).filter(|index| said.stdout.contains(&format!("scratch:/deep/f{index} "))).collect();
     // Exactly those give errors, and the others what was written.

@@ -2,6 +2,7 @@
 
 mod changelog;
 mod coherence;
+mod freezing;
 mod locking;
 mod sessions;
 mod stress;

@@ -83,7 +83,7 @@ async fn a_filesystem_is_what_its_nodes_and_clients_are_told() {
     running.create("scratch", &[on(0), at(1, "/disks/1")]).await.unwrap();
     let running = running.restart();
     let row = filesystem(&running.mgs.read(), "scratch").unwrap().unwrap();
-    let config = row.config("scratch", address);
+    let config = row.config("scratch", &[], address);
     assert_eq!((config.mdt_rank, &config.mdt), (0, &address(0)));
     let osts: Vec<_> = config.osts.iter().map(|ost| (ost.uuid.as_str(), ost.rank, ost.draining)).collect();
     assert_eq!(osts, [("scratch-OST0000_UUID", 0, false), ("scratch-OST0001_UUID", 1, false)]);
@@ -166,6 +166,112 @@ async fn a_target_that_was_made_is_not_begun_anew() {
     assert!(!running.duty(0).serve[0].made);
 }
 
+fn snapshot(name: &str, snapshot: &str) -> Command {
+    Command::AddSnapshot { name: name.into(), snapshot: snapshot.into() }
+}
+
+fn destroy_snapshot(name: &str, snapshot: &str) -> Command {
+    Command::DestroySnapshot { name: name.into(), snapshot: snapshot.into() }
+}
+
+fn rollback(name: &str, snapshot: &str) -> Command {
+    Command::BeginRollback { name: name.into(), snapshot: snapshot.into() }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_served_as_a_filesystem_of_its_own() {
+    let running = Running::start();
+    running.create("a", &[at(0, "/d"), on(1)]).await.unwrap();
+    let before = running.version();
+    let row = running.tell(snapshot("a", "noon")).await.unwrap().unwrap();
+    assert!(row.version > before, "clients look");
+    // It is of the OSTs that there were.
+    running.tell(Command::AddOst { name: "a".into(), place: on(1) }).await.unwrap();
+    let running = running.restart();
+    let config = config(&running.mgs.read(), "a", address).unwrap().unwrap();
+    assert_eq!(config.snapshots.len(), 1);
+    let own = super::config(&running.mgs.read(), "a@noon", address).unwrap().unwrap();
+    assert_eq!((own.name.as_str(), own.id, own.osts.len()), ("a@noon", config.id, 2));
+    assert_eq!(own, config.of_snapshot(&config.snapshots[0]));
+    assert_eq!(super::config(&running.mgs.read(), "a@dusk", address).unwrap(), None);
+    let duty = running.duty(0);
+    assert_eq!(served(&duty), ["a-MDT0000", "a-OST0000", "a@noon-MDT0000", "a@noon-OST0000"]);
+    assert_eq!(duty.serve[3].target.dir.as_deref(), Some("/d".as_ref()));
+    assert!(duty.serve[3].made, "it is never begun anew");
+    assert_eq!(duty.configs, [own, config]);
+    assert_eq!(served(&running.duty(1)), ["a-OST0001", "a-OST0002", "a@noon-OST0001"]);
+}
+
+#[tokio::test]
+async fn what_is_destroyed_goes_after_its_snapshots() {
+    let running = Running::start();
+    running.create("a", &[on(0)]).await.unwrap();
+    running.tell(snapshot("a", "one")).await.unwrap();
+    running.tell(snapshot("a", "two")).await.unwrap();
+    running.tell(destroy_snapshot("a", "one")).await.unwrap();
+    assert_eq!(labels(&running.duty(0).remove), ["a@one-MDT0000", "a@one-OST0000"]);
+    let again = running.tell(snapshot("a", "one")).await;
+    assert!(matches!(again, Err(Rejection::StillRemoved(..))), "{again:?}");
+    assert!(is_doomed(&running.mgs.read(), "a@one").unwrap());
+    assert!(!is_doomed(&running.mgs.read(), "a@two").unwrap());
+    running.tell(Command::Destroy { name: "a".into() }).await.unwrap();
+    let mut doomed = running.duty(0).remove;
+    let labels = labels(&doomed);
+    assert_eq!(labels[4..], ["a-MDT0000", "a-OST0000"], "{labels:?}");
+    // Until the last of all that is gone, the name is not free.
+    let last = doomed.remove(0);
+    for target in doomed {
+        running.tell(Command::Removed { target }).await.unwrap();
+    }
+    assert!(matches!(running.create("a", &[on(0)]).await, Err(Rejection::StillRemoved(..))));
+    assert!(is_doomed(&running.mgs.read(), "a").unwrap());
+    running.tell(Command::Removed { target: last }).await.unwrap();
+    running.create("a", &[on(0)]).await.unwrap();
+    assert_eq!(snapshots(&running.mgs.read(), "a").unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_filesystem_that_is_rolled_back_is_not_served_and_its_snapshots_are() {
+    let running = Running::start();
+    running.create("a", &[on(0)]).await.unwrap();
+    running.tell(snapshot("a", "one")).await.unwrap();
+    running.tell(snapshot("a", "two")).await.unwrap();
+    let older = running.tell(rollback("a", "one")).await;
+    assert!(matches!(&older, Err(Rejection::NotNewest { later, .. }) if later == "two"), "{older:?}");
+    assert_eq!(running.tell(rollback("a", "three")).await, Err(Rejection::NoSnapshot("a@three".into())));
+    running.tell(rollback("a", "two")).await.unwrap();
+    let duty = running.duty(0);
+    assert!(served(&duty).iter().all(|label| label.starts_with("a@")), "{duty:?}");
+    assert_eq!(served(&duty).len(), 4);
+    for refused in [snapshot("a", "three"), destroy_snapshot("a", "two")] {
+        assert_eq!(running.tell(refused).await, Err(Rejection::RollingBack("a".into(), "two".into())));
+    }
+    // Whoever began it may have died; it is done again.
+    running.tell(rollback("a", "two")).await.unwrap();
+    running.tell(Command::EndRollback { name: "a".into() }).await.unwrap();
+    assert_eq!(served(&running.duty(0)).len(), 6);
+    running.tell(Command::AddOst { name: "a".into(), place: on(0) }).await.unwrap();
+    let added = running.tell(rollback("a", "two")).await;
+    assert!(matches!(added, Err(Rejection::OstsAdded { .. })), "{added:?}");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_is_refused() {
+    let running = Running::start();
+    assert_eq!(running.tell(snapshot("a", "x")).await, Err(Rejection::NoFilesystem("a".into())));
+    running.create("a", &[on(0)]).await.unwrap();
+    let may = Command::MaySnapshot { name: "a".into(), snapshot: "x".into() };
+    let version = running.version();
+    running.tell(may.clone()).await.unwrap();
+    assert_eq!(running.version(), version, "it was only asked");
+    running.tell(snapshot("a", "x")).await.unwrap();
+    for command in [may, snapshot("a", "x")] {
+        assert_eq!(running.tell(command).await, Err(Rejection::SnapshotExists("a@x".into())));
+    }
+    assert_eq!(running.tell(snapshot("a", "..")).await, Err(Rejection::SnapshotName("..".into())));
+    assert_eq!(running.tell(destroy_snapshot("a", "y")).await, Err(Rejection::NoSnapshot("a@y".into())));
+}
+
 #[tokio::test]
 async fn what_cannot_be_is_refused() {
     let running = Running::start();
@@ -195,4 +301,18 @@ fn golden_bytes_of_a_filesystem() {
     // id 1, version 3, zigzag 1000, rank 0 without a directory, made; one OST: rank 2 in "/d", draining, not made.
     let golden = [1, 3, 0xd0, 0x0f, 0, 0, 1, 1, 2, 1, 2, b'/', b'd', 1, 0];
     assert_eq!(postcard::to_stdvec(&row).unwrap(), golden);
+}
+
+#[test]
+fn golden_bytes_of_a_snapshot() {
+    let row = SnapshotRow {
+        version: 3,
+        created: Timestamp::from_millis(1),
+        mdt: on(0),
+        osts: vec![at(2, "/d")],
+    };
+    // version 3, zigzag 1000, rank 0 without a directory; one OST: rank 2 in "/d".
+    assert_eq!(postcard::to_stdvec(&row).unwrap(), [3, 0xd0, 0x0f, 0, 0, 1, 2, 1, 2, b'/', b'd']);
+    let rollback = Rollback { snapshot: "x".into() };
+    assert_eq!(postcard::to_stdvec(&rollback).unwrap(), [1, b'x']);
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::Role;
+use crate::core::target::{snapshot_fs, split_snapshot};
+
 /// What is to be done with the pools of a node. Paths are absolute, and of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
@@ -254,6 +257,17 @@ pub struct Damaged {
     pub offset: u64,
     /// The file that the object is of, from the root of its filesystem, where that is known.
     pub path: Option<String>,
+}
+
+impl Damaged {
+    /// The target that the dataset is, and its filesystem, or the snapshot of that: `scratch-OST0001 of ID@noon` is an OST of
+    /// `scratch@noon`.
+    pub fn target(&self) -> Option<(String, Role)> {
+        let dataset = self.dataset.as_deref()?;
+        let (fs, role) = dataset.split(' ').next()?.rsplit_once('-')?;
+        let fs = split_snapshot(dataset).map_or(fs.to_owned(), |(_, own)| snapshot_fs(fs, own));
+        Some((fs, role.parse().ok()?))
+    }
 }
 
 /// Something that happened to a pool.

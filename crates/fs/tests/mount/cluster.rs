@@ -75,6 +75,7 @@ impl Cluster {
             mdt_rank: 0,
             mdt: Address::Unix(socket.clone()),
             osts: (0..OSTS).map(ost).collect(),
+            snapshots: Vec::new(),
         };
         for index in 0..OSTS {
             Ost::format(&dir.join(format!("ost{index}")), &label(index)).expect("an empty directory");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_fs::core::target::label;
+use kiln_fs::core::target::{label, split_snapshot};
 use kiln_fs::core::{ObjectId, OstIndex, Role};
 use kiln_fs::mgs::{self, Command, Filesystem as Row, MgsMachine, Place, Rejection};
 use kiln_fs::wire;
@@ -258,13 +258,14 @@ impl Admin {
     pub(crate) async fn name_damaged(&self, pools: &mut [pool::Pool]) {
         let mut wanted: BTreeMap<(String, OstIndex), Vec<ObjectId>> = BTreeMap::new();
         for damaged in pools.iter().flat_map(|pool| &pool.damaged) {
-            if let (Some((fs, Role::Ost(ost))), Some(object)) = (target_of(damaged), damaged.object) {
-                wanted.entry((fs.to_owned(), ost)).or_default().push(ObjectId(object));
+            if let (Some((fs, Role::Ost(ost))), Some(object)) = (damaged.target(), damaged.object) {
+                wanted.entry((fs, ost)).or_default().push(ObjectId(object));
             }
         }
         let mut paths: BTreeMap<(String, OstIndex, ObjectId), String> = BTreeMap::new();
         for ((fs, ost), objects) in wanted {
-            let Ok(row) = self.row(&fs) else { continue };
+            let base = split_snapshot(&fs).map_or(fs.as_str(), |(base, _)| base);
+            let Ok(row) = self.row(base) else { continue };
             let socket = self.data.fs_socket(row.mdt.rank);
             let request = Request::Owners { fs: fs.clone(), ost, objects };
             let asked = tokio::task::spawn_blocking(move || ask_node(&socket, request, POOL_CHANGED_WITHIN));
@@ -273,8 +274,8 @@ impl Admin {
             }
         }
         for damaged in pools.iter_mut().flat_map(|pool| &mut pool.damaged) {
-            if let (Some((fs, Role::Ost(ost))), Some(object)) = (target_of(damaged), damaged.object) {
-                damaged.path = paths.get(&(fs.to_owned(), ost, ObjectId(object))).cloned();
+            if let (Some((fs, Role::Ost(ost))), Some(object)) = (damaged.target(), damaged.object) {
+                damaged.path = paths.get(&(fs, ost, ObjectId(object))).cloned();
             }
         }
     }
@@ -357,10 +358,4 @@ impl From<Rejection> for AdminError {
             other => AdminError::Bad(other.to_string()),
         }
     }
-}
-
-/// The target whose object is damaged: its dataset begins with its label.
-fn target_of(damaged: &pool::Damaged) -> Option<(&str, Role)> {
-    let (fs, role) = damaged.dataset.as_deref()?.split(' ').next()?.rsplit_once('-')?;
-    Some((fs, role.parse().ok()?))
 }

@@ -18,7 +18,7 @@ use crate::core::changelog::Entry;
 use crate::core::layout::{STRIPE_BYTES_MIN, Stripes};
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, OstIndex, SessionId, Spread, Time, Xid};
 use crate::mds::mdt::{self, Format, Label, Mdt};
-use crate::mds::{Changelog, Mds, Parts, Settings};
+use crate::mds::{AtSnapshot, Changelog, Mds, Parts, Settings};
 use crate::wire::mds::{
     Acked, Act, Answer, Ask, Callback, Change, Cred, DataLease, Held, HeldLock, Hello, Leases, Lock, Make,
     Op, Reply, Request, Take, Welcome,
@@ -120,6 +120,15 @@ impl World {
     }
 
     pub(super) fn start(&mut self, settings: Settings) {
+        self.start_as(settings, None);
+    }
+
+    /// Serves what there is as a snapshot under this name.
+    pub(super) fn start_snapshot(&mut self, settings: Settings, fs: &str, is_new: bool) {
+        self.start_as(settings, Some(AtSnapshot { fs: fs.to_owned(), is_new }));
+    }
+
+    fn start_as(&mut self, settings: Settings, snapshot: Option<AtSnapshot>) {
         let clock = Arc::new(RealClock::new());
         let disk = Arc::new(RealDisk::new(self.dir.path().join("disk")).unwrap());
         let volume = Volume::start(disk, clock.clone());
@@ -131,7 +140,8 @@ impl World {
         };
         let mdt = Mdt::open(&volume, Path::new("mdt"), &format, mdt::Settings::default()).unwrap();
         let changelog = Some(Box::new(self.readers.clone()) as Box<dyn Changelog>);
-        let parts = Parts { mdt, osts: self.osts.clone(), clock, changelog, snapshot: None };
+        let changelog = changelog.filter(|_| snapshot.is_none());
+        let parts = Parts { mdt, osts: self.osts.clone(), clock, changelog, snapshot };
         let mds = Arc::new(Mds::start(parts, settings).unwrap());
         let _ = std::fs::remove_file(self.socket());
         let listener = Listener::Unix(UnixListener::bind(self.socket()).unwrap());
@@ -173,7 +183,8 @@ impl World {
     }
 
     pub(super) fn silent_client(&self, session: u128) -> Client {
-        Client { path: self.socket(), session: SessionId(session), xid: 0, done_below: 0, connection: None }
+        let (path, fs, session) = (self.socket(), "scratch".to_owned(), SessionId(session));
+        Client { path, fs, session, xid: 0, done_below: 0, connection: None }
     }
 
     /// The OSS of an OST begins to listen.
@@ -194,6 +205,7 @@ impl Drop for World {
 /// A client with one connection for requests.
 pub(super) struct Client {
     path: PathBuf,
+    pub(super) fs: String,
     pub(super) session: SessionId,
     xid: u64,
     /// The answers below it are not asked for again.
@@ -206,7 +218,8 @@ impl Client {
     pub(super) fn again(&mut self) -> Client {
         self.xid += 1000;
         let Client { session, xid, done_below, .. } = *self;
-        Client { path: self.path.clone(), session, xid, done_below, connection: None }
+        let (path, fs) = (self.path.clone(), self.fs.clone());
+        Client { path, fs, session, xid, done_below, connection: None }
     }
 
     /// It will not repeat what it asked for so far.
@@ -228,7 +241,7 @@ impl Client {
     }
 
     pub(super) fn request(&self, op: Op) -> wire::Request {
-        wire::Request::Mds(Request { fs: "scratch".into(), id: FS_ID, session: self.session, op })
+        wire::Request::Mds(Request { fs: self.fs.clone(), id: FS_ID, session: self.session, op })
     }
 
     pub(super) fn try_call(&mut self, op: Op, bulk: &[u8]) -> Result<(Reply, Bytes), CallError> {

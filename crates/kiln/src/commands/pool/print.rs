@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use kiln_fs::core::target::label;
 use kiln_fs::wire::pool::{Damaged, Event, Pool as Status, Scan};
 
 use crate::table::human_size;
@@ -120,11 +121,14 @@ fn describe_errors(pool: &Status, verbose: bool) -> String {
 
 fn describe_damaged(damaged: &Damaged) -> String {
     let Damaged { dataset, object, offset, path } = damaged;
-    // Which filesystem a target is of is said by its label.
-    let label = dataset.as_deref().map(|dataset| dataset.split(' ').next().unwrap_or(dataset));
+    let target = damaged.target();
+    let label = match &target {
+        Some((fs, role)) => Some(label(fs, *role)),
+        None => dataset.clone(),
+    };
     match (label, object, path) {
         (Some(label), Some(object), Some(path)) => {
-            let fs = label.rsplit_once('-').map_or(label, |(fs, _)| fs);
+            let fs = target.map(|(fs, _)| fs).unwrap_or_default();
             format!("{fs}:/{path} (object {object:#x} of {label} at {offset})")
         }
         (Some(label), Some(object), None) => format!("{label}: object {object:#x} at {offset}"),
