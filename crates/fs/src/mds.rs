@@ -107,17 +107,10 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where records of changes go; they are kept only if they go somewhere.
     pub changelog: Option<Box<dyn Changelog>>,
-    /// The MDT is what one was at a snapshot.
-    pub snapshot: Option<AtSnapshot>,
-}
-
-/// An MDT as it was at a snapshot: nothing changes its names, and nothing is done at its OSTs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AtSnapshot {
-    /// The name under which it is served.
-    pub fs: String,
-    /// It is served for the first time: whoever had a session then has none here.
-    pub is_new: bool,
+    /// The MDT is what one was at a snapshot, and served under this name: nothing changes its names, and nothing is done at its OSTs.
+    pub snapshot: Option<String>,
+    /// The MDT is what it was at another time: whoever had a session then has none now.
+    pub is_of_old: bool,
 }
 
 /// A running MDS. It answers what its [`Service`] is handed; dropping it without [`Mds::stop`] leaves its threads running.
@@ -133,8 +126,8 @@ impl Mds {
     ///
     /// When the system has no threads for it.
     pub fn start(parts: Parts, settings: Settings) -> Result<Mds, Errno> {
-        let Parts { mut mdt, osts, clock, changelog, snapshot } = parts;
-        if snapshot.as_ref().is_some_and(|snapshot| snapshot.is_new) {
+        let Parts { mut mdt, osts, clock, changelog, snapshot, is_of_old } = parts;
+        if is_of_old {
             end_all(&mut mdt, calendar(&*clock))?;
         }
         let now = clock.monotonic();
@@ -148,7 +141,7 @@ impl Mds {
         let label = mdt.label().clone();
         let id = FsId(u128::from_be_bytes(label.uuid));
         let is_snapshot = snapshot.is_some();
-        let fs = snapshot.map_or_else(|| label.fs.clone(), |snapshot| snapshot.fs);
+        let fs = snapshot.unwrap_or_else(|| label.fs.clone());
         let state = if is_snapshot {
             State::of_snapshot(mdt, leases, Arc::clone(&clock), recovery_ends)?
         } else {

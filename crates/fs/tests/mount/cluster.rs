@@ -102,7 +102,7 @@ impl Cluster {
             let dir = self.dir.join(format!("ost{index}"));
             oss.add(Ost::open(&dir, &label(index)).expect("an OST"));
         }
-        let parts = Parts { mdt, osts: Vec::new(), clock, changelog: None, snapshot: None };
+        let parts = Parts { mdt, osts: Vec::new(), clock, changelog: None, snapshot: None, is_of_old: false };
         let mds = Mds::start(parts, self.settings).expect("an MDS");
         let servers = Arc::new(Servers { mds, oss, _volume: volume });
         let socket = self.dir.join("fs.sock");

@@ -11,7 +11,7 @@ use kiln_fs::core::layout::Stripes;
 use kiln_fs::core::target::{label, split_snapshot};
 use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
 use kiln_fs::mds::mdt::{self, Mdt};
-use kiln_fs::mds::{self, AtSnapshot, Changelog, Mds, Parts};
+use kiln_fs::mds::{self, Changelog, Mds, Parts};
 use kiln_fs::oss::{Label, Oss, Ost, PoolObjects, TargetError};
 use kiln_fs::wire::mgs::{Assignment, FsConfig, FsId, Target};
 use kiln_fs::wire::node::{ClientStatus, DrainStatus};
@@ -169,13 +169,16 @@ impl Setup {
     ) -> Result<ServedMdt, OpenError> {
         let Assignment { target, made } = assignment;
         let failed = |error| OpenError::Mdt { dir: dir.to_owned(), error: Box::new(error) };
-        let mut snapshot =
-            split_snapshot(&target.fs).map(|_| AtSnapshot { fs: target.fs.clone(), is_new: false });
+        let snapshot = split_snapshot(&target.fs).map(|_| target.fs.clone());
+        let mut is_of_old = snapshots::was_rolled_back(dir);
         let (lock, disk): (Lock, Arc<dyn Disk>) = if let Some(pool) = self.pools.of_target(dir) {
             let pool = pool.map_err(OpenError::Pool)?;
-            let disk = match &mut snapshot {
-                Some(snapshot) => snapshots::disk_of_mdt(&pool, target, snapshot)?,
-                None => disk_on_pool(&pool, target, *made)?,
+            let disk = if snapshot.is_some() {
+                let (disk, is_new) = snapshots::disk_of_mdt(&pool, target)?;
+                is_of_old = is_new;
+                disk
+            } else {
+                disk_on_pool(&pool, target, *made)?
             };
             // A pool that was imported on another node comes without it.
             (ground::take(dir, false, MDT_LABEL)?, Arc::new(disk))
@@ -201,9 +204,10 @@ impl Setup {
         let osts = config.map(|config| config.osts.clone()).unwrap_or_default();
         let sink = || Box::new(Sink(self.leader.clone())) as Box<dyn Changelog>;
         let changelog = (self.config.fs.changelog && snapshot.is_none()).then(sink);
-        let parts = Parts { mdt, osts, clock, changelog, snapshot };
+        let parts = Parts { mdt, osts, clock, changelog, snapshot, is_of_old };
         let mds = Mds::start(parts, self.mds_settings());
         let mds = mds.map_err(|errno| OpenError::Start { dir: dir.to_owned(), errno })?;
+        snapshots::is_as_before(dir);
         let (mds, version) = (Arc::new(mds), AtomicU64::new(0));
         Ok(ServedMdt { mds, config: config.cloned(), version, volume, lock })
     }

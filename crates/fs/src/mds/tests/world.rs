@@ -18,7 +18,7 @@ use crate::core::changelog::Entry;
 use crate::core::layout::{STRIPE_BYTES_MIN, Stripes};
 use crate::core::{Attr, Errno, FileKind, Ino, Layout, OstIndex, SessionId, Spread, Time, Xid};
 use crate::mds::mdt::{self, Format, Label, Mdt};
-use crate::mds::{AtSnapshot, Changelog, Mds, Parts, Settings};
+use crate::mds::{Changelog, Mds, Parts, Settings};
 use crate::wire::mds::{
     Acked, Act, Answer, Ask, Callback, Change, Cred, DataLease, Held, HeldLock, Hello, Leases, Lock, Make,
     Op, Reply, Request, Take, Welcome,
@@ -120,15 +120,15 @@ impl World {
     }
 
     pub(super) fn start(&mut self, settings: Settings) {
-        self.start_as(settings, None);
+        self.start_as(settings, None, false);
     }
 
     /// Serves what there is as a snapshot under this name.
     pub(super) fn start_snapshot(&mut self, settings: Settings, fs: &str, is_new: bool) {
-        self.start_as(settings, Some(AtSnapshot { fs: fs.to_owned(), is_new }));
+        self.start_as(settings, Some(fs.to_owned()), is_new);
     }
 
-    fn start_as(&mut self, settings: Settings, snapshot: Option<AtSnapshot>) {
+    fn start_as(&mut self, settings: Settings, snapshot: Option<String>, is_of_old: bool) {
         let clock = Arc::new(RealClock::new());
         let disk = Arc::new(RealDisk::new(self.dir.path().join("disk")).unwrap());
         let volume = Volume::start(disk, clock.clone());
@@ -141,7 +141,7 @@ impl World {
         let mdt = Mdt::open(&volume, Path::new("mdt"), &format, mdt::Settings::default()).unwrap();
         let changelog = Some(Box::new(self.readers.clone()) as Box<dyn Changelog>);
         let changelog = changelog.filter(|_| snapshot.is_none());
-        let parts = Parts { mdt, osts: self.osts.clone(), clock, changelog, snapshot };
+        let parts = Parts { mdt, osts: self.osts.clone(), clock, changelog, snapshot, is_of_old };
         let mds = Arc::new(Mds::start(parts, settings).unwrap());
         let _ = std::fs::remove_file(self.socket());
         let listener = Listener::Unix(UnixListener::bind(self.socket()).unwrap());

@@ -4,13 +4,14 @@
 //! The clone goes when nobody uses the snapshot.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_fs::core::target::split_snapshot;
 use kiln_fs::core::{OstIndex, Role};
-use kiln_fs::mds::{AtSnapshot, Mds};
+use kiln_fs::mds::Mds;
 use kiln_fs::oss::{Label, Ost, PoolObjects};
 use kiln_fs::wire::mgs::Target;
 use kiln_fs::wire::node::SnapshotStep;
@@ -19,6 +20,8 @@ use kiln_pool::pool::{DatasetId, Pool, PoolError};
 
 use super::{OpenError, Setup, dataset_of, ground, label, on_pool};
 
+/// Beside an MDT that is made what it was: whoever had a session then is not waited for.
+const ROLLED_BACK: &str = "rolled-back";
 /// The filesystem stands still for so long at most.
 const FROZEN_MAX: Duration = Duration::from_secs(30);
 
@@ -57,19 +60,27 @@ pub(super) fn open_ost(
     Ok(Ost::over(served, Box::new(objects), dir)?)
 }
 
-/// The disk of an MDT; whether it is new is noted in `at`.
-pub(super) fn disk_of_mdt(
-    pool: &Arc<Pool>,
-    target: &Target,
-    at: &mut AtSnapshot,
-) -> Result<PoolDisk, OpenError> {
+/// The disk of an MDT, and whether it is new.
+pub(super) fn disk_of_mdt(pool: &Arc<Pool>, target: &Target) -> Result<(PoolDisk, bool), OpenError> {
     let snapshot = snapshot_of(pool, target).ok_or_else(|| missing(pool, target))?;
     let clone = clone_of(target);
-    at.is_new = pool.dataset(&clone).is_none();
-    if at.is_new {
+    let is_new = pool.dataset(&clone).is_none();
+    if is_new {
         pool.clone_snapshot(snapshot, &clone).map_err(|error| on_pool(pool, &error))?;
     }
-    PoolDisk::open(Arc::clone(pool), &clone).map_err(|error| on_pool(pool, &format!("{clone}: {error}")))
+    let disk = PoolDisk::open(Arc::clone(pool), &clone);
+    Ok((disk.map_err(|error| on_pool(pool, &format!("{clone}: {error}")))?, is_new))
+}
+
+/// Whether an MDT was made what it was, and not served since.
+pub(super) fn was_rolled_back(dir: &Path) -> bool {
+    dir.join(ROLLED_BACK).exists()
+}
+
+/// It is served again.
+pub(super) fn is_as_before(dir: &Path) {
+    // Where it stays, sessions are ended at the next start: clients begin new ones.
+    let _ = std::fs::remove_file(dir.join(ROLLED_BACK));
 }
 
 fn forget_clone(pool: &Pool, target: &Target) -> Result<(), PoolError> {
@@ -120,6 +131,12 @@ impl Setup {
                 }
             }
             SnapshotStep::RollBack => {
+                for mdt in targets.iter().filter(|target| matches!(target.role, Role::Mdt(_))) {
+                    let marker = self.dir(mdt).join(ROLLED_BACK);
+                    File::create(&marker)
+                        .and_then(|marker| marker.sync_all())
+                        .map_err(|error| format!("failed to make {}: {error}", marker.display()))?;
+                }
                 for (pool, targets) in self.by_pool(targets)? {
                     roll_back(&pool, &targets, snapshot).map_err(|error| of_pool(&pool, &error))?;
                 }
