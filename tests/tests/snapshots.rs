@@ -52,7 +52,8 @@ fn a_snapshot_is_read_gone_back_to_and_destroyed() {
     }
     let mut cluster = Cluster::start(1);
     create_pool(&cluster, "tank", 0);
-    let mut filesystem = Filesystem::create(&cluster, "scratch", &["--mdt", "tank", "--ost", "tank", "--ost", "tank"]);
+    let mut filesystem =
+        Filesystem::create(&cluster, "scratch", &["--mdt", "tank", "--ost", "tank", "--ost", "tank"]);
     let (first, second) = (filesystem.mount(), filesystem.mount());
     let then = |dir: &Path| dir.join(".snapshots/before");
     fs::create_dir(first.join("dir")).expect("it is new");

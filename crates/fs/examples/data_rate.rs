@@ -124,7 +124,18 @@ fn start(dir: &Path) -> Outcome<(FsConfig, Vec<Server>)> {
         });
     }
     let mdt = Address::Unix(dir.join("none"));
-    Ok((FsConfig { name: "rate".to_owned(), id: mgs::FsId(1), version: 1, mdt_rank: 0, mdt, osts, snapshots: Vec::new() }, servers))
+    Ok((
+        FsConfig {
+            name: "rate".to_owned(),
+            id: mgs::FsId(1),
+            version: 1,
+            mdt_rank: 0,
+            mdt,
+            osts,
+            snapshots: Vec::new(),
+        },
+        servers,
+    ))
 }
 
 fn one_file() -> (Attr, Layout) {

@@ -234,7 +234,9 @@ pub enum Rejection {
     #[error("there is no snapshot {0}; `kiln fs snapshots` shows those there are")]
     NoSnapshot(String),
     /// There are too many.
-    #[error("{0} has {SNAPSHOTS_MAX} snapshots, and cannot have more; destroy one: kiln fs destroy {0}@SNAPSHOT")]
+    #[error(
+        "{0} has {SNAPSHOTS_MAX} snapshots, and cannot have more; destroy one: kiln fs destroy {0}@SNAPSHOT"
+    )]
     SnapshotCount(String),
     /// Only the newest can be gone back to.
     #[error("{name}@{snapshot} is not the newest snapshot; destroy those after it first: {later}")]
@@ -247,7 +249,9 @@ pub enum Rejection {
         later: String,
     },
     /// There are targets that the snapshot has not.
-    #[error("{name} has OSTs that were added after {name}@{snapshot}, and what is on those cannot be taken back")]
+    #[error(
+        "{name} has OSTs that were added after {name}@{snapshot}, and what is on those cannot be taken back"
+    )]
     OstsAdded {
         /// The filesystem.
         name: String,
@@ -258,7 +262,9 @@ pub enum Rejection {
     #[error("{0} has snapshots, which would be lost too: {1}; destroy them first, or all of it with --force")]
     HasSnapshots(String, String),
     /// A rollback is under way.
-    #[error("{0} is being rolled back to {0}@{1}; do that again if it does not end: kiln fs rollback {0}@{1}")]
+    #[error(
+        "{0} is being rolled back to {0}@{1}; do that again if it does not end: kiln fs rollback {0}@{1}"
+    )]
     RollingBack(String, String),
     /// A directory that depends on who reads it.
     #[error("{0} is no absolute path; the directory for a target is one, on its node")]
@@ -425,7 +431,7 @@ fn destroy_snapshot(tables: &mut Tables<'_>, name: &str, snapshot: &str) -> Resu
         return Err(Rejection::RollingBack(name.to_owned(), snapshot));
     }
     tables.delete(SNAPSHOTS, full.as_bytes());
-    doom(tables, row.targets(&full, id).map(|(target, rank)| (target, rank)));
+    doom(tables, row.targets(&full, id));
     Ok(())
 }
 
@@ -577,7 +583,6 @@ impl SnapshotRow {
 /// The snapshots of a filesystem, the oldest first.
 pub fn snapshots(snapshot: &Snapshot, name: &str) -> Result<Vec<(String, SnapshotRow)>, ReadError> {
     let rows = snapshot.scan::<SnapshotRow>(SNAPSHOTS, snapshot_fs(name, "").as_bytes())?;
-    let rows = rows.into_iter().map(|(full, row)| (full.to_vec(), row)).collect();
     Ok(of_filesystem(name, rows))
 }
 

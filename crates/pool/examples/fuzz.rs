@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use kiln_pool::core::ranges::Ranges;
 use kiln_pool::core::tree::{Entry, Key, Node, Root};
 use kiln_pool::format::{
-    Checksum, ChecksumKind, Compression, DatasetKind, DatasetRecord, Extent, Kind, LOG_HEAD_BYTES, Label, LeafConfig,
-    LeafId, LeafState, LogChange, LogEntry, LogHead, LogStart, MAP_BYTES, MapBlock, NameSlot, ObjectRecord,
-    POINTER_BYTES, Place, Pointer, PoolId, PoolRoot, PoolState, Properties, Txg, UBERBLOCK_BYTES, Uberblock,
-    VdevConfig, VdevId, VdevKind, check_names_head, decode_node, encode_names_head, encode_node, object_key,
-    record_key,
+    Checksum, ChecksumKind, Compression, DatasetKind, DatasetRecord, Extent, Kind, LOG_HEAD_BYTES, Label,
+    LeafConfig, LeafId, LeafState, LogChange, LogEntry, LogHead, LogStart, MAP_BYTES, MapBlock, NameSlot,
+    ObjectRecord, POINTER_BYTES, Place, Pointer, PoolId, PoolRoot, PoolState, Properties, Txg,
+    UBERBLOCK_BYTES, Uberblock, VdevConfig, VdevId, VdevKind, check_names_head, decode_node,
+    encode_names_head, encode_node, object_key, record_key,
 };
 use kiln_world::{Rng as _, SimRng};
 

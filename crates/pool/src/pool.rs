@@ -187,7 +187,11 @@ struct Roots {
 enum Change {
     CreateDataset(u64, DatasetRecord),
     DestroyDataset(u64),
-    Snapshot { datasets: Vec<u64>, name: String, at: u64 },
+    Snapshot {
+        datasets: Vec<u64>,
+        name: String,
+        at: u64,
+    },
     /// To these snapshots.
     RollBack(Vec<u64>),
     Properties(Properties),

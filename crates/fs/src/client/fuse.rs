@@ -16,9 +16,9 @@ mod interrupt;
 pub(crate) mod kernel;
 mod reply;
 mod request;
-mod tree;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::io;
 

@@ -68,7 +68,8 @@ impl Server {
 
     /// Waits until nobody holds back data of these files.
     fn have_written(&self, files: &[Ino], deadline: Duration) -> Result<(), Stop> {
-        let touches: Vec<(Ino, Touch)> = files.iter().map(|ino| (*ino, Touch::Data(DataLease::Read))).collect();
+        let touches: Vec<(Ino, Touch)> =
+            files.iter().map(|ino| (*ino, Touch::Data(DataLease::Read))).collect();
         let is_late = || self.now() >= deadline;
         let asker = Asker { session: MDS_SESSION, is_gone: &is_late };
         self.own_turn(&asker, |state, _| {

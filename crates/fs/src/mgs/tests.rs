@@ -305,12 +305,8 @@ fn golden_bytes_of_a_filesystem() {
 
 #[test]
 fn golden_bytes_of_a_snapshot() {
-    let row = SnapshotRow {
-        version: 3,
-        created: Timestamp::from_millis(1),
-        mdt: on(0),
-        osts: vec![at(2, "/d")],
-    };
+    let row =
+        SnapshotRow { version: 3, created: Timestamp::from_millis(1), mdt: on(0), osts: vec![at(2, "/d")] };
     // version 3, zigzag 1000, rank 0 without a directory; one OST: rank 2 in "/d".
     assert_eq!(postcard::to_stdvec(&row).unwrap(), [3, 0xd0, 0x0f, 0, 0, 1, 2, 1, 2, b'/', b'd']);
     let rollback = Rollback { snapshot: "x".into() };

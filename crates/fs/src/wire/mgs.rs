@@ -66,6 +66,7 @@ pub struct Snapshot {
 
 impl FsConfig {
     /// A snapshot, as a filesystem of its own.
+    #[must_use]
     pub fn of_snapshot(&self, snapshot: &Snapshot) -> FsConfig {
         let osts = self.osts.iter().take(snapshot.osts.into());
         FsConfig {

@@ -170,7 +170,9 @@ impl Targets {
         let closed: Vec<(Target, PathBuf)> =
             unused.iter().map(|entry| (entry.target.clone(), entry.dir.clone())).collect();
         stop(unused);
-        closed.iter().for_each(|(target, dir)| self.setup.unused(target, dir));
+        for (target, dir) in &closed {
+            self.setup.unused(target, dir);
+        }
     }
 
     /// Stops every target that is not in `serve`.

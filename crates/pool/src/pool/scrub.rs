@@ -193,13 +193,8 @@ impl Scrub<'_> {
         let pool = self.pool;
         let shared = &*pool.shared;
         let roots = shared.roots();
-        let mut walk = Walk {
-            shared,
-            roots: &roots,
-            since: self.since,
-            left: STEP_RECORDS,
-            report: &mut self.report,
-        };
+        let mut walk =
+            Walk { shared, roots: &roots, since: self.since, left: STEP_RECORDS, report: &mut self.report };
         self.position = match self.position {
             Position::Datasets(from) => {
                 let next = roots.tree.as_ref().and_then(|root| walk.tree(None, root, from));

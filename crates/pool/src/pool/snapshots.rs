@@ -324,7 +324,8 @@ impl Writer<'_> {
         let (shared, after) = (roots.shared_by(id), roots.after(id));
         roots.datasets.remove(&id);
         edits.remove(dataset_key(id), dataset_key(id));
-        let Some((after, next)) = after.and_then(|after| Some((after, roots.datasets.get_mut(&after)?))) else {
+        let Some((after, next)) = after.and_then(|after| Some((after, roots.datasets.get_mut(&after)?)))
+        else {
             self.free_tree(record.root.as_ref(), shared)?;
             return self.free_tree(record.dead.as_ref(), NOT_SHARED);
         };

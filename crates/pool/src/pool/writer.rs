@@ -12,8 +12,8 @@ use crate::core::allocator::Purpose;
 use crate::core::group::{Content, Dirty, ObjectKey};
 use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Tree};
 use crate::format::{
-    ChecksumKind, Compression, DatasetRecord, Extent, Kind, ObjectRecord, Pointer, Properties, RecordError, Txg,
-    dataset_key, encode_node, is_record, object_key, record_key,
+    ChecksumKind, Compression, DatasetRecord, Extent, Kind, ObjectRecord, Pointer, Properties, RecordError,
+    Txg, dataset_key, encode_node, is_record, object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
 

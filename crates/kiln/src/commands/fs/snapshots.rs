@@ -34,12 +34,11 @@ pub(super) async fn make(data: &DataDir, name: &str) -> anyhow::Result<()> {
 }
 
 pub(super) async fn list(data: &DataDir, name: Option<String>, json: bool) -> anyhow::Result<()> {
-    let names = match name {
-        Some(name) => vec![name],
-        None => {
-            let all: Vec<Filesystem> = get(data, "/api/fs").await?;
-            all.into_iter().map(|fs| fs.name).collect()
-        }
+    let names = if let Some(name) = name {
+        vec![name]
+    } else {
+        let all: Vec<Filesystem> = get(data, "/api/fs").await?;
+        all.into_iter().map(|fs| fs.name).collect()
     };
     let mut snapshots: Vec<Snapshot> = Vec::new();
     for name in names {
@@ -97,7 +96,9 @@ pub(super) async fn roll_back(
     change(data, Method::POST, &rollback, &()).await?;
     let served = served(data, fs).await?;
     if served.state != Filesystem::OK {
-        eprintln!("kiln: {fs} is what it was at {name}, and not all of its targets are served; `kiln fs status {fs}` shows them");
+        eprintln!(
+            "kiln: {fs} is what it was at {name}, and not all of its targets are served; `kiln fs status {fs}` shows them"
+        );
         return Ok(ExitCode::from(exit::FAILED));
     }
     say(&format!("{fs} is what it was at {name}"))?;

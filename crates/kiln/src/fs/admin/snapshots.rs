@@ -113,7 +113,9 @@ impl Admin {
         match asked.await {
             Ok(Some(Reply::Snapshot(Ok(told)))) => Ok(told),
             Ok(Some(Reply::Snapshot(Err(why)))) => Err(AdminError::Failed(why)),
-            _ => Err(AdminError::Failed(format!("node {rank} does not answer; `kiln status` shows the nodes"))),
+            _ => {
+                Err(AdminError::Failed(format!("node {rank} does not answer; `kiln status` shows the nodes")))
+            }
         }
     }
 }

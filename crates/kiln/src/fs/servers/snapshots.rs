@@ -25,6 +25,9 @@ const ROLLED_BACK: &str = "rolled-back";
 /// The filesystem stands still for so long at most.
 const FROZEN_MAX: Duration = Duration::from_secs(30);
 
+/// A pool, and targets that stand on it.
+type OnPool = (Arc<Pool>, Vec<Target>);
+
 /// The name of the filesystem that a target is of, also for what it was at a snapshot.
 pub(super) fn base(target: &Target) -> &str {
     split_snapshot(&target.fs).map_or(&target.fs, |(base, _)| base)
@@ -155,8 +158,8 @@ impl Setup {
     }
 
     /// The pools that targets stand on, with those of each.
-    fn by_pool(&self, targets: &[Target]) -> Result<Vec<(Arc<Pool>, Vec<Target>)>, String> {
-        let mut pools: BTreeMap<String, (Arc<Pool>, Vec<Target>)> = BTreeMap::new();
+    fn by_pool(&self, targets: &[Target]) -> Result<Vec<OnPool>, String> {
+        let mut pools: BTreeMap<String, OnPool> = BTreeMap::new();
         for target in targets {
             let pool = self.pools.of_target(&self.dir(target)).ok_or_else(|| {
                 let name = label(&target.fs, target.role);

@@ -135,15 +135,12 @@ fn damage_is_told_of_all_that_lead_to_it() {
     pool.write(changed, 1, 3 * u64::from(RECORD), &pattern(0, RECORD as usize, 9)).expect("there is room");
     pool.commit().expect("the disks are on");
     drop(pool);
-    rot(&disk, 0, SINGLE.disk_bytes, hit..hit + 1);
+    rot(&disk, 0, SINGLE.disk_bytes, hit..=hit);
     let pool = SINGLE.open(&disk, &[]).expect("it is there");
     let report = pool.scrub().run().expect("it can be read");
     assert_eq!(report.damaged_records, 1);
-    let of = |dataset| DamagedRecord {
-        dataset: Some(dataset),
-        object: Some(1),
-        offset: 3 * u64::from(RECORD),
-    };
+    let of =
+        |dataset| DamagedRecord { dataset: Some(dataset), object: Some(1), offset: 3 * u64::from(RECORD) };
     let damaged: BTreeSet<DamagedRecord> = report.damaged.into_iter().collect();
     assert_eq!(damaged, BTreeSet::from([of(dataset), of(snapshot), of(clone)]));
 }

@@ -437,7 +437,15 @@ impl Cluster {
         };
         let osts = (0..osts).map(ost).collect();
         let mdt = address.clone();
-        let config = FsConfig { name: FS.to_owned(), id: FsId(1), version: 1, mdt_rank: 0, mdt, osts, snapshots: Vec::new() };
+        let config = FsConfig {
+            name: FS.to_owned(),
+            id: FsId(1),
+            version: 1,
+            mdt_rank: 0,
+            mdt,
+            osts,
+            snapshots: Vec::new(),
+        };
         Cluster { oss, mds: Arc::new(mds), config, server: None, dir }
     }
 
