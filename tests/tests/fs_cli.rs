@@ -287,7 +287,10 @@ fn lfs_shows_and_sets_what_lustre_does() {
     let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
     let mount = Mount::new(&cluster, "scratch", "m");
     let at = |name: &str| text(&mount.path(name));
-    let df = lfs(&cluster, &["df", "-h", &text(&mount.dir)]).ok();
+    let df = wait_until("the MDS has heard of all OSTs", || {
+        let df = lfs(&cluster, &["df", "-h", &text(&mount.dir)]).ok();
+        (!df.stdout.contains("inactive")).then_some(df)
+    });
     let lines: Vec<&str> = df.stdout.lines().collect();
     assert_eq!(lines[0], "UUID                       bytes        Used   Available Use% Mounted on");
     assert!(lines[1].starts_with("scratch-MDT0000_UUID "), "{df}");

@@ -162,8 +162,7 @@ impl Forest {
     fn serve_snapshot(&self, request: &Request<'_>, answer: Answer<'_>) {
         let (tree, ino) = Tree::split(request.ino);
         let Some(client) = self.client_of(tree) else { return answer.send(Err(Errno::ESTALE)) };
-        let &Request { unique, uid, gid, pid, ref op, .. } = request;
-        client.serve(&Request { unique, ino, uid, gid, pid, op: op.clone() }, answer.of(tree));
+        client.serve(&with_ino(request, ino), answer.of(tree));
     }
 
     /// A request about the directory of snapshots.
@@ -173,6 +172,9 @@ impl Forest {
                 Ok((client, planted)) => client.serve_root(request, answer.of(planted.tree)),
                 Err(errno) => answer.send(Err(errno)),
             };
+        }
+        if let Op::Statfs = request.op {
+            return self.mounted.serve(&with_ino(request, Ino::ROOT), answer);
         }
         let outcome = match &request.op {
             Op::Getattr => Ok(Reply::Attr { attr: self.attr(), keep: KEEP }),
@@ -254,6 +256,12 @@ impl Operations for Forest {
             },
         }
     }
+}
+
+/// A request, about another inode.
+fn with_ino<'b>(request: &Request<'b>, ino: Ino) -> Request<'b> {
+    let &Request { unique, uid, gid, pid, ref op, .. } = request;
+    Request { unique, ino, uid, gid, pid, op: op.clone() }
 }
 
 /// A second inode that a request is about.

@@ -32,8 +32,8 @@ struct Entry {
     target: Target,
     dir: PathBuf,
     condition: Condition,
-    /// Of what is served on demand: requests that had come when that was looked at last.
-    requests_seen: u64,
+    /// Of what is served on demand: requests that had come when that was looked at last, if it was.
+    requests_seen: Option<u64>,
 }
 
 enum Condition {
@@ -159,12 +159,13 @@ impl Targets {
         for entry in self.write().iter_mut().filter(|entry| snapshots::is_served_on_demand(&entry.target)) {
             let Condition::Serving(server @ Server::Mdt(mdt)) = &entry.condition else { continue };
             let (requests, _) = server.counts();
-            if !server.clients().is_empty() || entry.requests_seen != requests {
-                entry.requests_seen = requests;
+            let seen = entry.requests_seen.replace(requests);
+            if !server.clients().is_empty() || seen != Some(requests) {
                 continue;
             }
             let Some(config) = mdt.config.clone().map(Box::new) else { continue };
             let condition = std::mem::replace(&mut entry.condition, Condition::Waiting(config));
+            entry.requests_seen = None;
             unused.push(Entry::new(entry.target.clone(), entry.dir.clone(), condition));
         }
         let closed: Vec<(Target, PathBuf)> =
@@ -297,7 +298,7 @@ impl Condition {
 
 impl Entry {
     fn new(target: Target, dir: PathBuf, condition: Condition) -> Entry {
-        Entry { target, dir, condition, requests_seen: 0 }
+        Entry { target, dir, condition, requests_seen: None }
     }
 
     fn status(&self) -> TargetStatus {

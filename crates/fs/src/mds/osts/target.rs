@@ -17,8 +17,10 @@ use crate::wire::{self, VERSION};
 
 /// Space is looked at so often.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
-/// After a failure it is tried again so much later.
-const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// After a failure it is tried again so much later: targets that begin at the same time are there in a moment.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
+/// The pause doubles up to this.
+const RETRY_AFTER_MAX: Duration = Duration::from_millis(250);
 /// An OST that does not answer for so long is taken to be away.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// A connection is made within this time, or not.
@@ -193,10 +195,14 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         let mut due = Instant::now();
+        let mut retry = RETRY_AFTER;
         let mut failed = false;
         while self.target.pause(due, !failed) {
             failed = match self.round() {
-                Ok(()) => false,
+                Ok(()) => {
+                    retry = RETRY_AFTER;
+                    false
+                }
                 Err(Failure::Refused(errno)) => {
                     let ost = self.target.lock().ost.index;
                     tracing::warn!(ost = ost.0, %errno, "an OST does not do what is to be done; it is asked again");
@@ -207,7 +213,10 @@ impl Worker {
                     true
                 }
             };
-            due = Instant::now() + if failed { RETRY_AFTER } else { SPACE_EVERY };
+            due = Instant::now() + if failed { retry } else { SPACE_EVERY };
+            if failed {
+                retry = (retry * 2).min(RETRY_AFTER_MAX);
+            }
         }
     }
 
