@@ -464,15 +464,12 @@ impl Shared {
         roots.datasets.get(&dataset).map(|record| record.record_bytes).ok_or(PoolError::NoDataset)
     }
 
-    /// The length of the records of a dataset that may be changed.
-    fn changeable(&self, dataset: u64) -> Result<u32, PoolError> {
+    /// The length of the records of a dataset that may be changed, and what it is for.
+    fn changeable(&self, dataset: u64) -> Result<(u32, DatasetKind), PoolError> {
         let roots = self.roots();
         let record = roots.datasets.get(&dataset).ok_or(PoolError::NoDataset)?;
-        if record.snapshot_of.is_some() { Err(PoolError::ReadOnly) } else { Ok(record.record_bytes) }
-    }
-
-    fn kind(&self, dataset: u64) -> DatasetKind {
-        self.roots().datasets.get(&dataset).map_or(DatasetKind::Objects, |record| record.kind)
+        let is_snapshot = record.snapshot_of.is_some();
+        if is_snapshot { Err(PoolError::ReadOnly) } else { Ok((record.record_bytes, record.kind)) }
     }
 
     /// The open group and what is being committed, newest first.

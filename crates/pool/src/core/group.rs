@@ -191,6 +191,11 @@ impl Group {
         }
     }
 
+    /// Whether the group has a record's bytes, or knows that it is zeros: a write needs nothing from below.
+    pub fn has_bytes(&self, key: ObjectKey, number: u64) -> bool {
+        matches!(self.record(key, number), Found::Bytes(_) | Found::Hole)
+    }
+
     /// An object as it is to be changed; `len` is what it has until now.
     fn changed(&mut self, key: ObjectKey, len: u64) -> &mut Dirty {
         let dirty = self.objects.entry(key).or_insert_with(|| Dirty { len, ..Dirty::default() });

@@ -1,7 +1,7 @@
 //! How a transaction group gets to the disks, and who waits for that.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::log::{Until, slots_sectors};
@@ -24,6 +24,8 @@ use crate::vdev::labels::{write_label, write_uberblock};
 const WRITTEN_BYTES_MAX: u64 = 4 << 20;
 /// The intent log between two commits, in bytes.
 const LOG_BETWEEN_COMMITS_BYTES: u64 = 64 << 20;
+/// Commits after which there is no space where there was none.
+const NO_SPACE_TRIES: u32 = 8;
 /// So much of a pool objects leave to files with names.
 const LAST_ROOM_PART: u64 = 64;
 /// Ranges of transaction groups that a disk has missed.
@@ -37,9 +39,18 @@ pub(super) struct Admitted<'s> {
     sectors: u64,
 }
 
+impl Admitted<'_> {
+    /// The change is in a group.
+    pub(super) fn is_done(mut self, groups: &mut Groups) {
+        groups.admitted -= std::mem::take(&mut self.sectors);
+    }
+}
+
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.shared.groups().admitted -= self.sectors;
+        if self.sectors > 0 {
+            self.shared.groups().admitted -= self.sectors;
+        }
     }
 }
 
@@ -75,14 +86,14 @@ impl Shared {
     }
 
     /// Waits until so much more may be changed, and fails when there is no room for it. What is admitted has its room until the guard is
-    /// dropped: by then it is in a group. Without records nothing is asked of the space.
+    /// dropped: by then it is in a group. Without records nothing is asked of the space. The groups are as they were found.
     pub(super) fn admit(
         &self,
         kind: DatasetKind,
         bytes: u64,
         records: u64,
-    ) -> Result<Admitted<'_>, PoolError> {
-        let mut tried: Option<Txg> = None;
+    ) -> Result<(MutexGuard<'_, Groups>, Admitted<'_>), PoolError> {
+        let mut tries = 0;
         loop {
             let mut groups = self.groups();
             if let Some(why) = &groups.suspended {
@@ -92,12 +103,15 @@ impl Shared {
             let sectors = if records > 0 { self.needed(bytes, records, 1, groups.has_snapshots) } else { 0 };
             let last_room = if records > 0 { last_room(kind, groups.total_sectors) } else { 0 };
             if records > 0 && sectors > self.room(&groups).saturating_sub(last_room) {
-                // What was freed is there when the group that freed it is committed.
-                let nothing_freed = groups.open.is_empty() && groups.syncing.is_none();
-                if nothing_freed || tried.is_some_and(|tried| groups.committed >= tried) {
+                // What was freed is there when the group that freed it is committed; and what others were admitted for was more than they
+                // need. Once nothing of that can help, or others are always faster, there is none.
+                let nothing_comes =
+                    groups.open.is_empty() && groups.syncing.is_none() && groups.admitted == 0;
+                let too_much = tries > 0 && sectors > groups.free_sectors.saturating_sub(last_room);
+                if nothing_comes || too_much || tries == NO_SPACE_TRIES {
                     return Err(PoolError::NoSpace);
                 }
-                tried.get_or_insert(open);
+                tries += 1;
                 drop(groups);
                 self.commit_through(open)?;
                 continue;
@@ -110,7 +124,7 @@ impl Shared {
             }
             if weight < most / 2 || (thread && groups.syncing.is_none() && !is_full) {
                 groups.admitted += sectors;
-                return Ok(Admitted { shared: self, sectors });
+                return Ok((groups, Admitted { shared: self, sectors }));
             }
             drop(groups);
             // What is being committed makes room, unless the open group alone is too much.

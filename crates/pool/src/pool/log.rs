@@ -8,7 +8,9 @@
 //! durable then waits for the transaction group. The next commit begins a new chain.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 
 use super::store::{Store, StoreError, sectors_of};
 use crate::format::{
@@ -51,23 +53,58 @@ struct State {
     chain: Option<Chain>,
     /// Entries that are not written yet, each encoded, the last of which is number `submitted`.
     queue: VecDeque<Vec<u8>>,
-    /// The numbers of the last entry that was handed over, of the last that is written, and of the last that is durable.
-    /// **Invariant:** `durable <= written <= submitted`.
+    /// The number of the last entry that was handed over.
     submitted: u64,
-    written: u64,
-    durable: u64,
     /// Vdevs with blocks that are written and not durable.
     unflushed: BTreeSet<VdevId>,
-    /// Of the entries up to this number some were thrown away.
-    lost: u64,
-    /// Some were since the last commit began.
+    /// Entries were thrown away since the last commit began.
     lost_lately: bool,
     /// The number of the block that is written next.
     batch: u64,
     /// Somebody is writing a block, or makes what is written durable.
     writing: bool,
+    /// On one of them, in turns, are those whose entries come with the next block, and on the other one those whose entries were taken:
+    /// whoever has written a block wakes all of the latter, and of the former one, which goes on. **Invariant:** who waits for the next
+    /// block has entries in the queue, so that whoever of them is woken writes it.
+    waiting: [VecDeque<Arc<Waiter>>; 2],
+}
+
+/// One who waits. It is woken once, and whoever finds then that he has what he wanted does not come to the lock again: many are woken at a
+/// time.
+#[derive(Debug)]
+struct Waiter {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Waiter {
+    fn here() -> Waiter {
+        Waiter { thread: thread::current(), woken: AtomicBool::new(false) }
+    }
+
+    fn wait(&self) {
+        while !self.woken.load(Ordering::Acquire) {
+            thread::park();
+        }
+    }
+
+    fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// How far the log is; changed with its state locked. **Invariant:** `durable <= written`, and that is not beyond what was handed over.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The number of the last entry that is written.
+    written: AtomicU64,
+    /// Of the last that is durable.
+    durable: AtomicU64,
+    /// Of the entries up to this number some were thrown away.
+    lost: AtomicU64,
     /// What was taken of the slots since the last commit, in bytes.
-    taken_bytes: u64,
+    taken_bytes: AtomicU64,
 }
 
 /// How far an entry is to be.
@@ -84,10 +121,7 @@ pub(super) enum Until {
 pub(super) struct Log {
     pool: PoolId,
     state: Mutex<State>,
-    /// On one of them, in turns, those wait whose entries come with the next block, and on the other one those whose entries were taken:
-    /// whoever has written a block wakes all of the latter, and of the former one, which goes on. **Invariant:** who waits for the next
-    /// block has entries in the queue, so that whoever of them is woken writes it.
-    changed: [Condvar; 2],
+    progress: Progress,
 }
 
 /// A chain that no root names yet.
@@ -96,7 +130,7 @@ pub(super) struct NewChain(Chain);
 
 impl Log {
     pub(super) fn new(pool: PoolId) -> Log {
-        Log { pool, state: Mutex::default(), changed: [Condvar::new(), Condvar::new()] }
+        Log { pool, state: Mutex::default(), progress: Progress::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -125,7 +159,7 @@ impl Log {
     /// come with the next commit.
     pub(super) fn committed(&self, store: &Store, start: LogStart, new: Option<NewChain>) -> bool {
         let mut state = self.state();
-        state.taken_bytes = 0;
+        self.progress.taken_bytes.store(0, Ordering::Relaxed);
         let mut old = Vec::new();
         if let Some(NewChain(new)) = new {
             let slots = store.space().slots().to_vec();
@@ -146,13 +180,13 @@ impl Log {
 
     /// Whether so much was logged that it is time to commit.
     pub(super) fn is_long(&self, bytes_max: u64) -> bool {
-        self.state().taken_bytes > bytes_max
+        self.progress.taken_bytes.load(Ordering::Relaxed) > bytes_max
     }
 
     /// What was taken of the slots since the last commit, in bytes.
     #[cfg(test)]
     pub(super) fn taken_bytes(&self) -> u64 {
-        self.state().taken_bytes
+        self.progress.taken_bytes.load(Ordering::Relaxed)
     }
 
     /// Takes entries, which are where they are to be when [`Log::wait`] has returned.
@@ -175,43 +209,50 @@ impl Log {
 
     /// Waits until everything up to there is as far as it is to be; brings it there if nobody does.
     pub(super) fn wait(&self, store: &Store, ticket: Ticket, until: Until) -> Result<(), NotLogged> {
-        let mut state = self.state();
         loop {
-            if ticket.last <= state.lost {
-                return Err(NotLogged);
+            if let Some(outcome) = self.outcome(ticket, until) {
+                return outcome;
             }
-            let reached = match until {
-                Until::Written => state.written,
-                Until::Durable => state.durable,
-            };
-            if ticket.last <= reached {
-                return Ok(());
+            let mut state = self.state();
+            if let Some(outcome) = self.outcome(ticket, until) {
+                return outcome;
             }
-            state = if state.writing {
+            if state.writing {
                 // What is not in the queue any more depends on the block that is being written, or on the flush.
                 let batch = if ticket.batch == state.batch { state.batch } else { state.batch + 1 };
-                self.of(batch).wait(state).unwrap_or_else(PoisonError::into_inner)
-            } else if state.written < ticket.last {
-                self.write_next(state, store, until)
+                let waiter = Arc::new(Waiter::here());
+                of(&mut state, batch).push_back(Arc::clone(&waiter));
+                drop(state);
+                waiter.wait();
+            } else if self.progress.written.load(Ordering::Acquire) < ticket.last {
+                self.write_next(state, store, until);
             } else {
-                self.flush(state, store)
-            };
+                let state = self.flush_written(state, store);
+                wake_all(state);
+            }
         }
     }
 
+    /// What came of what was handed over, if that is known.
+    fn outcome(&self, ticket: Ticket, until: Until) -> Option<Result<(), NotLogged>> {
+        let Progress { written, durable, lost, .. } = &self.progress;
+        if ticket.last <= lost.load(Ordering::Acquire) {
+            return Some(Err(NotLogged));
+        }
+        let reached = match until {
+            Until::Written => written,
+            Until::Durable => durable,
+        };
+        (ticket.last <= reached.load(Ordering::Acquire)).then_some(Ok(()))
+    }
+
     /// Writes the next block; makes it durable with those before it, if that is what is wanted.
-    fn write_next<'l>(
-        &'l self,
-        mut state: MutexGuard<'l, State>,
-        store: &Store,
-        until: Until,
-    ) -> MutexGuard<'l, State> {
+    fn write_next(&self, mut state: MutexGuard<'_, State>, store: &Store, until: Until) {
         let (body, last) = take_body(&mut state);
         let batch = state.batch;
         state.batch += 1;
         let Some((at, head)) = next_block(self.pool, &mut state, store, &body) else {
-            self.fail(&mut state);
-            return state;
+            return self.fail(&mut state);
         };
         state.writing = true;
         drop(state);
@@ -220,7 +261,10 @@ impl Log {
         state.writing = false;
         match written {
             Ok(sectors) if state.chain.is_some() => {
-                advance(&mut state, sectors, last);
+                self.progress.written.store(last, Ordering::Release);
+                let bytes = u64::from(sectors) * SECTOR_BYTES as u64;
+                self.progress.taken_bytes.fetch_add(bytes, Ordering::Relaxed);
+                advance(&mut state, sectors);
                 state.unflushed.insert(at.slot.vdev);
                 if until == Until::Durable {
                     state = self.flush_written(state, store);
@@ -228,31 +272,23 @@ impl Log {
             }
             _ => self.fail(&mut state),
         }
-        self.of(batch).notify_all();
-        self.of(batch + 1).notify_one();
-        state
-    }
-
-    fn of(&self, batch: u64) -> &Condvar {
-        &self.changed[(batch % 2) as usize]
-    }
-
-    /// Makes all blocks durable that are written, and lets all look who wait.
-    fn flush<'l>(&'l self, state: MutexGuard<'l, State>, store: &Store) -> MutexGuard<'l, State> {
-        let state = self.flush_written(state, store);
-        self.changed.iter().for_each(Condvar::notify_all);
-        state
+        let mut woken = std::mem::take(of(&mut state, batch));
+        // First of all the one that goes on.
+        woken.extend(of(&mut state, batch + 1).pop_front());
+        drop(state);
+        woken.iter().rev().for_each(|waiter| waiter.wake());
     }
 
     fn flush_written<'l>(&'l self, mut state: MutexGuard<'l, State>, store: &Store) -> MutexGuard<'l, State> {
-        let (last, vdevs) = (state.written, std::mem::take(&mut state.unflushed));
+        let (last, vdevs) =
+            (self.progress.written.load(Ordering::Acquire), std::mem::take(&mut state.unflushed));
         state.writing = true;
         drop(state);
         let flushed = vdevs.iter().all(|vdev| store.sync_vdev(*vdev).is_ok());
         let mut state = self.state();
         state.writing = false;
         if flushed && state.chain.is_some() {
-            state.durable = last;
+            self.progress.durable.store(last, Ordering::Release);
         } else {
             self.fail(&mut state);
         }
@@ -264,10 +300,24 @@ impl Log {
         state.chain = None;
         state.queue.clear();
         state.unflushed.clear();
-        state.lost = state.submitted;
+        self.progress.lost.store(state.submitted, Ordering::Release);
         state.lost_lately = true;
-        self.changed.iter().for_each(Condvar::notify_all);
+        for waiter in state.waiting.iter_mut().flat_map(std::mem::take) {
+            waiter.wake();
+        }
     }
+}
+
+/// Those who wait for a block.
+fn of(state: &mut State, batch: u64) -> &mut VecDeque<Arc<Waiter>> {
+    &mut state.waiting[(batch % 2) as usize]
+}
+
+/// Lets all look who wait.
+fn wake_all(mut state: MutexGuard<'_, State>) {
+    let waiting = std::mem::take(&mut state.waiting);
+    drop(state);
+    waiting.into_iter().flatten().for_each(|waiter| waiter.wake());
 }
 
 fn free_slots(store: &Store, slots: Vec<Place>) {
@@ -384,9 +434,7 @@ fn block_sectors(store: &Store, place: Place, body_bytes: usize) -> u32 {
     (space.allocated(place.vdev, HEAD_SECTORS) + body) as u32
 }
 
-fn advance(state: &mut State, sectors: u32, last: u64) {
-    state.written = last;
-    state.taken_bytes += u64::from(sectors) * SECTOR_BYTES as u64;
+fn advance(state: &mut State, sectors: u32) {
     if let Some(chain) = &mut state.chain {
         chain.at.seq += 1;
         chain.at.offset += sectors;

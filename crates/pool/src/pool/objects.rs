@@ -129,17 +129,29 @@ impl Shared {
     pub(super) fn write(&self, key: ObjectKey, offset: u64, bytes: &[u8]) -> Result<(), PoolError> {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= OBJECT_BYTES_MAX);
         let end = end.ok_or(PoolError::TooLong)?;
-        let record_bytes = self.changeable(key.dataset)?;
+        let (record_bytes, kind) = self.changeable(key.dataset)?;
         let _changing = self.object_lock(key);
-        let len = self.len(key)?.unwrap_or(0);
         let Some(last) = end.checked_sub(1).filter(|_| !bytes.is_empty()) else {
             // It is made, and does not reach further.
+            let len = self.len(key)?.unwrap_or(0);
             return self.set_len_of(key, len);
         };
         let size = u64::from(record_bytes);
         let records = last / size - offset / size + 1;
-        let _admitted = self.admit(self.kind(key.dataset), records * size, records)?;
         let pieces: Vec<Piece> = pieces(offset, bytes.len(), record_bytes).collect();
+        let (mut groups, admitted) = self.admit(kind, records * size, records)?;
+        if let [piece] = pieces[..]
+            && bytes.len() < self.settings.placed_bytes_min
+            && let Some(len) = groups.open.object(key).and_then(Dirty::object_len)
+            && (groups.open.has_bytes(key, piece.number) || piece.covers(record_bytes, len))
+        {
+            // The commonest write, done at once: many come at the same time.
+            groups.open.write((key, len), (piece.number, record_bytes), piece.within, bytes, Vec::new());
+            admitted.is_done(&mut groups);
+            return Ok(());
+        }
+        drop(groups);
+        let len = self.len(key)?.unwrap_or(0);
         let whole = |piece: &&Piece| piece.len == record_bytes as usize;
         let mut placed = Vec::new();
         if bytes.len() >= self.settings.placed_bytes_min {
@@ -152,7 +164,9 @@ impl Shared {
             let mut base = Vec::new();
             if matches!(groups.open.record(key, piece.number), Found::Below | Found::Placed(_)) {
                 drop(groups);
-                base = self.base(key, (piece.number, record_bytes), len, (piece.within, piece.len))?;
+                if !piece.covers(record_bytes, len) {
+                    base = self.with_record(key, (piece.number, record_bytes), true, <[u8]>::to_vec)?;
+                }
                 groups = self.groups();
             }
             if let Some(why) = &groups.suspended {
@@ -162,6 +176,7 @@ impl Shared {
             groups.open.write((key, len), number, piece.within, written, base);
         }
         debug_assert!(self.len(key).is_ok_and(|len| len >= Some(end)), "the object reaches there now");
+        drop(admitted);
         Ok(())
     }
 
@@ -191,22 +206,6 @@ impl Shared {
         Ok(placed)
     }
 
-    /// What a record holds, unless a write of `bytes` bytes from `within` on covers all that there is.
-    fn base(
-        &self,
-        key: ObjectKey,
-        (number, record_bytes): (u64, u32),
-        len: u64,
-        (within, bytes): (usize, usize),
-    ) -> Result<Vec<u8>, PoolError> {
-        let begin = number * u64::from(record_bytes);
-        let covers = within == 0 && (bytes == record_bytes as usize || begin + bytes as u64 >= len);
-        if covers || begin >= len {
-            return Ok(Vec::new());
-        }
-        self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec)
-    }
-
     pub(super) fn reach(&self, key: ObjectKey, end: u64) -> Result<(), PoolError> {
         let _changing = self.object_lock(key);
         match self.len(key)? {
@@ -225,17 +224,14 @@ impl Shared {
         if new_len > OBJECT_BYTES_MAX {
             return Err(PoolError::TooLong);
         }
-        let record_bytes = self.changeable(key.dataset)?;
+        let (record_bytes, kind) = self.changeable(key.dataset)?;
         let len = self.len(key)?.unwrap_or(0);
         let (number, within) =
             (new_len / u64::from(record_bytes), (new_len % u64::from(record_bytes)) as usize);
         // What only frees always works.
-        let kind = self.kind(key.dataset);
-        let _admitted = if new_len < len && within == 0 {
-            self.admit(kind, 0, 0)?
-        } else {
-            self.admit(kind, u64::from(record_bytes), 1)?
-        };
+        let records = u64::from(new_len >= len || within > 0);
+        let (groups, _admitted) = self.admit(kind, records * u64::from(record_bytes), records)?;
+        drop(groups);
         let base = (new_len < len && within > 0)
             .then(|| self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec))
             .transpose()?;
@@ -244,7 +240,7 @@ impl Shared {
     }
 
     pub(super) fn punch(&self, key: ObjectKey, offset: u64, count: u64) -> Result<(), PoolError> {
-        let record_bytes = self.changeable(key.dataset)?;
+        let (record_bytes, _) = self.changeable(key.dataset)?;
         let size = u64::from(record_bytes);
         let changing = self.object_lock(key);
         let len = self.len(key)?.unwrap_or(0);
@@ -252,7 +248,7 @@ impl Shared {
         if offset >= end {
             return Ok(());
         }
-        self.admit(DatasetKind::Objects, 0, 0)?;
+        drop(self.admit(DatasetKind::Objects, 0, 0)?);
         // What reaches to the end of the object reaches to the end of its record.
         let whole_end = if end == len { end.div_ceil(size) } else { end / size };
         let (first, whole) = (offset.div_ceil(size), whole_end);
@@ -281,7 +277,7 @@ impl Shared {
         self.changeable(key.dataset)?;
         let _changing = self.object_lock(key);
         if self.len(key)?.is_some() {
-            self.admit(DatasetKind::Objects, 0, 0)?;
+            drop(self.admit(DatasetKind::Objects, 0, 0)?);
             self.groups().open.destroy(key);
         }
         Ok(())
@@ -378,6 +374,14 @@ struct Piece {
 }
 
 impl Piece {
+    /// Whether it covers all that there is of its record, in an object of this length.
+    fn covers(self, record_bytes: u32, len: u64) -> bool {
+        let begin = self.number * u64::from(record_bytes);
+        let all = self.within == 0
+            && (self.len == record_bytes as usize || begin + self.len as u64 >= len);
+        all || begin >= len
+    }
+
     /// What of it is in what is written.
     pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.from..self.from + self.len]
