@@ -233,16 +233,18 @@ impl Vdev {
     /// Makes everything durable that was written, on all disks at once. Those where that failed, by their place: what they were to hold
     /// may be gone.
     pub fn sync(&self) -> Vec<usize> {
-        let Some((first, others)) = self.leaves.split_first() else { return Vec::new() };
+        // Those that hold something back, and those that are doubtful, which are told again.
+        let concerned: Vec<(usize, &Arc<Leaf>)> =
+            self.leaves.iter().enumerate().filter(|(_, leaf)| leaf.needs_sync()).collect();
+        let Some((first, others)) = concerned.split_first() else { return Vec::new() };
         let synced: Vec<bool> = std::thread::scope(|scope| {
-            let there = others.iter().map(|leaf| leaf.is_there().then(|| scope.spawn(|| leaf.sync())));
-            let waiting: Vec<_> = there.collect();
-            let first = first.sync();
-            // A place without a disk has nothing to lose; a thread that panicked has not told that it did.
-            let others = waiting.into_iter().map(|leaf| leaf.is_none_or(|leaf| leaf.join().unwrap_or(false)));
+            let waiting: Vec<_> = others.iter().map(|(_, leaf)| scope.spawn(|| leaf.sync())).collect();
+            let first = first.1.sync();
+            // A thread that panicked has not told that it did.
+            let others = waiting.into_iter().map(|leaf| leaf.join().unwrap_or(false));
             std::iter::once(first).chain(others).collect()
         });
-        (0..self.leaves.len()).filter(|place| !synced[*place]).collect()
+        concerned.iter().zip(synced).filter(|(_, synced)| !synced).map(|((place, _), _)| *place).collect()
     }
 }
 

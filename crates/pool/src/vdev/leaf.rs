@@ -180,6 +180,14 @@ impl Leaf {
         written
     }
 
+    /// Whether [`Leaf::sync`] has something to do, or to tell. Where a flush is under way it is to be waited for.
+    pub(super) fn needs_sync(&self) -> bool {
+        match self.flush_failed.try_lock() {
+            Ok(failed) => *failed || self.unflushed.load(Ordering::Acquire),
+            Err(_) => true,
+        }
+    }
+
     /// Whether everything that was written is durable. A place without a disk has nothing to lose. A failure is final.
     pub(super) fn sync(&self) -> bool {
         let mut failed = self.flush_failed.lock().unwrap_or_else(PoisonError::into_inner);
