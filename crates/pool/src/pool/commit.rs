@@ -310,6 +310,7 @@ impl Shared {
             freed: group.freed().iter().flat_map(Extent::of).collect(),
             shared: NOT_SHARED,
             dead: Vec::new(),
+            nodes: Vec::new(),
         };
         let mut edits = Edits::default();
         // Snapshots have what the group does to objects.
@@ -338,6 +339,7 @@ impl Shared {
             writer.change(&mut roots, change, &mut edits)?;
         }
         roots.tree = Tree::new(&mut writer, NODE_BYTES).apply(roots.tree.as_ref(), &edits)?;
+        writer.write_nodes()?;
         roots.txg = txg;
         let freed = writer.freed;
         let maps = self.finish(&roots, &freed, log)?;

@@ -377,8 +377,7 @@ impl Piece {
     /// Whether it covers all that there is of its record, in an object of this length.
     fn covers(self, record_bytes: u32, len: u64) -> bool {
         let begin = self.number * u64::from(record_bytes);
-        let all = self.within == 0
-            && (self.len == record_bytes as usize || begin + self.len as u64 >= len);
+        let all = self.within == 0 && (self.len == record_bytes as usize || begin + self.len as u64 >= len);
         all || begin >= len
     }
 

@@ -152,28 +152,61 @@ impl Store {
             let mut space = self.space();
             records.iter().map(|record| space.allocate_early(sectors_of(record.stored.len()))).collect()
         };
+        let only: Vec<Option<Place>> = places.iter().map(|place| place.map(|(place, _)| place)).collect();
+        let pointers = self.write_to(records, &only);
+        let told = places.into_iter().zip(pointers).map(|(place, pointer)| {
+            let (place, taken) = place?;
+            if pointer.is_none() {
+                self.space().unallocate_early(place);
+            }
+            pointer.map(|pointer| (pointer, taken))
+        });
+        told.collect()
+    }
+
+    /// Finds room for records of the group that is being written and writes them there, all at once; `None` for those that have no room in
+    /// one piece.
+    pub(super) fn write_all_new(
+        &self,
+        records: &[NewRecord<'_>],
+    ) -> Result<Vec<Option<Pointer>>, StoreError> {
+        let places: Vec<Option<Place>> = {
+            let mut space = self.space();
+            let sectors = records.iter().map(|record| sectors_of(record.stored.len()));
+            sectors.map(|sectors| space.allocate(Purpose::Data, sectors)).collect()
+        };
+        let pointers = self.write_to(records, &places);
+        let lost = places.iter().zip(&pointers).any(|(place, pointer)| place.is_some() && pointer.is_none());
+        if lost { Err(StoreError::NotWritten) } else { Ok(pointers) }
+    }
+
+    /// Writes records to places that were allocated for them; `None` for those without one, and those that were not written.
+    fn write_to(&self, records: &[NewRecord<'_>], places: &[Option<Place>]) -> Vec<Option<Pointer>> {
         let stored: Vec<Cow<'_, [u8]>> = records.iter().map(|record| padded(record.stored)).collect();
-        let mut placed: Vec<Option<(Pointer, u64)>> = vec![None; records.len()];
-        for top in self.tops().iter() {
-            let here: Vec<(usize, Place, u64)> = places
-                .iter()
-                .enumerate()
-                .filter_map(|(index, place)| place.map(|(place, taken)| (index, place, taken)))
-                .filter(|(_, place, _)| place.vdev == top.id)
-                .collect();
-            let to_write: Vec<(u64, &[u8])> =
-                here.iter().map(|(index, place, _)| (place.sector, &*stored[*index])).collect();
-            for ((index, place, taken), outcome) in here.into_iter().zip(top.vdev.write_all(&to_write)) {
-                if outcome_of(&top.vdev, outcome)
-                    && let Ok(pointer) = pointer_to(records[index], vec![place])
-                {
-                    placed[index] = Some((pointer, taken));
-                } else {
-                    self.space().unallocate_early(place);
-                }
+        let placed = places.iter().enumerate().filter_map(|(index, place)| Some((index, (*place)?)));
+        let (indices, writes): (Vec<usize>, Vec<(Place, &[u8])>) =
+            placed.map(|(index, place)| (index, (place, &*stored[index]))).unzip();
+        let mut pointers: Vec<Option<Pointer>> = vec![None; records.len()];
+        for (index, written) in indices.into_iter().zip(self.write_places(&writes)) {
+            if let Some(place) = places[index].filter(|_| written) {
+                pointers[index] = pointer_to(records[index], vec![place]).ok();
             }
         }
-        placed
+        pointers
+    }
+
+    /// Writes whole sectors to several places, what is beside one another at once; whether enough disks took each.
+    pub(super) fn write_places(&self, writes: &[(Place, &[u8])]) -> Vec<bool> {
+        let mut written = vec![false; writes.len()];
+        for top in self.tops().iter() {
+            let of_top = || writes.iter().enumerate().filter(|(_, (place, _))| place.vdev == top.id);
+            let here: Vec<(u64, &[u8])> =
+                of_top().map(|(_, (place, bytes))| (place.sector, *bytes)).collect();
+            for ((index, _), outcome) in of_top().zip(top.vdev.write_all(&here)) {
+                written[index] = outcome_of(&top.vdev, outcome);
+            }
+        }
+        written
     }
 
     /// Writes whole sectors; whether enough disks took them.
@@ -291,13 +324,13 @@ impl Store {
 }
 
 /// Whole sectors, with zeros behind what does not fill them.
-fn padded(bytes: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn padded(bytes: &[u8]) -> Cow<'_, [u8]> {
     let rest = bytes.len() % SECTOR_BYTES;
     if rest == 0 { Cow::Borrowed(bytes) } else { Cow::Owned([bytes, &vec![0; SECTOR_BYTES - rest]].concat()) }
 }
 
-/// The pointer to a record that was written.
-fn pointer_to(record: NewRecord<'_>, places: Vec<Place>) -> Result<Pointer, StoreError> {
+/// The pointer to a record in these places.
+pub(super) fn pointer_to(record: NewRecord<'_>, places: Vec<Place>) -> Result<Pointer, StoreError> {
     let length_of = |len: usize| u32::try_from(len).map_err(|_| StoreError::Malformed("it is too long"));
     let NewRecord { kind, stored, bytes, compression, birth, checksum } = record;
     Ok(Pointer {

@@ -1,22 +1,29 @@
 //! Writing the records and nodes of a transaction group.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::compression::compress;
 use super::snapshots::Shared;
-use super::store::{NODE_COPIES, NewRecord, Reading, Store, StoreError, pointer_of, sectors_of};
+use super::store::{
+    NODE_COPIES, NewRecord, Reading, Store, StoreError, padded, pointer_of, pointer_to, sectors_of,
+};
 use super::{Change, NODE_BYTES, PoolError, Roots};
 use crate::core::allocator::Purpose;
 use crate::core::group::{Content, Dirty, ObjectKey};
 use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Tree};
 use crate::format::{
-    ChecksumKind, Compression, DatasetRecord, Extent, Kind, ObjectRecord, Pointer, Properties, RecordError,
-    Txg, dataset_key, encode_node, is_record, object_key, record_key,
+    ChecksumKind, Compression, DatasetRecord, Extent, Kind, ObjectRecord, Place, Pointer, Properties,
+    RecordError, Txg, dataset_key, encode_node, is_record, object_key, record_key,
 };
 use crate::vdev::SECTOR_BYTES;
 
+/// Records that a thread writes at once.
+const RECORDS_AT_ONCE: usize = 32;
+/// Nodes that wait to be written at once.
+const NODES_AT_ONCE: usize = 64;
 /// Records for which another thread is worth its while.
 const RECORDS_OF_THREAD: usize = 16;
 /// The same where somebody waits for them.
@@ -34,6 +41,12 @@ type Part = (u64, Pointer);
 /// The parts of a record, with its number among those that are written.
 type Numbered = (usize, Vec<Part>);
 
+/// A node, as bytes, and its places.
+pub(super) struct PlacedNode {
+    places: Vec<Place>,
+    bytes: Vec<u8>,
+}
+
 /// Writes records and nodes of a group, and gathers what it frees.
 pub(super) struct Writer<'s> {
     pub(super) store: &'s Store,
@@ -48,6 +61,8 @@ pub(super) struct Writer<'s> {
     pub(super) shared: Shared,
     /// What of that it does not lead to any more.
     pub(super) dead: Vec<Extent>,
+    /// Nodes that have their places and are to be written there.
+    pub(super) nodes: Vec<PlacedNode>,
 }
 
 impl Writer<'_> {
@@ -198,11 +213,13 @@ impl Writer<'_> {
         let work = || {
             let mut written = Vec::new();
             loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(record) = records.get(index) else { return Ok(written) };
-                let mut parts = Vec::with_capacity(1);
-                self.write_parts(record.sector, record.bytes, &mut parts)?;
-                written.push((index, parts));
+                let first = next.fetch_add(RECORDS_AT_ONCE, Ordering::Relaxed);
+                let Some(rest) = records.get(first..).filter(|rest| !rest.is_empty()) else {
+                    return Ok(written);
+                };
+                let some = &rest[..rest.len().min(RECORDS_AT_ONCE)];
+                let numbers = first..;
+                written.extend(numbers.zip(self.write_some(some)?));
             }
         };
         let outcomes: Vec<Result<Vec<Numbered>, StoreError>> = thread::scope(|scope| {
@@ -218,6 +235,46 @@ impl Writer<'_> {
         }
         written.sort_unstable_by_key(|(index, _)| *index);
         Ok(written.into_iter().map(|(_, parts)| parts).collect())
+    }
+
+    /// Writes a few records at once; the parts of each.
+    fn write_some(&self, records: &[NewBytes<'_>]) -> Result<Vec<Vec<Part>>, StoreError> {
+        let packed: Vec<Option<Vec<u8>>> =
+            records.iter().map(|record| compress(self.properties.compression, record.bytes)).collect();
+        let new: Vec<NewRecord<'_>> = records
+            .iter()
+            .zip(&packed)
+            .map(|(record, packed)| new_record(self.properties, self.txg, record.bytes, packed.as_deref()))
+            .collect();
+        let written = self.store.write_all_new(&new)?;
+        let parts = records.iter().zip(written).map(|(record, pointer)| {
+            if let Some(pointer) = pointer {
+                return Ok(vec![(record.sector, pointer)]);
+            }
+            let mut parts = Vec::new();
+            self.write_parts(record.sector, record.bytes, &mut parts)?;
+            Ok(parts)
+        });
+        parts.collect()
+    }
+
+    /// Writes the nodes that have their places, what is beside one another at once.
+    pub(super) fn write_nodes(&mut self) -> Result<(), StoreError> {
+        let nodes = std::mem::take(&mut self.nodes);
+        let padded: Vec<Cow<'_, [u8]>> = nodes.iter().map(|node| padded(&node.bytes)).collect();
+        let copies = nodes.iter().zip(&padded);
+        let writes: Vec<(Place, &[u8])> = copies
+            .flat_map(|(node, bytes)| node.places.iter().map(move |place| (*place, &**bytes)))
+            .collect();
+        let mut written = self.store.write_places(&writes).into_iter();
+        for node in &nodes {
+            // One copy must be there.
+            let count = written.by_ref().take(node.places.len()).filter(|written| *written).count();
+            if count == 0 {
+                return Err(StoreError::NotWritten);
+            }
+        }
+        Ok(())
     }
 
     /// Writes a record, in parts where no room is for it as a whole.
@@ -306,6 +363,9 @@ impl Load for Writer<'_> {
     type Error = StoreError;
 
     fn load(&mut self, place: &[u8]) -> Result<Arc<Node>, StoreError> {
+        if !self.nodes.is_empty() && pointer_of(place)?.birth == self.txg {
+            self.write_nodes()?;
+        }
         Reading(self.store).load(place)
     }
 }
@@ -314,7 +374,12 @@ impl Nodes for Writer<'_> {
     fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
         let bytes = encode_node(node);
         let record = NewRecord::plain(Kind::Node, &bytes, self.txg, ChecksumKind::Xxh3);
-        let pointer = self.store.write_new(record, NODE_COPIES)?;
+        let places = self.store.room(Purpose::Node, bytes.len(), NODE_COPIES).ok_or(StoreError::NoSpace)?;
+        let pointer = pointer_to(record, places.clone())?;
+        self.nodes.push(PlacedNode { places, bytes });
+        if self.nodes.len() >= NODES_AT_ONCE {
+            self.write_nodes()?;
+        }
         self.store.keep_node(&pointer, Arc::new(node.clone()));
         Ok(pointer.encode().to_vec())
     }
