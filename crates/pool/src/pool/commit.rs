@@ -41,7 +41,7 @@ pub(super) struct Admitted<'s> {
 
 impl Admitted<'_> {
     /// The change is in a group.
-    pub(super) fn is_done(mut self, groups: &mut Groups) {
+    pub(super) fn spend(mut self, groups: &mut Groups) {
         groups.admitted -= std::mem::take(&mut self.sectors);
     }
 }

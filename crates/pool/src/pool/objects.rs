@@ -147,7 +147,7 @@ impl Shared {
         {
             // The commonest write, done at once: many come at the same time.
             groups.open.write((key, len), (piece.number, record_bytes), piece.within, bytes, Vec::new());
-            admitted.is_done(&mut groups);
+            admitted.spend(&mut groups);
             return Ok(());
         }
         drop(groups);
