@@ -21,7 +21,7 @@ use super::meta::Meta;
 use super::notices::{Notices, Stale, forget_stale};
 use super::ops::HeldLocks;
 use super::session::{Holder, Keeper, Session, new_id};
-use super::snapshots::Forest;
+use super::snapshots::Trees;
 use crate::core::Errno;
 use crate::core::target::split_snapshot;
 use crate::wire::mds::Callback;
@@ -102,7 +102,7 @@ pub enum MountError {
 /// A mounted filesystem. It lasts until [`Mounted::unmount`], or until somebody else unmounts it; when it is dropped, the
 /// kernel's mount is taken away and what was not written back is lost.
 pub struct Mounted {
-    forest: Arc<Forest>,
+    trees: Arc<Trees>,
     device: Arc<Device>,
     workers: Workers,
     threads: Vec<JoinHandle<()>>,
@@ -213,19 +213,19 @@ fn start(
     let threads = options.threads;
     let kernel: Arc<dyn Kernel> = Arc::clone(&device) as Arc<dyn Kernel>;
     let keeps_names = client.keeps_names();
-    let grow = move |config: FsConfig, tree: Tree| {
+    let begin = move |config: FsConfig, tree: Tree| {
         let options = MountOptions { config, read_only: true, ..options.clone() };
         let kernel = Arc::new(TreeKernel { kernel: Arc::clone(&kernel), tree });
-        grow(&options, tree, (kernel, keeps_names), &rng)
+        begin_snapshot(&options, tree, (kernel, keeps_names), &rng)
     };
-    let forest = Arc::new(Forest::new(Arc::clone(client), Box::new(grow)));
-    let operations = Arc::clone(&forest) as Arc<dyn Operations>;
+    let trees = Arc::new(Trees::new(Arc::clone(client), Box::new(begin)));
+    let operations = Arc::clone(&trees) as Arc<dyn Operations>;
     let workers = device::serve(Arc::clone(&device), operations, threads);
-    Ok(Mounted { forest, device, workers, threads: vec![house] })
+    Ok(Mounted { trees, device, workers, threads: vec![house] })
 }
 
 /// Begins with a snapshot, as one more filesystem of a mount.
-fn grow(
+fn begin_snapshot(
     options: &MountOptions,
     tree: Tree,
     kernel: (Arc<dyn Kernel>, bool),
@@ -283,23 +283,23 @@ fn begin_work(client: &Arc<Client>, queues: Queues) -> Result<JoinHandle<()>, Mo
 /// What other threads may do with a mount that one waits for. It does not keep the mount.
 #[derive(Clone)]
 pub struct Handle {
-    forest: Weak<Forest>,
+    trees: Weak<Trees>,
     device: Weak<Device>,
 }
 
 impl Handle {
     /// The filesystem has changed: targets were added, or are served elsewhere.
     pub fn reconfigure(&self, config: &FsConfig) {
-        if let Some(forest) = self.forest.upgrade() {
-            forest.reconfigure(config);
+        if let Some(trees) = self.trees.upgrade() {
+            trees.reconfigure(config);
         }
     }
 
     /// The filesystem is no more: programs get `EIO` from now on, and what was not written back is lost.
     pub fn destroyed(&self) {
-        let Some(forest) = self.forest.upgrade() else { return };
-        forest.running().into_iter().for_each(Running::abandon);
-        let client = forest.mounted();
+        let Some(trees) = self.trees.upgrade() else { return };
+        trees.end().into_iter().for_each(Running::abandon);
+        let client = trees.mounted();
         client.meta.session.end(Errno::EIO);
         for inode in client.meta.inodes.all() {
             let file = inode.state().file.clone();
@@ -316,14 +316,14 @@ impl Handle {
 
     /// Whether the mount is gone, and everything is written back.
     pub fn is_over(&self) -> bool {
-        self.forest.strong_count() == 0
+        self.trees.strong_count() == 0
     }
 }
 
 impl Mounted {
     /// A handle for other threads.
     pub fn handle(&self) -> Handle {
-        Handle { forest: Arc::downgrade(&self.forest), device: Arc::downgrade(&self.device) }
+        Handle { trees: Arc::downgrade(&self.trees), device: Arc::downgrade(&self.device) }
     }
 
     /// See [`Handle::reconfigure`].
@@ -339,8 +339,8 @@ impl Mounted {
     /// Waits until the mount is gone, by [`Mounted::unmount`] or by somebody else, and everything is written back.
     pub fn wait(mut self) {
         self.workers.wait();
-        self.forest.running().into_iter().for_each(Running::finish);
-        self.forest.mounted().finish();
+        self.trees.end().into_iter().for_each(Running::finish);
+        self.trees.mounted().finish();
         self.threads.drain(..).for_each(join);
     }
 }
@@ -349,11 +349,11 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         if !self.threads.is_empty() {
             let _ = self.device.unmount();
-            for Running { client, threads } in self.forest.running() {
+            for Running { client, threads } in self.trees.end() {
                 client.end();
                 threads.into_iter().for_each(join);
             }
-            self.forest.mounted().end();
+            self.trees.mounted().end();
             self.threads.drain(..).for_each(join);
         }
     }

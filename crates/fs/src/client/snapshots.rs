@@ -23,50 +23,50 @@ const AFTER_DOT: u64 = 1;
 const AFTER_DOTS: u64 = 2;
 
 /// Begins with a snapshot.
-type Grow = dyn Fn(FsConfig, Tree) -> Result<Running, MountError> + Send + Sync;
+type Begin = dyn Fn(FsConfig, Tree) -> Result<Running, MountError> + Send + Sync;
 
 /// See the module.
-pub(crate) struct Forest {
+pub(crate) struct Trees {
     mounted: Arc<Client>,
-    grow: Box<Grow>,
+    begin: Box<Begin>,
     /// The snapshots that were looked up. That at `n` is the [`Tree`] `n + 1`, also when it was destroyed.
-    snapshots: Mutex<Vec<Arc<Planted>>>,
+    snapshots: Mutex<Vec<Arc<Slot>>>,
     since: Time,
 }
 
 /// A snapshot that was looked up.
-struct Planted {
+struct Slot {
     tree: Tree,
     snapshot: Snapshot,
-    life: Mutex<Life>,
+    state: Mutex<State>,
 }
 
-enum Life {
+enum State {
     /// It has not begun, or could not.
-    Seed,
+    New,
     Running(Running),
     /// It was destroyed.
-    Over,
+    Gone,
 }
 
-impl Planted {
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+impl Slot {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client(&self) -> Option<Arc<Client>> {
-        match &*self.life() {
-            Life::Running(running) => Some(Arc::clone(&running.client)),
-            Life::Seed | Life::Over => None,
+        match &*self.state() {
+            State::Running(running) => Some(Arc::clone(&running.client)),
+            State::New | State::Gone => None,
         }
     }
 }
 
-impl Forest {
-    pub(crate) fn new(mounted: Arc<Client>, grow: Box<Grow>) -> Forest {
+impl Trees {
+    pub(crate) fn new(mounted: Arc<Client>, begin: Box<Begin>) -> Trees {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = Time { secs: now.as_secs() as i64, nanos: now.subsec_nanos() };
-        Forest { mounted, grow, snapshots: Mutex::default(), since }
+        Trees { mounted, begin, snapshots: Mutex::default(), since }
     }
 
     /// The filesystem that is mounted.
@@ -74,29 +74,29 @@ impl Forest {
         &self.mounted
     }
 
-    fn snapshots(&self) -> MutexGuard<'_, Vec<Arc<Planted>>> {
+    fn snapshots(&self) -> MutexGuard<'_, Vec<Arc<Slot>>> {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends every snapshot; those that were running.
-    pub(crate) fn running(&self) -> Vec<Running> {
-        let over = |planted: &Arc<Planted>| match std::mem::replace(&mut *planted.life(), Life::Over) {
-            Life::Running(running) => Some(running),
-            Life::Seed | Life::Over => None,
+    pub(crate) fn end(&self) -> Vec<Running> {
+        let end = |slot: &Arc<Slot>| match std::mem::replace(&mut *slot.state(), State::Gone) {
+            State::Running(running) => Some(running),
+            State::New | State::Gone => None,
         };
-        self.snapshots().iter().filter_map(over).collect()
+        self.snapshots().iter().filter_map(end).collect()
     }
 
     /// The filesystem has changed, or its snapshots have.
     pub(crate) fn reconfigure(&self, config: &FsConfig) {
         self.mounted.reconfigure(config);
-        let planted = self.snapshots().clone();
-        for planted in planted {
-            if config.snapshots.contains(&planted.snapshot) {
-                if let Some(client) = planted.client() {
-                    client.reconfigure(&config.of_snapshot(&planted.snapshot));
+        let slots = self.snapshots().clone();
+        for slot in slots {
+            if config.snapshots.contains(&slot.snapshot) {
+                if let Some(client) = slot.client() {
+                    client.reconfigure(&config.of_snapshot(&slot.snapshot));
                 }
-            } else if let Life::Running(running) = std::mem::replace(&mut *planted.life(), Life::Over) {
+            } else if let State::Running(running) = std::mem::replace(&mut *slot.state(), State::Gone) {
                 running.abandon();
             }
         }
@@ -108,43 +108,43 @@ impl Forest {
     }
 
     /// The snapshot of a name.
-    fn find(&self, name: &[u8]) -> Result<Arc<Planted>, Errno> {
+    fn find(&self, name: &[u8]) -> Result<Arc<Slot>, Errno> {
         let config = self.mounted.config();
         let named = config.snapshots.iter().find(|snapshot| snapshot.name.as_bytes() == name);
         let snapshot = named.ok_or(Errno::ENOENT)?;
-        let mut planted = self.snapshots();
-        if let Some(there) = planted.iter().find(|planted| planted.snapshot == *snapshot) {
+        let mut slots = self.snapshots();
+        if let Some(there) = slots.iter().find(|slot| slot.snapshot == *snapshot) {
             return Ok(Arc::clone(there));
         }
-        let number = u16::try_from(planted.len() + 1).ok().filter(|number| *number < Tree::SNAPSHOTS.0);
+        let number = u16::try_from(slots.len() + 1).ok().filter(|number| *number < Tree::SNAPSHOTS.0);
         let tree = Tree(number.ok_or(Errno::ENFILE)?);
-        let new = Arc::new(Planted { tree, snapshot: snapshot.clone(), life: Mutex::new(Life::Seed) });
-        planted.push(Arc::clone(&new));
+        let new = Arc::new(Slot { tree, snapshot: snapshot.clone(), state: Mutex::new(State::New) });
+        slots.push(Arc::clone(&new));
         Ok(new)
     }
 
     /// The client of a snapshot, which begins now if it did not before.
-    fn begun(&self, planted: &Planted) -> Result<Arc<Client>, Errno> {
-        let mut life = planted.life();
-        if matches!(*life, Life::Seed) {
-            let config = self.mounted.config().of_snapshot(&planted.snapshot);
+    fn begun(&self, slot: &Slot) -> Result<Arc<Client>, Errno> {
+        let mut state = slot.state();
+        if matches!(*state, State::New) {
+            let config = self.mounted.config().of_snapshot(&slot.snapshot);
             let name = config.name.clone();
-            let running = (self.grow)(config, planted.tree).map_err(|error| {
+            let running = (self.begin)(config, slot.tree).map_err(|error| {
                 tracing::warn!(snapshot = name, "failed to {error}");
                 Errno::EIO
             })?;
-            *life = Life::Running(running);
+            *state = State::Running(running);
         }
-        match &*life {
-            Life::Running(running) => Ok(Arc::clone(&running.client)),
-            Life::Seed | Life::Over => Err(Errno::ESTALE),
+        match &*state {
+            State::Running(running) => Ok(Arc::clone(&running.client)),
+            State::New | State::Gone => Err(Errno::ESTALE),
         }
     }
 
     fn client_of(&self, tree: Tree) -> Option<Arc<Client>> {
         let index = usize::from(tree.0.checked_sub(1)?);
-        let planted = self.snapshots().get(index).cloned();
-        planted.and_then(|planted| planted.client())
+        let slot = self.snapshots().get(index).cloned();
+        slot.and_then(|slot| slot.client())
     }
 
     fn forget(&self, node: Ino, count: u64) {
@@ -168,8 +168,8 @@ impl Forest {
     /// A request about the directory of snapshots.
     fn serve_dir(&self, request: &Request<'_>, answer: Answer<'_>) {
         if let Op::Lookup { name } = request.op {
-            return match self.find(name).and_then(|planted| Ok((self.begun(&planted)?, planted))) {
-                Ok((client, planted)) => client.serve_root(request, answer.of(planted.tree)),
+            return match self.find(name).and_then(|slot| Ok((self.begun(&slot)?, slot))) {
+                Ok((client, slot)) => client.serve_root(request, answer.of(slot.tree)),
                 Err(errno) => answer.send(Err(errno)),
             };
         }
@@ -236,7 +236,7 @@ impl Forest {
     }
 }
 
-impl Operations for Forest {
+impl Operations for Trees {
     fn serve(&self, request: &Request<'_>, answer: Answer<'_>) {
         let (tree, _) = Tree::split(request.ino);
         match &request.op {

@@ -31,14 +31,11 @@ pub enum FreezeError {
 impl Server {
     pub(super) fn freeze(&self, limit: Duration) -> Result<(), FreezeError> {
         let deadline = self.now() + limit;
-        let held_back = self.lock().leases.held_back();
-        for files in held_back.chunks(FILES_AT_ONCE) {
-            self.have_written(files, deadline).map_err(|stop| match stop {
-                Stop::Gone | Stop::Busy => FreezeError::TooLong(limit),
-                Stop::Refused(errno) => FreezeError::Failed(errno),
-                Stop::Stopping => FreezeError::Stopping,
-            })?;
-        }
+        self.have_all_written(deadline).map_err(|stop| match stop {
+            Stop::Gone | Stop::Busy => FreezeError::TooLong(limit),
+            Stop::Refused(errno) => FreezeError::Failed(errno),
+            Stop::Stopping => FreezeError::Stopping,
+        })?;
         let syncing = {
             let mut state = self.lock();
             if state.frozen_until.is_some_and(|until| self.now() < until) {
@@ -66,16 +63,24 @@ impl Server {
         })
     }
 
-    /// Waits until nobody holds back data of these files.
-    fn have_written(&self, files: &[Ino], deadline: Duration) -> Result<(), Stop> {
-        let touches: Vec<(Ino, Touch)> =
-            files.iter().map(|ino| (*ino, Touch::Data(DataLease::Read))).collect();
+    /// Waits until all data is written that sessions hold back now.
+    fn have_all_written(&self, deadline: Duration) -> Result<(), Stop> {
         let is_late = || self.now() >= deadline;
         let asker = Asker { session: MDS_SESSION, is_gone: &is_late };
-        self.own_turn(&asker, |state, _| {
-            let is_clear = !state.sessions.is_recovering() && state.clear(MDS_SESSION, &touches, self.now());
-            Ok(if is_clear { Attempt::Done(()) } else { Attempt::Wait(touches.clone()) })
-        })
+        // After a start it is not known who holds what before all have come back.
+        let held_back = self.own_turn(&asker, |state, _| {
+            let is_known = !state.sessions.is_recovering();
+            Ok(if is_known { Attempt::Done(state.leases.held_back()) } else { Attempt::Wait(Vec::new()) })
+        })?;
+        for files in held_back.chunks(FILES_AT_ONCE) {
+            let touch = |ino: &Ino| (*ino, Touch::Data(DataLease::Read));
+            let touches: Vec<(Ino, Touch)> = files.iter().map(touch).collect();
+            self.own_turn(&asker, |state, _| {
+                let is_clear = state.clear(MDS_SESSION, &touches, self.now());
+                Ok(if is_clear { Attempt::Done(()) } else { Attempt::Wait(touches.clone()) })
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn thaw(&self) -> bool {

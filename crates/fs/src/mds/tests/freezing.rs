@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::*;
 use crate::core::{Errno, Ino, SessionId};
 use crate::mds::FreezeError;
-use crate::wire::mds::{Ask, DataLease, Op, Take};
+use crate::wire::mds::{Ask, DataLease, Held, Op, Take};
 
 #[test]
 fn what_is_held_back_is_written_and_then_changes_wait() {
@@ -50,6 +50,24 @@ fn it_does_not_stand_still_longer_than_it_should() {
     // Who should end it has died.
     assert_eq!(done(&a.change(make("c", file(false)))), Ok(()));
     assert!(!world.mds().thaw(), "it did not last");
+}
+
+#[test]
+fn after_a_start_those_who_hold_something_back_are_waited_for() {
+    let mut world = World::new(PATIENT, 0);
+    let mut a = world.client(1);
+    let made = a.change(make("a", file(true)));
+    let (ino, held) = (attr(&made).ino, granted(&made, attr(&made).ino));
+    world.kill();
+    world.start(PATIENT);
+    std::thread::scope(|scope| {
+        let freezing = scope.spawn(|| world.mds().freeze(LONG));
+        a.disconnect();
+        assert!(a.hello(&[Held { ino, leases: held, open: true }], &[]).resumed);
+        a.callbacks().give(ino, &Take::Data(DataLease::Read));
+        assert_eq!(freezing.join().expect("no panic"), Ok(()));
+    });
+    assert!(world.mds().thaw());
 }
 
 #[test]
