@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::MDS_SESSION;
 use super::serve::{Asker, Attempt, Server, Stop, WAIT_TICK};
+use super::state::State;
 use crate::core::leases::Touch;
 use crate::core::{Errno, Ino};
 use crate::wire::mds::DataLease;
@@ -31,6 +32,9 @@ pub enum FreezeError {
 impl Server {
     pub(super) fn freeze(&self, limit: Duration) -> Result<(), FreezeError> {
         let deadline = self.now() + limit;
+        if self.is_frozen(&self.lock()) {
+            return Err(FreezeError::Frozen);
+        }
         self.have_all_written(deadline).map_err(|stop| match stop {
             Stop::Gone | Stop::Busy => FreezeError::TooLong(limit),
             Stop::Refused(errno) => FreezeError::Failed(errno),
@@ -38,7 +42,7 @@ impl Server {
         })?;
         let syncing = {
             let mut state = self.lock();
-            if state.frozen_until.is_some_and(|until| self.now() < until) {
+            if self.is_frozen(&state) {
                 return Err(FreezeError::Frozen);
             }
             state.frozen_until = Some(self.now() + limit);
@@ -61,6 +65,10 @@ impl Server {
             self.thaw();
             FreezeError::Failed(errno)
         })
+    }
+
+    pub(super) fn is_frozen(&self, state: &State) -> bool {
+        state.frozen_until.is_some_and(|until| self.now() < until)
     }
 
     /// Waits until all data is written that sessions hold back now.

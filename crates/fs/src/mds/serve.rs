@@ -210,8 +210,11 @@ impl Server {
         let mut state = self.lock();
         let mut ticket = None;
         let outcome = loop {
-            let frozen = state.frozen_until.is_some_and(|until| self.now() < until);
-            let attempted = if frozen { Ok(Attempt::Wait(Vec::new())) } else { attempt(&mut state, ticket) };
+            let attempted = if self.is_frozen(&state) {
+                Ok(Attempt::Wait(Vec::new()))
+            } else {
+                attempt(&mut state, ticket)
+            };
             let touches = match attempted {
                 Ok(Attempt::Done(done)) => break Ok(done),
                 Ok(Attempt::Wait(touches)) => touches,
