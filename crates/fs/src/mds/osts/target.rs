@@ -237,10 +237,12 @@ impl Worker {
             self.read_list()?;
             let batch = self.next_batch();
             if batch.is_empty() {
-                return Ok(());
+                // What was destroyed made room, for which nobody should wait.
+                return if self.space_at.is_none() { self.look_at_space() } else { Ok(()) };
             }
             self.carry_out(&batch)?;
             self.work.done(&batch);
+            self.space_at = None;
             let mut state = self.target.lock();
             for (id, _) in &batch {
                 state.queue.remove(id);
