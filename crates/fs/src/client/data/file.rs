@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::LocalChanges;
 use super::mount::Mount;
 use super::write_back::Flight;
+use super::{LocalChanges, Written};
 use crate::client::bell::Bell;
 use crate::core::clean::{Clean, Keep};
 use crate::core::dirty::Dirty;
@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) blocks_due: bool,
     /// They may use less than the MDS was told.
     pub(super) punched: bool,
+    /// The objects may have bytes of this mount up to here, in bytes of the file.
+    pub(super) reached: u64,
     /// Bytes that were written to objects since the MDS was told how much space they use.
     pub(super) landed_bytes: u64,
     /// Space that may have been used and was not told to the MDS, in bytes.
@@ -144,6 +146,7 @@ impl FileData {
             telling: 0,
             blocks_due: false,
             punched: false,
+            reached: 0,
             landed_bytes: 0,
             unaccounted: 0,
             owed: (attr.into(), 0),
@@ -239,7 +242,8 @@ impl FileData {
         change: impl FnOnce() -> Result<(Attr, Option<Layout>), Errno>,
     ) -> Result<Attr, Errno> {
         self.lock().cuts.push(size);
-        let outcome = self.arrived_behind(size).map(|ticket| (ticket, change()));
+        let outcome =
+            self.arrived_behind(size).map(|ticket| (ticket, self.tell_reached(size).and_then(|()| change())));
         let mut state = self.lock();
         if let Some(position) = state.cuts.iter().position(|cut| *cut == size) {
             state.cuts.swap_remove(position);
@@ -277,6 +281,17 @@ impl FileData {
             state = self.changed.wait(state);
         }
         Ok(ticket)
+    }
+
+    /// Tells the MDS how far the objects may reach where it does not know and they are to be cut: it cuts those of a file that becomes shorter,
+    /// and what it left would be in the file when that reaches there again.
+    fn tell_reached(&self, size: u64) -> Result<(), Errno> {
+        let state = self.alive()?;
+        if state.reached <= state.told.size.max(size) {
+            return Ok(());
+        }
+        let written = Written { size: state.reached, ..Written::default() };
+        self.telling(state, |mds| mds.written(self.ino, written))
     }
 
     /// Waits until the MDS is told nothing: what it is told later would undo what another mount changes next.
@@ -529,6 +544,7 @@ impl State {
     /// Drops what is behind a size.
     fn cut(&mut self, size: u64) {
         let behind = Extent { start: size, end: END };
+        self.reached = self.reached.min(size);
         self.dirty.remove(behind);
         self.failed.remove(behind);
         self.forget(behind);

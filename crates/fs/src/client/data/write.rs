@@ -88,6 +88,7 @@ impl FileData {
         let mut state = self.lock();
         state.ranges.release(ticket);
         state.clean.remove(extent);
+        state.reached = state.reached.max(extent.end);
         if outcome.is_ok() {
             state.dirty.remove(extent);
             state.landed(extent);

@@ -195,6 +195,11 @@ impl FileData {
         for ticket in &flight.tickets {
             state.ranges.release(*ticket);
         }
+        if !flight.inline {
+            // Also of one that failed some may be there.
+            let end = flight.stretches().last().map_or(0, |stretch| stretch.end);
+            state.reached = state.reached.max(end);
+        }
         match outcome {
             _ if self.is_gone() => {}
             Ok(()) => flight.stretches().into_iter().for_each(|stretch| state.landed(stretch)),

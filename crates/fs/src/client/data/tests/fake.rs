@@ -278,12 +278,13 @@ impl FakeMds {
         self.oss.store().objects.values().map(|object| object.bytes.len() as u64).sum()
     }
 
-    /// As Setattr does: objects are cut before it is answered.
+    /// As Setattr does: objects of a file that was longer, as far as the MDT knows, are cut before it is answered.
     pub(super) fn set_size(&self, ino: Ino, size: u64) -> (Attr, Option<Layout>) {
         self.with(ino, |file| {
             file.inline.truncate(size as usize);
             let mut connection = Connection::connect_unix(&self.socket).unwrap();
-            for (ost, object, len) in file.layout.cut(size) {
+            let cuts = if size < file.attr.size { file.layout.cut(size) } else { Vec::new() };
+            for (ost, object, len) in cuts {
                 let op = Op::Truncate { object, len };
                 let request = Request { fs: FS.to_owned(), id: FsId(1), ost, session: SessionId(0), op };
                 let (reply, _): (Reply, _) = connection.call(&wire::Request::Oss(request), &[]).unwrap();
