@@ -143,25 +143,7 @@ fn one_file() -> (Attr, Layout) {
     if let Pattern::Raid0 { objects, .. } = &mut layout.components[0].pattern {
         objects.extend((0..OSTS).map(|n| (OstIndex(n), ObjectId(1))));
     }
-    let time = Time::default();
-    let attr = Attr {
-        ino: Ino(2),
-        kind: FileKind::Regular,
-        mode: 0o644,
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        project: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        btime: time,
-        version: 1,
-        flags: 0,
-    };
+    let attr = Attr::new(Ino(2), FileKind::Regular, 0o644, Time::default());
     (attr, layout)
 }
 

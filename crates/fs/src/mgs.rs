@@ -250,7 +250,7 @@ pub enum Rejection {
     },
     /// There are targets that the snapshot has not.
     #[error(
-        "{name} has OSTs that were added after {name}@{snapshot}, and what is on those cannot be taken back"
+        "{name} has OSTs that were added after {name}@{snapshot}, and what is on those cannot be taken back; copy what is needed from .snapshots/{snapshot}"
     )]
     OstsAdded {
         /// The filesystem.

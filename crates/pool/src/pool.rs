@@ -42,7 +42,7 @@ use store::{Store, StoreError};
 pub use disks::{Care, DiskError};
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
 pub use scrub::{DAMAGED_MAX, DamagedRecord, Scrub, ScrubReport};
-pub use snapshots::{SNAPSHOT_MARK, Snapshot};
+pub use snapshots::SNAPSHOT_MARK;
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 
 /// Length of the nodes of trees.
@@ -190,7 +190,6 @@ enum Change {
     Snapshot {
         datasets: Vec<u64>,
         name: String,
-        at: u64,
     },
     /// To these snapshots.
     RollBack(Vec<u64>),
@@ -336,11 +335,10 @@ impl Pool {
             record_bytes.is_power_of_two() && sizes.contains(&record_bytes),
             "records of {record_bytes} bytes"
         );
-        let created_at = self.shared.seconds();
         self.shared.change(|roots, txg| {
             roots.is_free(name)?;
-            let plain = DatasetRecord::new(name.to_owned(), txg, record_bytes, kind);
-            Ok(Change::CreateDataset(roots.next_dataset, DatasetRecord { created_at, ..plain }))
+            let new = DatasetRecord::new(name.to_owned(), txg, record_bytes, kind);
+            Ok(Change::CreateDataset(roots.next_dataset, new))
         })?;
         self.dataset(name).ok_or(PoolError::NoDataset)
     }

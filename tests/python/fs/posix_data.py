@@ -230,6 +230,21 @@ def direct_io(d):
 
 
 @case
+def what_was_cut_early_does_not_come_back(d):
+    """Written data that reached the servers before its size did, and was cut away then."""
+    with opened(d / "a", RW):
+        for data in (b"x" * 808_829, b"y" * 583_180):
+            with opened(d / "a", os.O_WRONLY | os.O_APPEND) as file:
+                os.write(file, data)
+        with opened(d / "a", os.O_WRONLY | os.O_TRUNC) as file:
+            os.write(file, b"1" * 100)
+        with opened(d / "a", os.O_WRONLY) as file:
+            os.pwrite(file, b"2" * 38_092, 0)
+        os.truncate(d / "a", 2 * MIB)
+        same(read(d / "a"), b"2" * 38_092 + bytes(2 * MIB - 38_092), "the file")
+
+
+@case
 def truncation_leaves_nothing_behind(d):
     write(d / "a", content("full", 3 * MIB))
     for size in (2 * MIB + 17, MIB, 70000, 4097, 10):

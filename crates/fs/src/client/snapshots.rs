@@ -195,25 +195,8 @@ impl Trees {
 
     /// The attributes of the directory of snapshots.
     fn attr(&self) -> Attr {
-        let (time, snapshots) = (self.since, self.mounted.config().snapshots.len() as u32);
-        Attr {
-            ino: Ino::ROOT,
-            kind: FileKind::Directory,
-            mode: 0o555,
-            nlink: 2 + snapshots,
-            uid: 0,
-            gid: 0,
-            project: 0,
-            rdev: 0,
-            size: 0,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            version: 0,
-            flags: 0,
-        }
+        let nlink = 2 + self.mounted.config().snapshots.len() as u32;
+        Attr { nlink, ..Attr::new(Ino::ROOT, FileKind::Directory, 0o555, self.since) }
     }
 
     fn list(&self, offset: u64, size: u32, plus: bool) -> Entries {

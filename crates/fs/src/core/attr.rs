@@ -70,28 +70,32 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// Those of an empty file.
-    #[cfg(test)]
-    pub(crate) fn of_empty_file(ino: Ino, version: u64) -> Attr {
-        let time = Time::default();
+    /// Those of what is new: root's, without content.
+    pub fn new(ino: Ino, kind: FileKind, mode: u16, now: Time) -> Attr {
         Attr {
             ino,
-            kind: FileKind::Regular,
-            mode: 0o644,
-            nlink: 1,
+            kind,
+            mode,
+            nlink: if kind == FileKind::Directory { 2 } else { 1 },
             uid: 0,
             gid: 0,
             project: 0,
             rdev: 0,
             size: 0,
             blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            version,
-            flags: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            version: 1,
+            flags: Attr::NO_XATTR,
         }
+    }
+
+    /// Those of an empty file.
+    #[cfg(test)]
+    pub(crate) fn of_empty_file(ino: Ino, version: u64) -> Attr {
+        Attr { version, flags: 0, ..Attr::new(ino, FileKind::Regular, 0o644, Time::default()) }
     }
 
     /// It has no ACL and no extended attribute: the client need not ask.

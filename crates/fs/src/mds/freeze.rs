@@ -16,10 +16,12 @@ const FILES_AT_ONCE: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FreezeError {
     /// Somebody else has it stand still.
-    #[error("another snapshot is being made")]
+    #[error("another snapshot is being made; try again")]
     Frozen,
     /// Data is not written, or an OST does not cut what is to be cut.
-    #[error("what is under way did not end within {0:?}")]
+    #[error(
+        "what is under way did not end within {0:?}: a client does not write back, or an OST does not answer; `kiln fs status` shows them"
+    )]
     TooLong(Duration),
     /// The MDT fails.
     #[error("the MDT failed: {0}")]

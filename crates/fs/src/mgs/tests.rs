@@ -42,6 +42,11 @@ impl Running {
         }
     }
 
+    /// Tells it what it must do.
+    async fn does(&self, command: Command) -> Reply {
+        self.tell(command).await.expect("nothing is in its way")
+    }
+
     async fn create(&self, name: &str, osts: &[Place]) -> Result<Reply, Rejection> {
         let id = FsId(u128::from(self.version()) + 1);
         self.tell(Command::Create { name: name.into(), id, mdt: on(0), osts: osts.to_vec() }).await
@@ -49,6 +54,15 @@ impl Running {
 
     fn version(&self) -> u64 {
         version(&self.mgs.read()).unwrap()
+    }
+
+    /// What clients are told of a filesystem, or of a snapshot.
+    fn told(&self, name: &str) -> Option<FsConfig> {
+        config(&self.mgs.read(), name, address).expect("rows that can be read")
+    }
+
+    fn is_doomed(&self, name: &str) -> bool {
+        is_doomed(&self.mgs.read(), name).expect("rows that can be read")
     }
 
     fn duty(&self, rank: u32) -> Duty {
@@ -181,19 +195,22 @@ fn rollback(name: &str, snapshot: &str) -> Command {
 #[tokio::test]
 async fn a_snapshot_is_served_as_a_filesystem_of_its_own() {
     let running = Running::start();
-    running.create("a", &[at(0, "/d"), on(1)]).await.unwrap();
+    running.create("a", &[at(0, "/d"), on(1)]).await.expect("the name is free");
     let before = running.version();
-    let row = running.tell(snapshot("a", "noon")).await.unwrap().unwrap();
+    let row = running.does(snapshot("a", "noon")).await.expect("there is a filesystem");
     assert!(row.version > before, "clients look");
     // It is of the OSTs that there were.
-    running.tell(Command::AddOst { name: "a".into(), place: on(1) }).await.unwrap();
+    running.does(Command::AddOst { name: "a".into(), place: on(1) }).await;
     let running = running.restart();
-    let config = config(&running.mgs.read(), "a", address).unwrap().unwrap();
+    let config =
+        config(&running.mgs.read(), "a", address).expect("rows that can be read").expect("it is there");
     assert_eq!(config.snapshots.len(), 1);
-    let own = super::config(&running.mgs.read(), "a@noon", address).unwrap().unwrap();
+    let own = super::config(&running.mgs.read(), "a@noon", address)
+        .expect("rows that can be read")
+        .expect("it is there");
     assert_eq!((own.name.as_str(), own.id, own.osts.len()), ("a@noon", config.id, 2));
     assert_eq!(own, config.of_snapshot(&config.snapshots[0]));
-    assert_eq!(super::config(&running.mgs.read(), "a@dusk", address).unwrap(), None);
+    assert_eq!(running.told("a@dusk"), None);
     let duty = running.duty(0);
     assert_eq!(served(&duty), ["a-MDT0000", "a-OST0000", "a@noon-MDT0000", "a@noon-OST0000"]);
     assert_eq!(duty.serve[3].target.dir.as_deref(), Some("/d".as_ref()));
@@ -205,41 +222,41 @@ async fn a_snapshot_is_served_as_a_filesystem_of_its_own() {
 #[tokio::test]
 async fn what_is_destroyed_goes_after_its_snapshots() {
     let running = Running::start();
-    running.create("a", &[on(0)]).await.unwrap();
-    running.tell(snapshot("a", "one")).await.unwrap();
-    running.tell(snapshot("a", "two")).await.unwrap();
-    running.tell(destroy_snapshot("a", "one")).await.unwrap();
+    running.create("a", &[on(0)]).await.expect("the name is free");
+    running.does(snapshot("a", "one")).await;
+    running.does(snapshot("a", "two")).await;
+    running.does(destroy_snapshot("a", "one")).await;
     assert_eq!(labels(&running.duty(0).remove), ["a@one-MDT0000", "a@one-OST0000"]);
     let again = running.tell(snapshot("a", "one")).await;
     assert!(matches!(again, Err(Rejection::StillRemoved(..))), "{again:?}");
-    assert!(is_doomed(&running.mgs.read(), "a@one").unwrap());
-    assert!(!is_doomed(&running.mgs.read(), "a@two").unwrap());
-    running.tell(Command::Destroy { name: "a".into() }).await.unwrap();
+    assert!(running.is_doomed("a@one"));
+    assert!(!running.is_doomed("a@two"));
+    running.does(Command::Destroy { name: "a".into() }).await;
     let mut doomed = running.duty(0).remove;
     let labels = labels(&doomed);
     assert_eq!(labels[4..], ["a-MDT0000", "a-OST0000"], "{labels:?}");
     // Until the last of all that is gone, the name is not free.
     let last = doomed.remove(0);
     for target in doomed {
-        running.tell(Command::Removed { target }).await.unwrap();
+        running.does(Command::Removed { target }).await;
     }
     assert!(matches!(running.create("a", &[on(0)]).await, Err(Rejection::StillRemoved(..))));
-    assert!(is_doomed(&running.mgs.read(), "a").unwrap());
-    running.tell(Command::Removed { target: last }).await.unwrap();
-    running.create("a", &[on(0)]).await.unwrap();
-    assert_eq!(snapshots(&running.mgs.read(), "a").unwrap(), []);
+    assert!(running.is_doomed("a"));
+    running.does(Command::Removed { target: last }).await;
+    running.create("a", &[on(0)]).await.expect("the name is free");
+    assert_eq!(snapshots(&running.mgs.read(), "a").expect("rows that can be read"), []);
 }
 
 #[tokio::test]
 async fn a_filesystem_that_is_rolled_back_is_not_served_and_its_snapshots_are() {
     let running = Running::start();
-    running.create("a", &[on(0)]).await.unwrap();
-    running.tell(snapshot("a", "one")).await.unwrap();
-    running.tell(snapshot("a", "two")).await.unwrap();
+    running.create("a", &[on(0)]).await.expect("the name is free");
+    running.does(snapshot("a", "one")).await;
+    running.does(snapshot("a", "two")).await;
     let older = running.tell(rollback("a", "one")).await;
     assert!(matches!(&older, Err(Rejection::NotNewest { later, .. }) if later == "two"), "{older:?}");
     assert_eq!(running.tell(rollback("a", "three")).await, Err(Rejection::NoSnapshot("a@three".into())));
-    running.tell(rollback("a", "two")).await.unwrap();
+    running.does(rollback("a", "two")).await;
     let duty = running.duty(0);
     assert!(served(&duty).iter().all(|label| label.starts_with("a@")), "{duty:?}");
     assert_eq!(served(&duty).len(), 4);
@@ -247,10 +264,10 @@ async fn a_filesystem_that_is_rolled_back_is_not_served_and_its_snapshots_are() 
         assert_eq!(running.tell(refused).await, Err(Rejection::RollingBack("a".into(), "two".into())));
     }
     // Whoever began it may have died; it is done again.
-    running.tell(rollback("a", "two")).await.unwrap();
-    running.tell(Command::EndRollback { name: "a".into() }).await.unwrap();
+    running.does(rollback("a", "two")).await;
+    running.does(Command::EndRollback { name: "a".into() }).await;
     assert_eq!(served(&running.duty(0)).len(), 6);
-    running.tell(Command::AddOst { name: "a".into(), place: on(0) }).await.unwrap();
+    running.does(Command::AddOst { name: "a".into(), place: on(0) }).await;
     let added = running.tell(rollback("a", "two")).await;
     assert!(matches!(added, Err(Rejection::OstsAdded { .. })), "{added:?}");
 }
@@ -259,12 +276,12 @@ async fn a_filesystem_that_is_rolled_back_is_not_served_and_its_snapshots_are() 
 async fn a_snapshot_that_cannot_be_is_refused() {
     let running = Running::start();
     assert_eq!(running.tell(snapshot("a", "x")).await, Err(Rejection::NoFilesystem("a".into())));
-    running.create("a", &[on(0)]).await.unwrap();
+    running.create("a", &[on(0)]).await.expect("the name is free");
     let may = Command::MaySnapshot { name: "a".into(), snapshot: "x".into() };
     let version = running.version();
-    running.tell(may.clone()).await.unwrap();
+    running.does(may.clone()).await;
     assert_eq!(running.version(), version, "it was only asked");
-    running.tell(snapshot("a", "x")).await.unwrap();
+    running.does(snapshot("a", "x")).await;
     for command in [may, snapshot("a", "x")] {
         assert_eq!(running.tell(command).await, Err(Rejection::SnapshotExists("a@x".into())));
     }

@@ -242,7 +242,12 @@ async fn destroy(data: &DataDir, name: &str, yes: bool, force: bool) -> anyhow::
         eprintln!("kiln: {name} stays as it is");
         return Ok(ExitCode::from(exit::FAILED));
     }
-    let answer = change(data, Method::DELETE, &format!("{}?force={force}", path(name)), &()).await?;
+    destroy_at(data, name, &format!("{}?force={force}", path(name))).await
+}
+
+/// Destroys a filesystem or a snapshot, by its path in the API.
+async fn destroy_at(data: &DataDir, name: &str, path: &str) -> anyhow::Result<ExitCode> {
+    let answer = change(data, Method::DELETE, path, &()).await?;
     let answer: serde_json::Value = serde_json::from_slice(&answer)?;
     if answer["removed"] == true {
         say(&format!("{name} is destroyed"))?;

@@ -34,8 +34,6 @@ pub struct DatasetRecord {
     pub name: String,
     /// When it was made; a snapshot has all that was done until then, in that group too.
     pub created: Txg,
-    /// The same in seconds since 1970; 0 where nobody wrote it down.
-    pub created_at: u64,
     /// The length of its objects' records, in bytes: a power of two from a sector up.
     pub record_bytes: u32,
     /// The tree of its objects; `None` when there are none.
@@ -55,7 +53,7 @@ impl DatasetRecord {
     /// An empty one that can be changed.
     pub fn new(name: String, created: Txg, record_bytes: u32, kind: DatasetKind) -> DatasetRecord {
         let (root, snapshot_of, before, dead) = (None, None, None, None);
-        DatasetRecord { name, created, created_at: 0, record_bytes, root, kind, snapshot_of, before, dead }
+        DatasetRecord { name, created, record_bytes, root, kind, snapshot_of, before, dead }
     }
 
     /// Its bytes. **Must hold:** the name has at most [`DATASET_NAME_BYTES_MAX`] bytes.
@@ -66,7 +64,6 @@ impl DatasetRecord {
         out.extend(self.record_bytes.to_be_bytes());
         put_root(&mut out, self.root.as_ref());
         out.push(self.kind as u8);
-        out.extend(self.created_at.to_be_bytes());
         // No dataset has the number 0.
         out.extend(self.snapshot_of.unwrap_or(0).to_be_bytes());
         out.extend(self.before.unwrap_or(0).to_be_bytes());
@@ -101,7 +98,6 @@ fn read_dataset(reader: &mut Reader<'_>) -> Option<DatasetRecord> {
         return Some(plain);
     }
     Some(DatasetRecord {
-        created_at: reader.u64()?,
         snapshot_of: Some(reader.u64()?).filter(|number| *number > 0),
         before: Some(reader.u64()?).filter(|number| *number > 0),
         dead: read_root(reader)?,
@@ -165,7 +161,7 @@ mod tests {
         let dead = Some(Root { level: 0, place: vec![9; POINTER_BYTES] });
         let plain = DatasetRecord::new("ab".into(), Txg(5), 4096, DatasetKind::Files);
         let (snapshot_of, before) = (Some(3), Some(4));
-        let snapshot = DatasetRecord { created_at: 6, snapshot_of, before, dead, ..plain.clone() };
+        let snapshot = DatasetRecord { snapshot_of, before, dead, ..plain.clone() };
         let mut golden = vec![0, 2, b'a', b'b', 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0x10, 0, 0, 1];
         assert_eq!(DatasetRecord::decode(&golden), Ok(plain.clone()), "version 2");
         assert_eq!(
@@ -173,7 +169,7 @@ mod tests {
             Ok(DatasetRecord { kind: DatasetKind::Objects, ..plain.clone() }),
             "version 1"
         );
-        golden.extend([0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0]);
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0]);
         golden.extend([9; POINTER_BYTES]);
         assert_eq!(snapshot.encode(), golden);
         assert_eq!(DatasetRecord::decode(&golden), Ok(snapshot));

@@ -384,15 +384,10 @@ impl Shared {
         self.write_uberblocks(&Uberblock {
             pool: self.id,
             txg: roots.txg,
-            time: self.seconds(),
+            time: self.clock.now().0.div_euclid(1_000_000).unsigned_abs(),
             root: pointer,
         })?;
         Ok(maps)
-    }
-
-    /// The time, in seconds since 1970.
-    pub(super) fn seconds(&self) -> u64 {
-        self.clock.now().0.div_euclid(1_000_000).unsigned_abs()
     }
 
     /// Writes what disks have missed to the labels of the others, if there is something new.

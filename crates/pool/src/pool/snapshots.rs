@@ -18,19 +18,6 @@ pub const SNAPSHOT_MARK: char = '@';
 /// Extents that are looked at at once.
 const EXTENTS_AT_ONCE: usize = 4096;
 
-/// A snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The dataset that it is.
-    pub id: DatasetId,
-    /// Its own name, which is behind that of its dataset and [`SNAPSHOT_MARK`].
-    pub name: String,
-    /// The transaction group that made it.
-    pub created: Txg,
-    /// When, in seconds since 1970.
-    pub created_at: u64,
-}
-
 /// What of what a dataset leads to belongs to snapshots too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shared {
@@ -44,13 +31,11 @@ pub(super) struct Shared {
 pub(super) const NOT_SHARED: Shared = Shared { until: Txg(0), origin: Txg(0) };
 
 impl Pool {
-    /// Keeps datasets as they are now under a name, all at the same moment; durable when this returns. The snapshots, in the order of
-    /// the datasets.
-    pub fn snapshot(&self, datasets: &[DatasetId], name: &str) -> Result<Vec<DatasetId>, PoolError> {
+    /// Keeps datasets as they are now under a name, all at the same moment; durable when this returns.
+    pub fn snapshot(&self, datasets: &[DatasetId], name: &str) -> Result<(), PoolError> {
         if name.is_empty() || name.contains(SNAPSHOT_MARK) {
             return Err(PoolError::DatasetName);
         }
-        let at = self.shared.seconds();
         self.shared.change(|roots, _| {
             for dataset in datasets {
                 let record = roots.datasets.get(&dataset.0).ok_or(PoolError::NoDataset)?;
@@ -60,32 +45,8 @@ impl Pool {
                 roots.is_free(&snapshot_name(&record.name, name))?;
             }
             let datasets = datasets.iter().map(|dataset| dataset.0).collect();
-            let name = name.to_owned();
-            Ok(Change::Snapshot { datasets, name, at })
-        })?;
-        let made = self.shared.roots();
-        let of = |dataset: &DatasetId| {
-            let found = made.datasets.iter().find(|(_, record)| {
-                record.snapshot_of == Some(dataset.0) && own_name(&record.name) == Some(name)
-            });
-            found.map(|(id, _)| DatasetId(*id)).ok_or(PoolError::NoDataset)
-        };
-        datasets.iter().map(of).collect()
-    }
-
-    /// The snapshots of a dataset, the oldest first.
-    pub fn snapshots(&self, dataset: DatasetId) -> Vec<Snapshot> {
-        let roots = self.shared.roots();
-        let of_dataset = roots.datasets.iter().filter(|(_, record)| record.snapshot_of == Some(dataset.0));
-        let snapshot = |(id, record): (&u64, &DatasetRecord)| Snapshot {
-            id: DatasetId(*id),
-            name: own_name(&record.name).unwrap_or_default().to_owned(),
-            created: record.created,
-            created_at: record.created_at,
-        };
-        let mut snapshots: Vec<Snapshot> = of_dataset.map(snapshot).collect();
-        snapshots.sort_by_key(|snapshot| snapshot.created);
-        snapshots
+            Ok(Change::Snapshot { datasets, name: name.to_owned() })
+        })
     }
 
     /// The snapshot of a name, of the dataset of a name.
@@ -96,14 +57,13 @@ impl Pool {
     /// Makes a dataset that begins as what a snapshot is, and can be changed; durable when this returns.
     pub fn clone_snapshot(&self, snapshot: DatasetId, name: &str) -> Result<DatasetId, PoolError> {
         check_name(name)?;
-        let created_at = self.shared.seconds();
         self.shared.change(|roots, created| {
             roots.is_free(name)?;
             let origin = roots.snapshot(snapshot)?;
             let (record_bytes, kind, root) = (origin.record_bytes, origin.kind, origin.root.clone());
             let before = Some(snapshot.0);
             let plain = DatasetRecord::new(name.to_owned(), created, record_bytes, kind);
-            let clone = DatasetRecord { created_at, root, before, ..plain };
+            let clone = DatasetRecord { root, before, ..plain };
             Ok(Change::CreateDataset(roots.next_dataset, clone))
         })?;
         self.dataset(name).ok_or(PoolError::NoDataset)
@@ -149,10 +109,6 @@ pub(super) fn check_name(name: &str) -> Result<(), PoolError> {
 
 fn snapshot_name(dataset: &str, name: &str) -> String {
     format!("{dataset}{SNAPSHOT_MARK}{name}")
-}
-
-fn own_name(name: &str) -> Option<&str> {
-    name.rsplit_once(SNAPSHOT_MARK).map(|(_, own)| own)
 }
 
 /// Tells of all that a list has.
@@ -266,7 +222,7 @@ impl Writer<'_> {
     pub(super) fn snapshot(
         &mut self,
         roots: &mut Roots,
-        (datasets, name, at): (&[u64], &str, u64),
+        (datasets, name): (&[u64], &str),
         edits: &mut Edits,
     ) {
         for id in datasets {
@@ -276,7 +232,6 @@ impl Writer<'_> {
             let snapshot = DatasetRecord {
                 name: snapshot_name(&record.name, name),
                 created: self.txg,
-                created_at: at,
                 snapshot_of: Some(*id),
                 dead: record.dead.take(),
                 ..record.clone()

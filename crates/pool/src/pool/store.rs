@@ -111,13 +111,6 @@ impl Store {
         self.tops().iter().find(|top| top.id == id).cloned()
     }
 
-    /// Finds room for a record and writes it there.
-    pub(super) fn write_new(&self, record: NewRecord<'_>, copies: usize) -> Result<Pointer, StoreError> {
-        let purpose = if record.kind == Kind::Data { Purpose::Data } else { Purpose::Node };
-        let places = self.room(purpose, record.stored.len(), copies).ok_or(StoreError::NoSpace)?;
-        self.write_at(record, places)
-    }
-
     /// As many places as there are to be copies; one at least.
     pub(super) fn room(&self, purpose: Purpose, bytes: usize, copies: usize) -> Option<Vec<Place>> {
         let sectors = sectors_of(bytes);

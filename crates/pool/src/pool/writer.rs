@@ -84,7 +84,7 @@ impl Writer<'_> {
                 return Ok(vec![id]);
             }
             Change::RollBack(snapshots) => return self.roll_back(roots, &snapshots, edits),
-            Change::Snapshot { datasets, name, at } => self.snapshot(roots, (&datasets, &name, at), edits),
+            Change::Snapshot { datasets, name } => self.snapshot(roots, (&datasets, &name), edits),
             Change::Properties(properties) => {
                 roots.properties = properties;
                 self.properties = properties;
@@ -282,22 +282,19 @@ impl Writer<'_> {
         let packed = compress(self.properties.compression, bytes);
         let record = new_record(self.properties, self.txg, bytes, packed.as_deref());
         let one = record.stored.len() <= SECTOR_BYTES;
-        let pointer = match self.store.write_new(record, 1) {
+        let room = |purpose| self.store.room(purpose, record.stored.len(), 1);
+        let places = match room(Purpose::Data) {
+            Some(places) => places,
             // What was acknowledged has the room that is kept for nodes, before it is lost.
-            Err(StoreError::NoSpace) if one => {
-                let places =
-                    self.store.room(Purpose::Node, record.stored.len(), 1).ok_or(StoreError::NoSpace)?;
-                self.store.write_at(record, places)?
-            }
-            Err(StoreError::NoSpace) => {
+            None if one => room(Purpose::Node).ok_or(StoreError::NoSpace)?,
+            None => {
                 let half = (bytes.len() / 2).next_multiple_of(SECTOR_BYTES);
                 let (first, second) = bytes.split_at(half);
                 self.write_parts(sector, first, parts)?;
                 return self.write_parts(sector + (half / SECTOR_BYTES) as u64, second, parts);
             }
-            written => written?,
         };
-        parts.push((sector, pointer));
+        parts.push((sector, self.store.write_at(record, places)?));
         Ok(())
     }
 }

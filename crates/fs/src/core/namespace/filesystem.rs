@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-use super::inode::{Body, Directory, Home, Inode, new_attr};
+use super::inode::{Body, Directory, Home, Inode};
 use super::rows::{Changes, Row, Rows, load};
 use super::{accounts, keys};
 use crate::core::{Attr, Errno, FileKind, Ino, Spread, Time};
@@ -49,7 +49,7 @@ pub fn format(mdt: u16, spread: &Spread, owner: (u32, u32), now: Time) -> Change
     let mut put = |key: &[u8], value: Vec<u8>| changes.insert(key.to_vec(), Some(value));
     let has_root = mdt == 0;
     let (uid, gid) = owner;
-    let attr = Attr { uid, gid, ..new_attr(Ino::ROOT, FileKind::Directory, ROOT_MODE, now) };
+    let attr = Attr { uid, gid, ..Attr::new(Ino::ROOT, FileKind::Directory, ROOT_MODE, now) };
     if has_root {
         let root = Directory { cursor_next: 1, entries: 0, default: None };
         let root = Inode { attr: attr.clone(), home: Home::Root, body: Body::Directory(root) };

@@ -174,25 +174,3 @@ pub(super) fn find(rows: &dyn Rows, ino: Ino) -> Result<Option<Inode>, Errno> {
 pub(super) fn get(rows: &dyn Rows, ino: Ino) -> Result<Inode, Errno> {
     find(rows, ino)?.ok_or(Errno::ESTALE)
 }
-
-/// The attributes of what is new: nobody's, without content.
-pub(super) fn new_attr(ino: Ino, kind: FileKind, mode: u16, now: Time) -> Attr {
-    Attr {
-        ino,
-        kind,
-        mode,
-        nlink: if kind == FileKind::Directory { 2 } else { 1 },
-        uid: 0,
-        gid: 0,
-        project: 0,
-        rdev: 0,
-        size: 0,
-        blocks: 0,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        btime: now,
-        version: 1,
-        flags: Attr::NO_XATTR,
-    }
-}

@@ -1,7 +1,7 @@
 //! New inodes.
 
 use super::acl::{self, Acl};
-use super::inode::{self, Body, Directory, File, Home, Inode, LINKS_MAX, new_attr};
+use super::inode::{self, Body, Directory, File, Home, Inode, LINKS_MAX};
 use super::rows::Rows;
 use super::transaction::Transaction;
 use super::{directory, keys, xattr};
@@ -42,7 +42,7 @@ pub(super) fn make(
     let ino = transaction.new_ino()?;
     let link = directory::insert(transaction, &mut parent, name, (ino, kind))?;
     let body = body_of(transaction, &parent, what)?;
-    let inode = Inode { attr: new_attr(ino, kind, new.mode, transaction.now), home: Home::Name(link), body };
+    let inode = Inode { attr: Attr::new(ino, kind, new.mode, transaction.now), home: Home::Name(link), body };
     let inode = inherit(transaction, &parent, new, inode, what)?;
     transaction.save(&parent);
     transaction.save(&inode);
@@ -57,7 +57,7 @@ pub(super) fn make_unnamed(transaction: &mut Transaction<'_>, new: &New<'_>) -> 
     let parent = directory::open(transaction, new.parent)?;
     let what = Make::File { spread: None, open: true, exclusive: true };
     let ino = transaction.new_ino()?;
-    let mut attr = new_attr(ino, FileKind::Regular, new.mode, transaction.now);
+    let mut attr = Attr::new(ino, FileKind::Regular, new.mode, transaction.now);
     attr.nlink = 0;
     let body = body_of(transaction, &parent, &what)?;
     let inode = Inode { attr, home: Home::Unnamed, body };

@@ -12,12 +12,12 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use super::inode::{Body, File, Home, Inode, new_attr};
+use super::inode::{Body, File, Home, Inode};
 use super::keys;
 use super::rows::{Row as _, Rows};
 use super::transaction::Transaction;
 use crate::core::layout::{Component, END, Extent, Pattern, STRIPE_BYTES_MIN, Stripes};
-use crate::core::{Errno, FileKind, Ino, Layout, ObjectId, OstIndex};
+use crate::core::{Attr, Errno, FileKind, Ino, Layout, ObjectId, OstIndex};
 use crate::wire::mds::Answer;
 
 /// A file with objects on an OST.
@@ -121,7 +121,7 @@ pub(super) fn spare(
         return Err(Errno::ENODATA);
     }
     let layout = Layout { generation: 1, components: vec![whole(objects)] };
-    let mut attr = new_attr(transaction.new_ino()?, FileKind::Regular, 0, transaction.now);
+    let mut attr = Attr::new(transaction.new_ino()?, FileKind::Regular, 0, transaction.now);
     attr.nlink = 0;
     let body = Body::File(File { layout: layout.clone(), pages: 0 });
     transaction.put(&keys::orphan(attr.ino), Vec::new());

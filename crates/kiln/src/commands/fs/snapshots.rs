@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use hyper::Method;
 use kiln_fs::core::target::split_snapshot;
 
-use super::{path, served};
+use super::{destroy_at, path, served};
 use crate::api::client::{change, escape, get};
 use crate::api::model::fs::{Filesystem, NewSnapshot, Snapshot};
 use crate::commands::{Usage, confirmed, exit, say};
@@ -71,14 +71,7 @@ pub(super) async fn destroy(data: &DataDir, name: &str, yes: bool) -> anyhow::Re
         eprintln!("kiln: {name} stays as it is");
         return Ok(ExitCode::from(exit::FAILED));
     }
-    let answer = change(data, Method::DELETE, &path_of(fs, snapshot), &()).await?;
-    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-    if answer["removed"] == true {
-        say(&format!("{name} is destroyed"))?;
-    } else {
-        say(&format!("{name} is destroyed; a node still has data of it, and removes that when it can"))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    destroy_at(data, name, &path_of(fs, snapshot)).await
 }
 
 pub(super) async fn roll_back(

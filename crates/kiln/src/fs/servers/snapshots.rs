@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_fs::core::target::split_snapshot;
+use kiln_fs::core::target::{SNAPSHOT_MARK, split_snapshot};
 use kiln_fs::core::{OstIndex, Role};
 use kiln_fs::mds::Mds;
 use kiln_fs::oss::{Label, Ost, PoolObjects};
@@ -45,7 +45,7 @@ fn missing(pool: &Pool, target: &Target) -> OpenError {
 
 /// The name of the clone that an MDT is served from. No filesystem's name has a dot.
 fn clone_of(target: &Target) -> String {
-    dataset_of(target).replace('@', ".")
+    dataset_of(target).replace(SNAPSHOT_MARK, ".")
 }
 
 pub(super) fn open_ost(
@@ -116,7 +116,7 @@ impl Setup {
         targets: &[Target],
         mds: Option<&Mds>,
     ) -> Result<u64, String> {
-        let mds = || mds.ok_or("its MDT is not served".to_owned());
+        let mds = || mds.ok_or("its MDT is not served; `kiln fs status` shows why".to_owned());
         match step {
             SnapshotStep::Freeze => mds()?.freeze(FROZEN_MAX).map_err(|error| error.to_string())?,
             SnapshotStep::Thaw if mds()?.thaw() => {}
@@ -163,7 +163,9 @@ impl Setup {
         for target in targets {
             let pool = self.pools.of_target(&self.dir(target)).ok_or_else(|| {
                 let name = label(&target.fs, target.role);
-                format!("{name} is in a directory, and only what stands on a pool can have snapshots")
+                format!(
+                    "{name} is in a directory, and only what stands on a pool can have snapshots: kiln fs create NAME --mdt POOL --ost POOL"
+                )
             })??;
             let of_pool = pools.entry(pool.name()).or_insert_with(|| (pool, Vec::new()));
             of_pool.1.push(target.clone());

@@ -10,6 +10,18 @@ fn contents_of(pool: &Pool, dataset: DatasetId) -> Contents {
     objects.collect()
 }
 
+/// Makes a snapshot of a dataset.
+fn take(pool: &Pool, dataset: DatasetId, name: &str) -> DatasetId {
+    pool.snapshot(&[dataset], name).expect("there is room");
+    of(pool, dataset, name).expect("it was made")
+}
+
+/// The snapshot of a name of a dataset.
+fn of(pool: &Pool, dataset: DatasetId, name: &str) -> Option<DatasetId> {
+    let (_, of) = pool.datasets().into_iter().find(|(id, _)| *id == dataset)?;
+    pool.snapshot_of(&of, name)
+}
+
 fn now(model: &Model) -> Contents {
     (0..OBJECTS).filter_map(|object| Some((object, model.now(object)?.clone()))).collect()
 }
@@ -23,37 +35,37 @@ fn a_snapshot_stays_what_it_is_and_costs_what_changes() {
         pool.set_properties(pool.properties()).expect("the disks are on");
         let before = taken(&pool);
         let then = now(&model);
-        let made = pool.snapshot(&[dataset], "noon").expect("there is room");
+        let made = take(&pool, dataset, "noon");
         assert!(taken(&pool) - before <= 64 << 10, "nothing is copied");
         assert_eq!(pool.snapshot(&[dataset], "noon"), Err(PoolError::DatasetExists));
-        assert_eq!(pool.snapshot_bytes(made[0]), Ok(0));
+        assert_eq!(pool.snapshot_bytes(made), Ok(0));
         for op in [Op::Write(1, 5000, 20_000, 99), Op::Destroy(2), Op::SetLen(3, 1000), Op::Commit] {
             model.apply(&op);
             run(&pool, dataset, &op).expect("there is room");
         }
-        assert_eq!(contents_of(&pool, made[0]), then);
+        assert_eq!(contents_of(&pool, made), then);
         assert_eq!(contents_of(&pool, dataset), now(&model));
-        assert!(pool.snapshot_bytes(made[0]).expect("it is there") > 150_000);
+        assert!(pool.snapshot_bytes(made).expect("it is there") > 150_000);
         for refused in [
-            pool.write(made[0], 1, 0, b"new"),
-            pool.set_len(made[0], 1, 5),
-            pool.punch(made[0], 1, 0, 5),
-            pool.destroy(made[0], 1),
+            pool.write(made, 1, 0, b"new"),
+            pool.set_len(made, 1, 5),
+            pool.punch(made, 1, 0, 5),
+            pool.destroy(made, 1),
         ] {
             assert_eq!(refused, Err(PoolError::ReadOnly));
         }
-        assert_eq!(pool.snapshot(&made, "again"), Err(PoolError::ReadOnly));
+        assert_eq!(pool.snapshot(&[made], "again"), Err(PoolError::ReadOnly));
         assert_eq!(pool.destroy_dataset(dataset), Err(PoolError::HasSnapshots));
         is_whole(&pool);
         drop(pool);
         disk.crash();
         let pool = shape.open(&disk, &[]).expect("it is there");
-        let names: Vec<String> = pool.snapshots(dataset).into_iter().map(|snapshot| snapshot.name).collect();
-        assert_eq!(names, ["noon"]);
-        assert_eq!(pool.dataset("objects@noon"), Some(made[0]));
-        assert_eq!(contents_of(&pool, made[0]), then);
+        let names: Vec<String> = pool.datasets().into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, ["objects", "objects@noon"]);
+        assert_eq!(pool.dataset("objects@noon"), Some(made));
+        assert_eq!(contents_of(&pool, made), then);
         let with_it = taken(&pool);
-        pool.destroy_dataset(made[0]).expect("it is there");
+        pool.destroy_dataset(made).expect("it is there");
         pool.commit().expect("the disks are on");
         assert!(taken(&pool) < with_it - 150_000, "what only it had is free");
         assert_eq!(contents_of(&pool, dataset), now(&model));
@@ -67,7 +79,7 @@ fn a_snapshot_stays_what_it_is_and_costs_what_changes() {
 fn a_clone_goes_its_own_way_and_a_dataset_goes_back() {
     let (_, pool, dataset, mut model) = filled(MIRROR);
     let then = now(&model);
-    let first = pool.snapshot(&[dataset], "first").expect("there is room")[0];
+    let first = take(&pool, dataset, "first");
     let clone = pool.clone_snapshot(first, "clone").expect("there is room");
     assert_eq!(pool.clone_snapshot(first, "clone"), Err(PoolError::DatasetExists));
     assert_eq!(pool.clone_snapshot(dataset, "other"), Err(PoolError::NoDataset), "it is no snapshot");
@@ -79,13 +91,13 @@ fn a_clone_goes_its_own_way_and_a_dataset_goes_back() {
     let op = Op::Write(1, 5000, 40_000, 99);
     model.apply(&op);
     run(&pool, dataset, &op).expect("there is room");
-    let of_it = pool.snapshot(&[clone], "own").expect("there is room")[0];
+    let of_it = take(&pool, clone, "own");
     assert_eq!(contents_of(&pool, clone), now(&of_clone));
     assert_eq!(contents_of(&pool, of_it), now(&of_clone));
     assert_eq!(contents_of(&pool, dataset), now(&model));
     assert_eq!(pool.destroy_dataset(first), Err(PoolError::HasClone("clone".into())));
     is_whole(&pool);
-    let second = pool.snapshot(&[dataset], "second").expect("there is room")[0];
+    let second = take(&pool, dataset, "second");
     assert_eq!(pool.roll_back(&[first]), Err(PoolError::NotNewest));
     pool.destroy_dataset(second).expect("it has no clones");
     // What is not committed goes too, also what has its place already.
@@ -108,14 +120,15 @@ fn several_datasets_are_kept_at_one_moment() {
     let (_, pool, dataset, _) = filled(MIRROR);
     let other = pool.create_dataset("other", RECORD, DatasetKind::Files).expect("there is room");
     pool.write(other, 0, 0, b"names").expect("there is room");
-    let made = pool.snapshot(&[dataset, other], "both").expect("there is room");
-    let created = [dataset, other].map(|dataset| pool.snapshots(dataset)[0].created);
+    pool.snapshot(&[dataset, other], "both").expect("there is room");
+    let made = [dataset, other].map(|dataset| of(&pool, dataset, "both").expect("it was made"));
+    let created = made.map(|snapshot| pool.shared.roots().datasets[&snapshot.0].created);
     assert_eq!(created[0], created[1]);
     assert_eq!(contents(&pool, made[1], 0), Some(b"names".to_vec()), "it was not committed before");
     // One that is taken, and nothing is made.
-    assert_eq!(pool.snapshot(&[other], "later").map(|made| made.len()), Ok(1));
+    take(&pool, other, "later");
     assert_eq!(pool.snapshot(&[dataset, other], "later"), Err(PoolError::DatasetExists));
-    assert_eq!(pool.snapshots(dataset).len(), 1);
+    assert_eq!(of(&pool, dataset, "later"), None);
     for name in ["", "a@b"] {
         assert_eq!(pool.snapshot(&[dataset], name), Err(PoolError::DatasetName));
     }
@@ -128,7 +141,7 @@ fn damage_is_told_of_all_that_lead_to_it() {
     let (disk, pool, dataset, _) = filled(SINGLE);
     let sectors = u64::from(RECORD) / SECTOR_BYTES as u64;
     let hit = record_place(&pool, dataset, 1, 3 * sectors).sector;
-    let snapshot = pool.snapshot(&[dataset], "noon").expect("there is room")[0];
+    let snapshot = take(&pool, dataset, "noon");
     let clone = pool.clone_snapshot(snapshot, "clone").expect("there is room");
     // The clone has another record there by now.
     let changed = pool.clone_snapshot(snapshot, "changed").expect("there is room");
@@ -153,7 +166,7 @@ fn a_full_pool_with_snapshots_goes_on() {
         while pool.write(dataset, written, 0, &pattern(0, 50_000, 1)).is_ok() {
             written += 1;
         }
-        let snapshot = pool.snapshot(&[dataset], "full").expect("that always works")[0];
+        let snapshot = take(&pool, dataset, "full");
         // Nothing is freed by it, and yet it works.
         for object in 0..written {
             pool.destroy(dataset, object).expect("that always works");
@@ -234,10 +247,12 @@ impl World {
             }
             Step::Snapshot => {
                 self.made += 1;
-                let made = pool.snapshot(&[self.dataset], &format!("s{}", self.made))?;
+                let name = format!("s{}", self.made);
+                pool.snapshot(&[self.dataset], &name)?;
+                let made = of(pool, self.dataset, &name).expect("it was made");
                 self.model.succeeded(&Op::Commit);
                 self.clone.iter_mut().for_each(|(_, model, _)| model.succeeded(&Op::Commit));
-                self.snapshots.push((made[0], now(&self.model)));
+                self.snapshots.push((made, now(&self.model)));
             }
             Step::Destroy(which) => {
                 if self.snapshots.is_empty() {
@@ -320,6 +335,10 @@ proptest! {
         }
         disk.crash();
         world.pool = shape.open(&disk, &[]).expect("the uberblock is there");
+        nothing_leaks(&world.pool);
+        // Of what was being flushed a disk may lack something: nothing is lost by that, and the scrub mends it.
+        let report = world.pool.scrub().run().expect("it can be read");
+        prop_assert_eq!(report.damaged, []);
         // What failed is done or not.
         let there = world.pool.datasets();
         let is_there = |id: DatasetId| there.iter().any(|(there, _)| *there == id);
@@ -334,9 +353,9 @@ proptest! {
         }
         world.check();
         if matches!(failed, Some(Step::Snapshot))
-            && let Some(snapshot) = world.pool.snapshots(world.dataset).get(world.snapshots.len())
+            && let Some(made) = of(&world.pool, world.dataset, &format!("s{}", world.made))
         {
-            world.snapshots.push((snapshot.id, contents_of(&world.pool, snapshot.id)));
+            world.snapshots.push((made, contents_of(&world.pool, made)));
         }
         for step in steps.iter().rev() {
             world.run(step).expect("the disks are on");
