@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::layout::STRIPES_MAX;
 use crate::core::target::{
-    SNAPSHOT_NAME_BYTES_MAX, is_fs_name, is_snapshot_name, label, snapshot_fs, split_snapshot, uuid,
+    SNAPSHOT_NAME_BYTES_MAX, base_fs, is_fs_name, is_snapshot_name, label, snapshot_fs, split_snapshot, uuid,
 };
 use crate::core::{OstIndex, Role};
 use crate::wire::mgs::{self as wire, Address, Assignment, Duty, FsConfig, FsId, Ost, Target};
@@ -330,7 +330,7 @@ fn create(tables: &mut Tables<'_>, name: String, new: Filesystem) -> Result<Repl
         return Err(Rejection::OstCount);
     }
     let mut doomed = tables.scan::<Doomed>(DOOMED, &[]).into_iter().map(|(_, doomed)| doomed);
-    let of_it = |target: &Target| base_name(&target.fs) == name;
+    let of_it = |target: &Target| base_fs(&target.fs) == name;
     if let Some(Doomed { target, rank }) = doomed.find(|doomed| of_it(&doomed.target)) {
         return Err(Rejection::StillRemoved(label(&target.fs, target.role), rank));
     }
@@ -467,10 +467,6 @@ fn of_filesystem(name: &str, rows: Vec<(Vec<u8>, SnapshotRow)>) -> Vec<(String, 
     found
 }
 
-fn base_name(fs: &str) -> &str {
-    split_snapshot(fs).map_or(fs, |(base, _)| base)
-}
-
 /// Notes that a target is there; nothing that a client has to know.
 fn made(tables: &mut Tables<'_>, target: &Target) -> Reply {
     let mut row = get(tables, &target.fs).ok().filter(|row| row.id == target.id)?;
@@ -597,7 +593,7 @@ pub fn config(
     name: &str,
     address: impl Fn(u32) -> Address,
 ) -> Result<Option<FsConfig>, ReadError> {
-    let base = base_name(name);
+    let base = base_fs(name);
     let Some(row) = filesystem(snapshot, base)? else { return Ok(None) };
     let config = row.config(base, &snapshots(snapshot, base)?, address);
     Ok(match split_snapshot(name) {
@@ -656,7 +652,7 @@ pub fn duty(snapshot: &Snapshot, rank: u32, address: impl Fn(u32) -> Address) ->
 /// Whether something of a destroyed filesystem of this name is still on a disk.
 pub fn is_doomed(snapshot: &Snapshot, name: &str) -> Result<bool, ReadError> {
     let doomed = snapshot.scan::<Doomed>(DOOMED, &[])?;
-    Ok(doomed.iter().any(|(_, doomed)| doomed.target.fs == name || base_name(&doomed.target.fs) == name))
+    Ok(doomed.iter().any(|(_, doomed)| doomed.target.fs == name || base_fs(&doomed.target.fs) == name))
 }
 
 #[cfg(test)]

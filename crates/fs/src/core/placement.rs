@@ -9,6 +9,10 @@ use super::layout::Stripes;
 /// (`qos_threshold_rr`).
 const BALANCED_PERCENT: u64 = 17;
 
+/// What all candidates deserve together by each choice. Always the same, so that what is left of one choice counts for no more than
+/// another choice when room is weighed differently by then.
+const WHOLE: i128 = 1 << 96;
+
 /// An OST that has room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -30,13 +34,15 @@ impl Placement {
     /// one, is first. Those that it will not use come last.
     pub fn order(&mut self, wanted: Stripes, mut candidates: Vec<Candidate>) -> Vec<OstIndex> {
         self.credit.retain(|ost, _| candidates.iter().any(|candidate| candidate.ost == *ost));
-        let weights = is_unbalanced(&candidates);
-        let weight = |candidate: &Candidate| if weights { i128::from(candidate.free_bytes) + 1 } else { 1 };
+        let weighs = is_unbalanced(&candidates);
+        let weight = |candidate: &Candidate| if weighs { i128::from(candidate.free_bytes) + 1 } else { 1 };
         let count = wanted.count.map_or(candidates.len(), usize::from).min(candidates.len());
         let mut order = Vec::with_capacity(candidates.len());
+        let is_first = |candidate: &Candidate| Some(candidate.ost) == wanted.first;
+        let asked = candidates.iter().position(is_first).filter(|_| count > 0);
+        order.extend(asked.map(|at| candidates.swap_remove(at).ost));
         while order.len() < count {
-            let first = wanted.first.filter(|_| order.is_empty());
-            let chosen = self.choose(&candidates, &weight, first);
+            let chosen = self.choose(&candidates, &weight);
             order.push(candidates.swap_remove(chosen).ost);
         }
         candidates.sort_unstable_by_key(|candidate| candidate.ost);
@@ -44,22 +50,18 @@ impl Placement {
         order
     }
 
-    /// The index of the candidate whose turn it is, or of the one that is asked for.
-    fn choose(
-        &mut self,
-        candidates: &[Candidate],
-        weight: &impl Fn(&Candidate) -> i128,
-        first: Option<OstIndex>,
-    ) -> usize {
-        let mut total = 0;
+    /// The index of the candidate whose turn it is.
+    fn choose(&mut self, candidates: &[Candidate], weight: &impl Fn(&Candidate) -> i128) -> usize {
+        let total: i128 = candidates.iter().map(weight).sum();
+        let mut given = 0;
         for candidate in candidates {
-            total += weight(candidate);
-            *self.credit.entry(candidate.ost).or_default() += weight(candidate);
+            let share = weight(candidate) * (WHOLE / total.max(1));
+            given += share;
+            *self.credit.entry(candidate.ost).or_default() += share;
         }
         let credit = |at: &usize| (self.credit[&candidates[*at].ost], std::cmp::Reverse(candidates[*at].ost));
-        let asked = first.and_then(|first| candidates.iter().position(|candidate| candidate.ost == first));
-        let chosen = asked.or_else(|| (0..candidates.len()).max_by_key(credit)).unwrap_or(0);
-        *self.credit.entry(candidates[chosen].ost).or_default() -= total;
+        let chosen = (0..candidates.len()).max_by_key(credit).unwrap_or(0);
+        *self.credit.entry(candidates[chosen].ost).or_default() -= given;
         chosen
     }
 }
@@ -104,6 +106,13 @@ mod tests {
     }
 
     #[test]
+    fn what_was_weighed_is_not_held_against_who_is_even_by_now() {
+        let mut placement = Placement::default();
+        firsts(&mut placement, &[3 << 20, 1 << 20], 10);
+        assert_eq!(firsts(&mut placement, &[4 << 20, 4 << 20], 10), [5, 5]);
+    }
+
+    #[test]
     fn stripes_begin_where_they_are_asked_to_and_each_ost_comes_once() {
         let mut placement = Placement::default();
         let wanted = Stripes { count: Some(2), first: Some(OstIndex(2)) };
@@ -115,5 +124,10 @@ mod tests {
         let all = Stripes { count: None, first: None };
         assert_eq!(placement.order(all, candidates(&[1, 1, 1])).len(), 3);
         assert_eq!(placement.order(all, Vec::new()), []);
+        assert_eq!(
+            firsts(&mut placement, &[1, 1, 1, 1], 8),
+            [2, 2, 2, 2],
+            "what was asked for is nobody's turn"
+        );
     }
 }

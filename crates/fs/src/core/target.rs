@@ -37,6 +37,11 @@ pub fn split_snapshot(name: &str) -> Option<(&str, &str)> {
     name.split_once(SNAPSHOT_MARK)
 }
 
+/// The filesystem, also of the name of a snapshot.
+pub fn base_fs(name: &str) -> &str {
+    split_snapshot(name).map_or(name, |(fs, _)| fs)
+}
+
 /// What a target is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Role {
@@ -97,6 +102,7 @@ mod tests {
             assert!(!is_snapshot_name(bad), "{bad}");
         }
         assert_eq!(split_snapshot("scratch"), None);
+        assert_eq!((base_fs("scratch"), base_fs("scratch@x")), ("scratch", "scratch"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_fs::core::target::{label, split_snapshot};
+use kiln_fs::core::target::{base_fs, label};
 use kiln_fs::core::{ObjectId, OstIndex, Role};
 use kiln_fs::mgs::{self, Command, Filesystem as Row, MgsMachine, Place, Rejection};
 use kiln_fs::wire;
@@ -264,8 +264,7 @@ impl Admin {
         }
         let mut paths: BTreeMap<(String, OstIndex, ObjectId), String> = BTreeMap::new();
         for ((fs, ost), objects) in wanted {
-            let base = split_snapshot(&fs).map_or(fs.as_str(), |(base, _)| base);
-            let Ok(row) = self.row(base) else { continue };
+            let Ok(row) = self.row(base_fs(&fs)) else { continue };
             let socket = self.data.fs_socket(row.mdt.rank);
             let request = Request::Owners { fs: fs.clone(), ost, objects };
             let asked = tokio::task::spawn_blocking(move || ask_node(&socket, request, POOL_CHANGED_WITHIN));

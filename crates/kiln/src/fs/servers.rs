@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kiln_config::Config;
 use kiln_fs::core::layout::Stripes;
-use kiln_fs::core::target::{label, split_snapshot};
+use kiln_fs::core::target::{base_fs, label, split_snapshot};
 use kiln_fs::core::{Errno, OstIndex, Role, SessionId, Spread, Time};
 use kiln_fs::mds::mdt::{self, Mdt};
 use kiln_fs::mds::{self, Changelog, Mds, Parts};
@@ -77,8 +77,6 @@ pub(super) enum Server {
 /// An MDT that is served.
 pub(super) struct ServedMdt {
     pub mds: Arc<Mds>,
-    /// The filesystem as it was when this was opened.
-    pub config: Option<FsConfig>,
     /// The version of the filesystem that it was told last.
     pub version: AtomicU64,
     /// Of the journal.
@@ -189,7 +187,7 @@ impl Setup {
         let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
         let uuid = target.id.0.to_be_bytes();
         let format = mdt::Format {
-            label: mdt::Label { uuid, fs: snapshots::base(target).to_owned(), mdt: index },
+            label: mdt::Label { uuid, fs: base_fs(&target.fs).to_owned(), mdt: index },
             spread: self.spread(),
             now: time(clock.now()),
         };
@@ -209,7 +207,7 @@ impl Setup {
         let mds = mds.map_err(|errno| OpenError::Start { dir: dir.to_owned(), errno })?;
         snapshots::is_as_before(dir);
         let (mds, version) = (Arc::new(mds), AtomicU64::new(0));
-        Ok(ServedMdt { mds, config: config.cloned(), version, volume, lock })
+        Ok(ServedMdt { mds, version, volume, lock })
     }
 
     fn mds_settings(&self) -> mds::Settings {

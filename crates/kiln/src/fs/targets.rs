@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use kiln_fs::core::Role;
@@ -16,8 +16,6 @@ use super::servers::{Server, Setup, snapshots};
 
 /// How long targets may take to be served no more.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
-/// How often it is looked whether they are.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// The targets, as the MGS wants them and as they are.
 pub(super) struct Targets {
@@ -25,6 +23,8 @@ pub(super) struct Targets {
     entries: RwLock<Vec<Entry>>,
     /// Held by who closes targets, or opens what is served on demand.
     changing: Mutex<()>,
+    /// Targets were closed.
+    closed: Condvar,
 }
 
 /// One target.
@@ -32,22 +32,24 @@ struct Entry {
     target: Target,
     dir: PathBuf,
     condition: Condition,
-    /// Of what is served on demand: requests that had come when that was looked at last, if it was.
+    /// It is served on demand, as a part of this filesystem: the MDT of a snapshot.
+    on_demand: Option<FsConfig>,
+    /// Of such a one: requests that had come when that was looked at last, if it was.
     requests_seen: Option<u64>,
 }
 
 enum Condition {
     Starting,
     Serving(Server),
-    /// It is served when somebody wants it: the MDT of a snapshot, of this filesystem.
-    Waiting(Box<FsConfig>),
+    /// It is served when somebody wants it.
+    Waiting,
     Failed(String),
     Removing,
 }
 
 impl Targets {
     pub(super) fn new(setup: Setup) -> Targets {
-        Targets { setup, entries: RwLock::default(), changing: Mutex::default() }
+        Targets { setup, entries: RwLock::default(), changing: Mutex::default(), closed: Condvar::new() }
     }
 
     /// Serves what `duty` names, and nothing else; what failed before is tried again. Returns what the MGS does not know to be
@@ -63,7 +65,7 @@ impl Targets {
             }
             let config = duty.configs.iter().find(|config| config.name == assignment.target.fs);
             match config.filter(|_| snapshots::is_served_on_demand(&assignment.target)) {
-                Some(config) => self.set(&assignment.target, Condition::Waiting(Box::new(config.clone()))),
+                Some(config) => self.wait_for_use(&assignment.target, config),
                 None => self.start(assignment, config),
             }
         }
@@ -137,17 +139,21 @@ impl Targets {
         entry.condition = condition;
     }
 
+    /// Notes that a target is served when somebody wants it.
+    fn wait_for_use(&self, target: &Target, config: &FsConfig) {
+        if let Some(entry) = self.write().iter_mut().find(|entry| entry.target == *target) {
+            (entry.condition, entry.on_demand) = (Condition::Waiting, Some(config.clone()));
+        }
+    }
+
     /// Serves the MDT of a snapshot that somebody wants now.
     fn open_waiting(&self, fs: &str) -> Option<Arc<Mds>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = self.read().iter().find_map(|entry| match &entry.condition {
-            Condition::Waiting(config) if entry.target.fs == fs => {
-                Some((entry.target.clone(), FsConfig::clone(config)))
-            }
-            _ => None,
-        });
+        let waits = |entry: &&Entry| entry.target.fs == fs && matches!(entry.condition, Condition::Waiting);
+        let waiting =
+            self.read().iter().find(waits).map(|entry| (entry.target.clone(), entry.on_demand.clone()));
         if let Some((target, config)) = waiting {
-            self.start(&Assignment { target, made: true }, Some(&config));
+            self.start(&Assignment { target, made: true }, config.as_ref());
         }
         self.served_mds(fs)
     }
@@ -156,15 +162,14 @@ impl Targets {
     fn close_unused(&self) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unused = Vec::new();
-        for entry in self.write().iter_mut().filter(|entry| snapshots::is_served_on_demand(&entry.target)) {
-            let Condition::Serving(server @ Server::Mdt(mdt)) = &entry.condition else { continue };
+        for entry in self.write().iter_mut().filter(|entry| entry.on_demand.is_some()) {
+            let Condition::Serving(server) = &entry.condition else { continue };
             let (requests, _) = server.counts();
             let seen = entry.requests_seen.replace(requests);
             if !server.clients().is_empty() || seen != Some(requests) {
                 continue;
             }
-            let Some(config) = mdt.config.clone().map(Box::new) else { continue };
-            let condition = std::mem::replace(&mut entry.condition, Condition::Waiting(config));
+            let condition = std::mem::replace(&mut entry.condition, Condition::Waiting);
             entry.requests_seen = None;
             unused.push(Entry::new(entry.target.clone(), entry.dir.clone(), condition));
         }
@@ -187,6 +192,7 @@ impl Targets {
         *entries = kept;
         drop(entries);
         stop(dropped);
+        self.closed.notify_all();
     }
 
     /// Empties the directory of a target that is no more; whether nothing of it is left.
@@ -261,24 +267,19 @@ impl Targets {
 
     /// Waits until none of these targets is served: the MGS has said so, and this node may not have heard it yet.
     fn wait_until_stopped(&self, targets: &[Target]) -> Result<(), String> {
-        let started = Instant::now();
-        loop {
-            let served = self.read().iter().find_map(|entry| {
-                let is_served = targets.contains(&entry.target) && entry.condition.is_served();
-                is_served.then(|| label(&entry.target.fs, entry.target.role))
+        let served = || {
+            let entries = self.read();
+            let served = entries.iter().find(|entry| {
+                let is_served = matches!(entry.condition, Condition::Serving(_) | Condition::Starting);
+                is_served && targets.contains(&entry.target)
             });
-            match served {
-                None => {
-                    // Who has taken it from the list may still be closing it.
-                    drop(self.changing.lock());
-                    return Ok(());
-                }
-                Some(name) if started.elapsed() > STOPPED_WITHIN => {
-                    return Err(format!("{name} is still served; try again"));
-                }
-                Some(_) => std::thread::sleep(LOOK_AGAIN),
-            }
-        }
+            served.map(|entry| label(&entry.target.fs, entry.target.role))
+        };
+        // Who closes targets holds this until they are closed.
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.closed.wait_timeout_while(changing, STOPPED_WITHIN, |()| served().is_some());
+        drop(waited);
+        served().map_or(Ok(()), |name| Err(format!("{name} is still served; try again")))
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Vec<Entry>> {
@@ -290,22 +291,16 @@ impl Targets {
     }
 }
 
-impl Condition {
-    fn is_served(&self) -> bool {
-        matches!(self, Condition::Serving(_) | Condition::Starting)
-    }
-}
-
 impl Entry {
     fn new(target: Target, dir: PathBuf, condition: Condition) -> Entry {
-        Entry { target, dir, condition, requests_seen: None }
+        Entry { target, dir, condition, on_demand: None, requests_seen: None }
     }
 
     fn status(&self) -> TargetStatus {
         let state = match &self.condition {
             Condition::Starting => TargetState::Starting,
             Condition::Serving(server) => server.failed().map_or(TargetState::Serving, TargetState::Failed),
-            Condition::Waiting(_) => TargetState::Serving,
+            Condition::Waiting => TargetState::Serving,
             Condition::Failed(reason) => TargetState::Failed(reason.clone()),
             Condition::Removing => TargetState::Removing,
         };

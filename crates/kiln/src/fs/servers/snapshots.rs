@@ -28,11 +28,6 @@ const FROZEN_MAX: Duration = Duration::from_secs(30);
 /// A pool, and targets that stand on it.
 type OnPool = (Arc<Pool>, Vec<Target>);
 
-/// The name of the filesystem that a target is of, also for what it was at a snapshot.
-pub(super) fn base(target: &Target) -> &str {
-    split_snapshot(&target.fs).map_or(&target.fs, |(base, _)| base)
-}
-
 /// The dataset of what a target was at a snapshot.
 fn snapshot_of(pool: &Pool, target: &Target) -> Option<DatasetId> {
     let (base, snapshot) = split_snapshot(&target.fs)?;
