@@ -50,6 +50,11 @@ fn status(cluster: &Cluster) -> Value {
     pool(cluster, &["status", "tank", "--json"]).json()[0].clone()
 }
 
+/// Waits until a node that was killed has its pool again.
+fn wait_until_back(cluster: &Cluster) {
+    wait_until("the node is back", || pool(cluster, &["list"]).stdout.contains("tank").then_some(()));
+}
+
 /// Waits until all disks have everything.
 fn wait_until_whole(cluster: &Cluster) {
     wait_until("the resilver is done", || {
@@ -202,9 +207,7 @@ fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
             cluster.kill_node(0);
             // Names that were made are there, synced or not: a call that was completed is not lost with a process.
             (0..100).for_each(|index| assert!(name(index).exists(), "{round}: {index}"));
-            wait_until("the node is back", || {
-                pool(&cluster, &["list"]).stdout.contains("tank").then_some(())
-            });
+            wait_until_back(&cluster);
             let fresh = filesystem.mount();
             assert!(fs::read(fresh.join(format!("long-{round}"))).expect("it is there") == long, "{round}");
         }
@@ -331,6 +334,36 @@ fn damaged_files_are_named_and_a_scrub_rests_when_it_is_told_to() {
 }
 
 #[test]
+fn a_scrub_goes_on_after_its_node_was_killed() {
+    let mut cluster = Cluster::start(1);
+    let disks = disks(&cluster, "disks", 2);
+    create(&cluster, "mirror", &disks);
+    let _ = cluster.kiln(&["fs", "create", "scratch", "--mdt", "tank", "--ost", "tank"]).ok();
+    // So slow that it does not end by itself.
+    let _ = pool(&cluster, &["scrub", "tank", "--rate", "1KiB"]).ok();
+    let began = wait_until("it has begun", || status(&cluster)["scan"]["began"].as_u64());
+    let is_back = |cluster: &Cluster, state: &str| {
+        wait_until_back(cluster);
+        wait_until("the scrub is as it was", || {
+            let scan = &status(cluster)["scan"];
+            (scan["state"] == state && scan["began"] == began).then_some(())
+        });
+    };
+    cluster.kill_node(0);
+    is_back(&cluster, "running");
+    let _ = pool(&cluster, &["scrub", "tank", "--pause"]).ok();
+    is_back(&cluster, "paused");
+    cluster.kill_node(0);
+    is_back(&cluster, "paused");
+    cluster.down();
+    cluster.up();
+    is_back(&cluster, "paused");
+    pool(&cluster, &["scrub", "tank", "--rate", "1GiB", "--wait"]).ok().says("with 0 errors");
+    cluster.kill_node(0);
+    is_back(&cluster, "finished");
+}
+
+#[test]
 fn the_logs_of_an_instance_move_to_a_pool_and_stay_there() {
     let mut cluster = Cluster::start(1);
     let disks = disks(&cluster, "disks", 2);
@@ -368,4 +401,13 @@ fn the_logs_of_an_instance_move_to_a_pool_and_stay_there() {
     cluster.down();
     let refused = kiln_tests::run(cluster.command("kiln").args(["up"]).env("KILN_LOG_POOL", ""));
     refused.code(1).says("set log.pool = \"tank\" again");
+    // Back to where they were, and the pool is free.
+    cluster.set_variable("KILN_LOG_POOL", ".");
+    cluster.up();
+    check(&cluster, 600);
+    assert!(cluster.data().join("kafka/kept-0").exists(), "it is in the data directory");
+    write(&cluster, 600..610);
+    cluster.restart_leader();
+    check(&cluster, 610);
+    let _ = pool(&cluster, &["destroy", "tank", "--yes"]).ok();
 }

@@ -166,7 +166,7 @@ sections! {
     log: LogConfig {
         /// A log goes on in a new file when the current one has reached this size.
         segment_size: ByteSize = bytes(64 * MIB), from bytes(64 * KIB) => bytes(2 * GIB);
-        /// The pool of the leader's node that the logs stand on, with the state of the instance; "" for the data directory, from where they move to the pool once.
+        /// The pool of the leader's node that the logs stand on, with the state of the instance; "" for the data directory. They move at the start that names another pool, and with "." back to the data directory.
         pool: String = String::new();
     }
 

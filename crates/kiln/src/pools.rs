@@ -6,7 +6,9 @@
 mod disks;
 mod events;
 mod history;
+mod own;
 mod properties;
+mod saved;
 mod scan;
 mod view;
 
@@ -419,6 +421,7 @@ impl Pools {
     fn hold(&self, pool: Pool, taken: Vec<TakenDisk>) -> Held {
         let pool = Arc::new(pool);
         let scans = Arc::new(Scans::new(Arc::clone(&self.events)));
+        scans.go_on(&pool);
         scans.start_resilver(&pool);
         Held { pool, scans, disks: Arc::new(Mutex::new(taken)) }
     }
@@ -456,7 +459,7 @@ impl Pools {
         let mut known = self.known();
         let used = |held: &Held| {
             let datasets = held.pool.datasets().into_iter().map(|(_, name)| name);
-            let targets: Vec<String> = datasets.filter(|name| !history::is_own(name)).collect();
+            let targets: Vec<String> = datasets.filter(|name| !own::is_own(name)).collect();
             // What is not served now is lost all the same when the pool is destroyed.
             let lost = state == PoolState::Destroyed && !targets.is_empty();
             (lost || Arc::strong_count(&held.pool) > 1).then(|| targets.join(", "))
@@ -468,8 +471,9 @@ impl Pools {
             }
             Some(Known::Failed(_)) => {}
             Some(Known::Open(held)) => {
-                held.scans.stop();
+                held.scans.interrupt();
                 if let Some(targets) = used(held) {
+                    held.scans.go_on(&held.pool);
                     return Err(format!(
                         "pool '{name}' is in use: {targets} stand on it; destroy their filesystems first (`kiln fs destroy`), the logs of the instance stay"
                     ));
@@ -581,7 +585,7 @@ impl Pools {
         let known = std::mem::take(&mut *self.known());
         for (name, known) in known {
             if let Known::Open(held) = known {
-                held.scans.stop();
+                held.scans.interrupt();
                 if let Err(error) = held.pool.commit() {
                     tracing::error!(pool = name, %error, "a pool could not be committed at the end");
                 }

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use kiln_pool::core::ranges::Ranges;
 use kiln_pool::core::tree::{Entry, Key, Node, Root};
 use kiln_pool::format::{
-    Checksum, ChecksumKind, Compression, DatasetKind, DatasetRecord, Extent, Kind, LOG_HEAD_BYTES, Label,
-    LeafConfig, LeafId, LeafState, LogChange, LogEntry, LogHead, LogStart, MAP_BYTES, MapBlock, NameSlot,
-    ObjectRecord, POINTER_BYTES, Place, Pointer, PoolId, PoolRoot, PoolState, Properties, Txg,
+    Checksum, ChecksumKind, Compression, DamagedRecord, DatasetId, DatasetKind, DatasetPart, DatasetRecord,
+    DatasetSort, Extent, Kind, LOG_HEAD_BYTES, Label, LeafConfig, LeafId, LeafState, LogChange, LogEntry,
+    LogHead, LogStart, MAP_BYTES, MapBlock, NameSlot, ObjectRecord, POINTER_BYTES, Place, Pointer, PoolId,
+    PoolRoot, PoolState, Properties, ScrubPosition, ScrubRecord, ScrubReport, ScrubState, Txg,
     UBERBLOCK_BYTES, Uberblock, VdevConfig, VdevId, VdevKind, check_names_head, decode_node,
     encode_names_head, encode_node, object_key, record_key,
 };
@@ -72,6 +73,7 @@ fn wholes() -> Vec<Whole> {
         ("an extent", extent(), read_extent, nothing),
         ("an object", ObjectRecord { len: 5, sectors: 2 }.encode(), read_object, nothing),
         ("a map", map(), read_map, nothing),
+        ("a scrub", scrub().encode(), read_scrub, nothing),
         ("a head of the log", head().encode(), read_head, sum_head),
         ("entries of the log", entries(), read_entries, nothing),
         ("a name", name().encode(), read_name, nothing),
@@ -174,6 +176,19 @@ fn map() -> Vec<u8> {
     MapBlock { pool: PoolId(7), vdev: VdevId(0), stretch: 1, txg: Txg(9), map }.encode()
 }
 
+fn scrub() -> ScrubRecord {
+    let damaged = vec![DamagedRecord { dataset: Some(DatasetId(1)), object: Some(5), offset: 4096 }];
+    ScrubRecord {
+        state: ScrubState::Running,
+        began_secs: 1,
+        ran_ms: 2,
+        rate: 3,
+        began: Txg(4),
+        position: ScrubPosition::In(DatasetSort::Live, 1, DatasetPart::Objects, object_key(5)),
+        report: ScrubReport { records: 5, bytes: 6, mended: 1, damaged_records: 1, damaged },
+    }
+}
+
 fn head() -> LogHead {
     let inline = entries();
     LogHead {
@@ -254,6 +269,10 @@ fn read_object(bytes: &[u8]) -> Option<Vec<u8>> {
 fn read_map(bytes: &[u8]) -> Option<Vec<u8>> {
     let bytes: &[u8; MAP_BYTES] = bytes.try_into().ok()?;
     MapBlock::decode(bytes).ok().map(|map| map.encode())
+}
+
+fn read_scrub(bytes: &[u8]) -> Option<Vec<u8>> {
+    ScrubRecord::decode(bytes).ok().map(|scrub| scrub.encode())
 }
 
 fn read_head(bytes: &[u8]) -> Option<Vec<u8>> {

@@ -8,6 +8,7 @@
 //! - [`Uberblock`]: the pointer to the root, as of a transaction group.
 //! - [`PoolRoot`], [`DatasetRecord`], [`ObjectRecord`]: what the root and the trees hold.
 //! - [`LogHead`], [`LogEntry`]: the intent log.
+//! - [`ScrubRecord`]: how far a scrub is.
 //! - [`NameSlot`]: names of files, where a dataset is a disk of files.
 
 mod bytes;
@@ -21,12 +22,13 @@ mod name;
 mod node;
 mod pointer;
 mod root;
+mod scrub;
 mod uberblock;
 
 pub use checksum::{Checksum, ChecksumKind};
 pub use dataset::{
-    DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, ObjectRecord, dataset_key, is_record, object_key,
-    record_key,
+    DATASET_NAME_BYTES_MAX, DatasetId, DatasetKind, DatasetRecord, ObjectRecord, dataset_key, is_record,
+    object_key, record_key,
 };
 pub use extent::Extent;
 pub use label::{
@@ -42,4 +44,7 @@ pub use pointer::{
     VDEV_SECTORS_MAX, VdevId,
 };
 pub use root::{PoolRoot, Properties, RecordError};
+pub use scrub::{
+    DAMAGED_MAX, DamagedRecord, DatasetPart, DatasetSort, ScrubPosition, ScrubRecord, ScrubReport, ScrubState,
+};
 pub use uberblock::{UBERBLOCK_BYTES, UBERBLOCK_SLOTS, Uberblock, UberblockError};

@@ -39,9 +39,10 @@ use crate::vdev::SECTOR_BYTES;
 use log::{LOG_BYTES_MAX, Log, Until};
 use store::{Store, StoreError};
 
+pub use crate::format::{DAMAGED_MAX, DamagedRecord, DatasetId, ScrubReport};
 pub use disks::{Care, DiskError};
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
-pub use scrub::{DAMAGED_MAX, DamagedRecord, Scrub, ScrubReport};
+pub use scrub::Scrub;
 pub use snapshots::SNAPSHOT_MARK;
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 
@@ -149,10 +150,6 @@ impl From<TreeError<StoreError>> for PoolError {
         }
     }
 }
-
-/// A dataset of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DatasetId(pub u64);
 
 /// Length of an object, and what it takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,27 +3,18 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kiln_fs::wire::pool::{NewVdev, Request, ScrubAct};
-use kiln_pool::format::DatasetKind;
 use kiln_pool::pool::{DatasetId, Pool, PoolError};
 
-/// The dataset; no target has a name that begins so.
-const DATASET: &str = ".history";
-/// Its records, in bytes.
-const RECORD_BYTES: u32 = 16 << 10;
+use super::own;
+
+/// Its dataset.
+pub(super) const DATASET: &str = ".history";
 /// Lines lie in objects of this length, in bytes; there are two of them at most.
 const PART_BYTES: u64 = 256 << 10;
 
-/// Whether a dataset is the pool's own, and no target.
-pub(super) fn is_own(dataset: &str) -> bool {
-    dataset == DATASET
-}
-
 /// Writes down what was done, durably.
 pub(super) fn note(pool: &Pool, command: &str) -> Result<(), PoolError> {
-    let dataset = match pool.create_dataset(DATASET, RECORD_BYTES, DatasetKind::Files) {
-        Err(PoolError::DatasetExists) => pool.dataset(DATASET).ok_or(PoolError::NoDataset)?,
-        made => made?,
-    };
+    let dataset = own::dataset(pool, DATASET)?;
     let mut part = pool.objects(dataset, 0, usize::MAX)?.last().copied().unwrap_or(0);
     let mut end = pool.stat(dataset, part)?.unwrap_or_default().len;
     if end >= PART_BYTES {

@@ -5,14 +5,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_fs::wire::pool::Scan;
-use kiln_pool::format::DatasetKind;
-use kiln_pool::pool::{Health, Pool, PoolError, ScrubReport};
+use kiln_pool::format::{DatasetKind, ScrubRecord, ScrubState};
+use kiln_pool::pool::{Health, Pool, PoolError, Scrub, ScrubReport};
 
 use super::events::Events;
-use super::locked;
+use super::{locked, saved};
 
 /// How often disks are brought up to date that miss something again and again.
 const RESILVERS_MAX: usize = 3;
+/// How often it is written down how far a scrub is.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// What is said where there is nothing to pause or stop.
 const NO_SCRUB: &str = "no scrub is under way";
 
@@ -28,15 +30,26 @@ pub(super) struct Scans {
 /// What somebody wants of the scan that is under way.
 #[derive(Clone, Copy, Default)]
 struct Wish {
-    stop: bool,
+    stop: Option<Stop>,
     pause: bool,
     /// The most that a scrub looks at in a second, in bytes; 0 for no limit.
     rate: u64,
 }
 
+/// Why a scan is to stop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// It is not wanted any more.
+    ForGood,
+    /// The pool is closed; a scrub goes on when it is open again.
+    ForNow,
+}
+
 struct Last {
     resilver: bool,
     began: SystemTime,
+    /// For how long it ran while the pool was open before.
+    ran_before: Duration,
     started: Instant,
     took: Option<Duration>,
     state: State,
@@ -87,7 +100,24 @@ impl Scans {
             return Ok(());
         }
         let wish = Wish { rate: rate.unwrap_or(0), ..Wish::default() };
-        self.start(pool, false, wish, Scans::scrub)
+        self.start(pool, Last::new(false), wish, |scans, pool| scans.scrub(pool, pool.scrub()))
+    }
+
+    /// Goes on with the scrub that was under way when the pool was open last; of one that had ended it is known what it found.
+    pub(super) fn go_on(self: &Arc<Self>, pool: &Arc<Pool>) {
+        let Some(record) = saved::load(pool) else { return };
+        let last = Last::of(&record);
+        let is_paused = record.state == ScrubState::Paused;
+        if record.state != ScrubState::Running && !is_paused {
+            pool.know_damaged(&record.report.damaged);
+            *locked(&self.last) = Some(last);
+            return;
+        }
+        let wish = Wish { stop: None, pause: is_paused, rate: record.rate };
+        let scrub = move |scans: &Scans, pool: &Pool| scans.scrub(pool, pool.scrub_from(&record));
+        if let Err(why) = self.start(pool, last, wish, scrub) {
+            tracing::warn!(pool = pool.name(), why, "a scrub does not go on");
+        }
     }
 
     fn wish(&self) -> Wish {
@@ -127,8 +157,8 @@ impl Scans {
             return;
         }
         // What is under way does not know of the disk that has come.
-        self.stop();
-        if let Err(why) = self.start(pool, true, Wish::default(), Scans::resilver) {
+        self.stop(Stop::ForGood);
+        if let Err(why) = self.start(pool, Last::new(true), Wish::default(), Scans::resilver) {
             tracing::warn!(why, "what a disk has missed is not brought up to date");
         }
     }
@@ -136,7 +166,7 @@ impl Scans {
     fn start(
         self: &Arc<Self>,
         pool: &Arc<Pool>,
-        resilver: bool,
+        begun: Last,
         wish: Wish,
         scan: impl FnOnce(&Scans, &Pool) -> Result<ScrubReport, PoolError> + Send + 'static,
     ) -> Result<(), String> {
@@ -146,18 +176,11 @@ impl Scans {
                 "a scrub or resilver is under way already; `kiln pool scrub -s` stops a scrub".to_owned()
             );
         }
-        *last = Some(Last {
-            resilver,
-            began: SystemTime::now(),
-            started: Instant::now(),
-            took: None,
-            state: State::Running,
-            report: ScrubReport::default(),
-            paused: Duration::ZERO,
-        });
+        let what = if begun.ran_before.is_zero() { "start" } else { "resume" };
+        *last = Some(begun);
         drop(last);
         *locked(&self.wish) = wish;
-        self.tell(pool, "start");
+        self.tell(pool, what);
         // The pool is given up only when this thread has ended: see `stop`.
         let (scans, pool) = (Arc::clone(self), Arc::downgrade(pool));
         let run = move || {
@@ -171,25 +194,66 @@ impl Scans {
         Ok(())
     }
 
-    fn scrub(&self, pool: &Pool) -> Result<ScrubReport, PoolError> {
-        let mut scrub = pool.scrub();
-        while !scrub.step()? && self.goes_on(scrub.report()) && self.rests(pool, scrub.report().bytes) {}
+    fn scrub(&self, pool: &Pool, mut scrub: Scrub<'_>) -> Result<ScrubReport, PoolError> {
+        let begun = if self.wish().pause { ScrubState::Paused } else { ScrubState::Running };
+        self.save(pool, &scrub, begun);
+        let mut saved = Instant::now();
+        let state = loop {
+            if scrub.step()? {
+                break ScrubState::Finished;
+            }
+            self.goes_on(scrub.report());
+            if !self.rests(pool, &scrub) {
+                break match self.wish().stop {
+                    Some(Stop::ForGood) => ScrubState::Stopped,
+                    _ if self.wish().pause => ScrubState::Paused,
+                    _ => ScrubState::Running,
+                };
+            }
+            if saved.elapsed() >= SAVE_EVERY {
+                self.save(pool, &scrub, ScrubState::Running);
+                saved = Instant::now();
+            }
+        };
+        self.save(pool, &scrub, state);
         Ok(scrub.report().clone())
     }
 
+    /// Writes down how far a scrub is. Where that fails it goes on all the same, and begins earlier after a restart.
+    fn save(&self, pool: &Pool, scrub: &Scrub<'_>, state: ScrubState) {
+        let record = {
+            let last = locked(&self.last);
+            let Some(last) = &*last else { return };
+            let (position, began) = scrub.position();
+            ScrubRecord {
+                state,
+                began_secs: last.began_secs(),
+                ran_ms: last.ran().as_millis() as u64,
+                rate: self.wish().rate,
+                began,
+                position,
+                report: scrub.report().clone(),
+            }
+        };
+        if let Err(error) = saved::save(pool, &record) {
+            tracing::warn!(pool = pool.name(), %error, "how far a scrub is cannot be written down");
+        }
+    }
+
     /// Waits while the scrub is paused, or has looked at more than its rate allows; whether it is not to be stopped.
-    fn rests(&self, pool: &Pool, looked_at: u64) -> bool {
+    fn rests(&self, pool: &Pool, scrub: &Scrub<'_>) -> bool {
         loop {
             let wish = self.wish();
-            if wish.stop {
+            if wish.stop.is_some() {
                 return false;
             }
             if wish.pause {
                 if self.set_paused(true) {
+                    self.save(pool, scrub, ScrubState::Paused);
                     self.tell(pool, "paused");
                 }
                 let began = Instant::now();
-                drop(self.wished.wait_while(locked(&self.wish), |wish| wish.pause && !wish.stop));
+                drop(self.wished.wait_while(locked(&self.wish), |wish| wish.pause && wish.stop.is_none()));
                 if let Some(last) = &mut *locked(&self.last) {
                     last.paused += began.elapsed();
                 }
@@ -198,11 +262,11 @@ impl Scans {
             if self.set_paused(false) {
                 self.tell(pool, "resume");
             }
-            let ahead = self.ahead(looked_at, wish.rate);
+            let ahead = self.ahead(scrub.report().bytes, wish.rate);
             if ahead.is_zero() {
                 return true;
             }
-            let same = |now: &mut Wish| !now.stop && !now.pause && now.rate == wish.rate;
+            let same = |now: &mut Wish| now.stop.is_none() && !now.pause && now.rate == wish.rate;
             drop(self.wished.wait_timeout_while(locked(&self.wish), ahead, same));
         }
     }
@@ -211,7 +275,7 @@ impl Scans {
     fn ahead(&self, looked_at: u64, rate: u64) -> Duration {
         let (Some(last), false) = (&*locked(&self.last), rate == 0) else { return Duration::ZERO };
         let wanted = Duration::from_secs_f64(looked_at as f64 / rate as f64);
-        wanted.saturating_sub(last.started.elapsed().saturating_sub(last.paused))
+        wanted.saturating_sub(last.ran())
     }
 
     /// Whether it was otherwise.
@@ -241,7 +305,7 @@ impl Scans {
             let ScrubReport { records, bytes, mended, damaged_records, .. } = *report;
             last.report = ScrubReport { records, bytes, mended, damaged_records, damaged: Vec::new() };
         }
-        !self.wish().stop
+        self.wish().stop.is_none()
     }
 
     fn ended(&self, pool: &Pool, outcome: Result<ScrubReport, PoolError>) {
@@ -252,9 +316,13 @@ impl Scans {
             match outcome {
                 Ok(report) => {
                     last.report = report;
-                    let stopped = self.wish().stop;
-                    last.state = if stopped { State::Stopped } else { State::Finished };
-                    if stopped { "abort" } else { "finish" }
+                    let (state, what) = match self.wish().stop {
+                        None => (State::Finished, "finish"),
+                        Some(Stop::ForGood) => (State::Stopped, "abort"),
+                        Some(Stop::ForNow) => (State::Stopped, "interrupted"),
+                    };
+                    last.state = state;
+                    what
                 }
                 Err(error) => {
                     last.state = State::Failed(error.to_string());
@@ -270,13 +338,18 @@ impl Scans {
         if !self.is_scrubbing() {
             return Err(NO_SCRUB.to_owned());
         }
-        self.stop();
+        self.stop(Stop::ForGood);
         Ok(())
     }
 
+    /// Stops what is under way, which goes on when the pool is open again.
+    pub(super) fn interrupt(&self) {
+        self.stop(Stop::ForNow);
+    }
+
     /// Stops what is under way, and waits for that. Disks that a resilver was for stay behind.
-    pub(super) fn stop(&self) {
-        self.wish_for(|wish| wish.stop = true);
+    fn stop(&self, stop: Stop) {
+        self.wish_for(|wish| wish.stop = Some(stop));
         let thread = locked(&self.thread).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("a scrub ended by a panic");
@@ -298,12 +371,56 @@ impl Scans {
         Some(Scan {
             resilver: last.resilver,
             state,
-            began: last.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            secs: last.took.unwrap_or_else(|| last.started.elapsed()).saturating_sub(last.paused).as_secs(),
+            began: last.began_secs(),
+            secs: last.ran().as_secs(),
             looked_at: last.report.bytes,
             of: (space.total_bytes - space.free_bytes).max(last.report.bytes),
             mended: last.report.mended,
             damaged: last.report.damaged_records,
         })
+    }
+}
+
+impl Last {
+    /// One that begins now.
+    fn new(resilver: bool) -> Last {
+        Last {
+            resilver,
+            began: SystemTime::now(),
+            ran_before: Duration::ZERO,
+            started: Instant::now(),
+            took: None,
+            state: State::Running,
+            report: ScrubReport::default(),
+            paused: Duration::ZERO,
+        }
+    }
+
+    /// A scrub as it was written down.
+    fn of(record: &ScrubRecord) -> Last {
+        let (state, took) = match record.state {
+            ScrubState::Running | ScrubState::Paused => (State::Running, None),
+            ScrubState::Finished => (State::Finished, Some(Duration::ZERO)),
+            ScrubState::Stopped => (State::Stopped, Some(Duration::ZERO)),
+        };
+        Last {
+            began: UNIX_EPOCH.checked_add(Duration::from_secs(record.began_secs)).unwrap_or(UNIX_EPOCH),
+            ran_before: Duration::from_millis(record.ran_ms),
+            took,
+            state,
+            report: record.report.clone(),
+            ..Last::new(false)
+        }
+    }
+
+    /// When it began, in seconds since 1970.
+    fn began_secs(&self) -> u64 {
+        self.began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+
+    /// For how long it ran, without pauses.
+    fn ran(&self) -> Duration {
+        let now = self.took.unwrap_or_else(|| self.started.elapsed());
+        self.ran_before.saturating_add(now).saturating_sub(self.paused)
     }
 }

@@ -15,6 +15,10 @@ const TAG_OBJECT: u8 = 1;
 /// The tag of an object's records.
 const TAG_RECORD: u8 = 2;
 
+/// A dataset of a pool, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatasetId(pub u64);
+
 /// What a dataset is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]

@@ -8,68 +8,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::store::{Reading, Store, StoreError, pointer_of};
-use super::{Config, DatasetId, Pool, PoolError, Roots, Shared, locked};
+use super::{Config, Pool, PoolError, Roots, Shared, locked};
 use crate::core::ranges::Ranges;
 use crate::core::tree::{Key, Load, Root};
-use crate::format::{DatasetRecord, Extent, LeafId, Pointer, Txg, dataset_key, is_record, object_key};
+use crate::format::{
+    DAMAGED_MAX, DamagedRecord, DatasetId, DatasetPart as Part, DatasetRecord, DatasetSort as Sort, Extent,
+    LeafId, Pointer, ScrubPosition as Position, ScrubRecord, ScrubReport, Txg, dataset_key, is_record,
+    object_key,
+};
 use crate::vdev::{Leaf, SECTOR_BYTES};
 
 /// Records of one step.
 const STEP_RECORDS: u64 = 256;
-/// Damaged records that are named; more are counted.
-pub const DAMAGED_MAX: usize = 10_000;
-
-/// What a scrub found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScrubReport {
-    /// Records that were looked at.
-    pub records: u64,
-    /// What they have, in all their places, without parity.
-    pub bytes: u64,
-    /// Copies and columns that were not right, and are now.
-    pub mended: u64,
-    /// Records that are damaged beyond repair, all of them.
-    pub damaged_records: u64,
-    /// The first [`DAMAGED_MAX`] of them.
-    pub damaged: Vec<DamagedRecord>,
-}
-
-/// A record that nothing can mend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DamagedRecord {
-    /// Of which dataset; `None` for what leads to the datasets.
-    pub dataset: Option<DatasetId>,
-    /// Of which object; `None` for a node, with which many may be lost.
-    pub object: Option<u64>,
-    /// Where in the object it begins, in bytes.
-    pub offset: u64,
-}
-
-/// Where a scrub goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
-    /// In the tree of datasets.
-    Datasets(Key),
-    /// In a dataset of this number, or the next one of that sort that is there.
-    In(Sort, u64, Part, Key),
-    Done,
-}
-
-/// A tree of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Objects,
-    /// What it does not lead to any more, and its snapshots do.
-    Dead,
-}
-
-/// The order in which datasets are looked at. A snapshot that is destroyed meanwhile leaves what it shared to the one after it, which so
-/// must come later; within each sort the numbers are in the order of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
-    Snapshots,
-    Live,
-}
 
 /// A scrub under way.
 #[derive(Debug)]
@@ -89,9 +39,22 @@ impl Pool {
         self.scrub_since(Txg(0))
     }
 
+    /// Goes on with a scrub that was under way when the pool was open before.
+    pub fn scrub_from(&self, record: &ScrubRecord) -> Scrub<'_> {
+        let ScrubRecord { began, position, ref report, .. } = *record;
+        Scrub { began, position, report: report.clone(), ..self.scrub() }
+    }
+
     /// What was found damaged beyond repair, by the last scrub that came to its end and by reads since; at most [`DAMAGED_MAX`].
     pub fn damaged(&self) -> Vec<DamagedRecord> {
         locked(&self.shared.damaged).iter().copied().collect()
+    }
+
+    /// These were found before it was opened.
+    pub fn know_damaged(&self, records: &[DamagedRecord]) {
+        for record in records {
+            self.shared.note_damaged(*record);
+        }
     }
 
     fn scrub_since(&self, since: Txg) -> Scrub<'_> {
@@ -180,6 +143,11 @@ impl Scrub<'_> {
     /// What was found so far.
     pub fn report(&self) -> &ScrubReport {
         &self.report
+    }
+
+    /// Where it goes on, and what was committed when it began.
+    pub fn position(&self) -> (Position, Txg) {
+        (self.position, self.began)
     }
 
     /// Does it to the end.

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::store::{Reading, pointer_of};
 use super::*;
 use crate::core::tree::Tree;
-use crate::format::{VdevKind, record_key};
+use crate::format::{ScrubPosition, ScrubRecord, ScrubState, VdevKind, record_key};
 use leaks::nothing_leaks;
 
 /// Short records, so that an object has many.
@@ -355,6 +355,50 @@ fn a_rotten_disk_is_mended_by_reading_and_by_a_scrub() {
         let pool = shape.open(&disk, &[]).expect("it is whole");
         model.settle(&pool, dataset);
     }
+}
+
+#[test]
+fn a_scrub_goes_on_where_it_was_when_the_power_fails() {
+    let shape = Shape { disk_bytes: 16 << 20, ..MIRROR };
+    let (disk, mut pool, dataset, _) = filled(shape);
+    // More than a scrub looks at in one step.
+    for at in (0..5 << 20).step_by(1 << 19) {
+        pool.write(dataset, OBJECTS, at, &pattern(at, 1 << 19, 9)).expect("there is room");
+    }
+    pool.commit().expect("the disks are on");
+    let records = pool.scrub().run().expect("it can be read").records;
+    drop(pool);
+    rot(&disk, 1, shape.disk_bytes, 0..4000);
+    pool = shape.open(&disk, &[]).expect("one disk may be bad");
+    let own = pool.create_dataset("own", RECORD, DatasetKind::Files).expect("there is room");
+    let mut saved = ScrubRecord {
+        state: ScrubState::Running,
+        began_secs: 0,
+        ran_ms: 0,
+        rate: 0,
+        began: Txg(0),
+        position: ScrubPosition::Done,
+        report: ScrubReport::default(),
+    };
+    (saved.position, saved.began) = pool.scrub().position();
+    let mut rounds = 0;
+    while saved.position != ScrubPosition::Done {
+        let mut scrub = pool.scrub_from(&saved);
+        scrub.step().expect("it can be read");
+        (saved.position, saved.began) = scrub.position();
+        saved.report = scrub.report().clone();
+        pool.write(own, 0, 0, &saved.encode()).expect("there is room");
+        pool.commit().expect("the disks are on");
+        drop(pool);
+        disk.crash();
+        pool = shape.open(&disk, &[]).expect("one disk may be bad");
+        let bytes = contents(&pool, own, 0).expect("it was committed");
+        assert_eq!(ScrubRecord::decode(&bytes), Ok(saved.clone()));
+        rounds += 1;
+    }
+    assert!(rounds > 4, "{rounds} steps");
+    assert!(saved.report.mended > 0 && saved.report.records >= records, "{:?} of {records}", saved.report);
+    is_whole(&pool);
 }
 
 #[test]
