@@ -21,7 +21,7 @@ use super::error::TargetError;
 use super::label::Label;
 use super::lock::{LOCK, TargetLock};
 use super::objects::Objects;
-use super::shelf::Shelf;
+use super::shelf::{ObjectFile, Shelf};
 use super::streams::Streams;
 use crate::core::{Errno, ObjectId};
 use crate::wire::oss::{ObjectStat, Space};
@@ -78,7 +78,7 @@ impl DirectoryObjects {
         &self.shelves[(object.0 % SHELVES) as usize]
     }
 
-    fn existing(&self, object: ObjectId) -> Result<Option<Arc<File>>, Errno> {
+    fn existing(&self, object: ObjectId) -> Result<Option<Arc<ObjectFile>>, Errno> {
         self.shelf(object).existing(object).map_err(refusal)
     }
 
@@ -153,19 +153,19 @@ impl Objects for DirectoryObjects {
         }
         let (how, len) =
             (FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE, end - offset);
-        fallocate(&*file, how, offset as i64, len as i64).map_err(of_system)
+        fallocate(&**file, how, offset as i64, len as i64).map_err(of_system)
     }
 
     fn allocate(&self, object: ObjectId, offset: u64, len: u64) -> Result<(), Errno> {
         let file = self.shelf(object).made(object).map_err(refusal)?;
-        fallocate(&*file, FallocateFlags::empty(), offset as i64, len as i64).map_err(of_system)
+        fallocate(&**file, FallocateFlags::empty(), offset as i64, len as i64).map_err(of_system)
     }
 
     fn seek(&self, object: ObjectId, offset: u64, hole: bool) -> Result<u64, Errno> {
         let file = self.existing(object)?.ok_or(Errno::ENXIO)?;
         let whence = if hole { Whence::SeekHole } else { Whence::SeekData };
         // The position of the shared file is of no meaning: nothing else uses it.
-        lseek(&*file, offset as i64, whence).map(|found| found as u64).map_err(of_system)
+        lseek(&**file, offset as i64, whence).map(|found| found as u64).map_err(of_system)
     }
 
     fn sync(&self, objects: &[ObjectId]) -> Result<(), Errno> {

@@ -3,17 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::core::ObjectId;
 
-/// Files of one shelf that are kept open: 2,048 of a target.
+/// Files of one shelf that are kept open: 2,048 of a target, each once more if it was read past the page cache.
 pub(super) const OPEN_MAX: usize = 64;
 /// Objects of one shelf whose loss is remembered one by one; with more, all are taken for lost.
 const LOST_MAX: usize = 1024;
@@ -46,9 +47,43 @@ struct State {
 
 #[derive(Debug)]
 struct Open {
-    file: Arc<File>,
+    file: Arc<ObjectFile>,
     /// [`State::uses`] at its last use.
     used: u64,
+}
+
+/// The file of an object.
+#[derive(Debug)]
+pub(super) struct ObjectFile {
+    file: File,
+    /// The same, read past the page cache; `None` where that cannot be had.
+    direct: OnceLock<Option<File>>,
+}
+
+impl ObjectFile {
+    /// The file, to be read past the page cache, if it can be.
+    pub(super) fn direct(&self) -> Option<&File> {
+        let open_again = || {
+            let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let how = OFlag::O_RDONLY | OFlag::O_DIRECT | OFlag::O_CLOEXEC;
+            open(path.as_str(), how, Mode::empty()).ok().map(File::from)
+        };
+        self.direct.get_or_init(open_again).as_ref()
+    }
+}
+
+impl From<File> for ObjectFile {
+    fn from(file: File) -> ObjectFile {
+        ObjectFile { file, direct: OnceLock::new() }
+    }
+}
+
+impl Deref for ObjectFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
 }
 
 impl Shelf {
@@ -63,12 +98,12 @@ impl Shelf {
     }
 
     /// The file of an object, if there is one.
-    pub(super) fn existing(&self, object: ObjectId) -> io::Result<Option<Arc<File>>> {
+    pub(super) fn existing(&self, object: ObjectId) -> io::Result<Option<Arc<ObjectFile>>> {
         self.existing_in(&mut self.lock(), object)
     }
 
     /// The file of an object, made if it is not there.
-    pub(super) fn made(&self, object: ObjectId) -> io::Result<Arc<File>> {
+    pub(super) fn made(&self, object: ObjectId) -> io::Result<Arc<ObjectFile>> {
         let mut state = self.lock();
         if let Some(file) = self.existing_in(&mut state, object)? {
             return Ok(file);
@@ -79,7 +114,7 @@ impl Shelf {
     }
 
     /// The lock is held while the file is opened, so that none is kept open under a name that was removed meanwhile.
-    fn existing_in(&self, state: &mut State, object: ObjectId) -> io::Result<Option<Arc<File>>> {
+    fn existing_in(&self, state: &mut State, object: ObjectId) -> io::Result<Option<Arc<ObjectFile>>> {
         if let Some(file) = state.kept(object) {
             return Ok(Some(file));
         }
@@ -163,7 +198,7 @@ impl Shelf {
 }
 
 impl State {
-    fn kept(&mut self, object: ObjectId) -> Option<Arc<File>> {
+    fn kept(&mut self, object: ObjectId) -> Option<Arc<ObjectFile>> {
         let open = self.open.get_mut(&object)?;
         self.uses += 1;
         open.used = self.uses;
@@ -184,12 +219,12 @@ impl State {
     }
 
     /// Keeps a file open, in place of the one that was not used for longest when there are too many.
-    fn keep(&mut self, object: ObjectId, file: File) -> Arc<File> {
+    fn keep(&mut self, object: ObjectId, file: File) -> Arc<ObjectFile> {
         if self.open.len() >= OPEN_MAX {
             let oldest = self.open.iter().min_by_key(|(_, open)| open.used).map(|(object, _)| *object);
             oldest.map(|object| self.open.remove(&object));
         }
-        let file = Arc::new(file);
+        let file = Arc::new(ObjectFile::from(file));
         self.uses += 1;
         self.open.insert(object, Open { file: Arc::clone(&file), used: self.uses });
         file

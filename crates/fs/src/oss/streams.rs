@@ -1,9 +1,10 @@
 //! Long reads and writes, which on a disk without heads do not stay in the page cache.
 //!
 //! The page cache of an OST's node pays for itself where a seek costs milliseconds. On flash a stream gains nothing by it: it
-//! drives out what others use, its pages are made for one use, and the client keeps what it reads anyway. So long pieces
-//! go with `RWF_DONTCACHE` (Linux 6.14 and later): through the page cache as ever, of which they give back what they brought
-//! in, and written bytes begin their way to the disk at once. Lustre's OSTs do without a cache on flash for the same reason.
+//! drives out what others use, its pages are made for one use, and the client keeps what it reads anyway. So long pieces are
+//! read past it (`O_DIRECT`), which saves a copy too, and written with `RWF_DONTCACHE` (Linux 6.14 and later): through the page cache as
+//! ever, which gives back what they brought in, and they begin their way to the disk at once. What is not read in whole pages goes that way
+//! as well. Lustre's OSTs do without a cache on flash for the same reason.
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -14,6 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 use rustix::io::{ReadWriteFlags, preadv2, pwritev2};
+
+use super::buffers::ALIGN_BYTES;
+use super::shelf::ObjectFile;
 
 /// Shorter pieces stay in the page cache: small files, and what is read or written here and there.
 pub(super) const STREAM_BYTES_MIN: usize = 512 << 10;
@@ -40,9 +44,12 @@ impl Streams {
     }
 
     /// Reads what is there, up to all of `into`; 0 at the end of the file.
-    pub(super) fn read_at(&self, file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(super) fn read_at(&self, file: &ObjectFile, into: &mut [u8], offset: u64) -> io::Result<usize> {
         if self.applies_to(into.len()) {
-            let read = preadv2(file, &mut [IoSliceMut::new(into)], offset, DONTCACHE);
+            if let Some(read) = read_direct(file, into, offset) {
+                return read;
+            }
+            let read = preadv2(&**file, &mut [IoSliceMut::new(into)], offset, DONTCACHE);
             if let Some(read) = self.unless_unknown(read) {
                 return read;
             }
@@ -83,6 +90,17 @@ impl Streams {
     }
 }
 
+/// Reads the whole pages of it past the page cache; `None` where that is not possible.
+fn read_direct(file: &ObjectFile, into: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
+    let is_aligned =
+        offset.is_multiple_of(ALIGN_BYTES as u64) && into.as_ptr().align_offset(ALIGN_BYTES) == 0;
+    let whole = into.len() - into.len() % ALIGN_BYTES;
+    let read = file.direct().filter(|_| is_aligned)?.read_at(&mut into[..whole], offset);
+    // The filesystem wants more of what is read so than that.
+    let is_refused = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
+    (!is_refused).then_some(read)
+}
+
 /// Whether the kernel says of a disk, or of the disk that a partition is on, that it does not rotate.
 fn is_without_heads(device: u64) -> bool {
     let disk = PathBuf::from(format!("/sys/dev/block/{}:{}", major(device), minor(device)));
@@ -92,20 +110,31 @@ fn is_without_heads(device: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::buffers::Buffers;
     use super::*;
 
     /// Whatever the kernel and the filesystem of the test know of the flag.
     #[test]
     fn long_and_short_pieces_are_what_was_written() {
         for uncached in [false, true] {
-            let (streams, file) =
-                (Streams::uncached(uncached), tempfile::tempfile().expect("a scratch file"));
+            let streams = Streams::uncached(uncached);
+            let file = ObjectFile::from(tempfile::tempfile().expect("a scratch file"));
             let long: Vec<u8> = (0..STREAM_BYTES_MIN * 3 + 5).map(|n| (n % 251) as u8).collect();
             streams.write_all_at(&file, &long, 4097).expect("there is room");
             streams.write_all_at(&file, b"short", 7).expect("there is room");
             let mut read = vec![1; long.len() + 1];
             assert_eq!(streams.read_at(&file, &mut read, 4097).expect("it is there"), long.len());
             assert_eq!(read[..long.len()], long);
+            // Whole pages of a buffer that begins at a page, and what is behind them.
+            let mut buffer = Arc::new(Buffers::default()).take(long.len());
+            let read = streams.read_at(&file, buffer.bytes_mut(), 4096).expect("it is there");
+            assert!(read >= STREAM_BYTES_MIN, "{read} bytes");
+            assert_eq!(buffer.bytes()[1..read], long[..read - 1]);
+            let rest = streams.read_at(&file, &mut buffer.bytes_mut()[read..], 4096 + read as u64);
+            assert_eq!(read + rest.expect("it is there"), long.len());
+            assert_eq!(buffer.bytes()[1..], long[..long.len() - 1]);
             let mut read = [1; 5];
             assert_eq!(streams.read_at(&file, &mut read, 7).expect("it is there"), 5);
             assert_eq!(&read, b"short");
