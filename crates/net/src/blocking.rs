@@ -12,6 +12,7 @@
 
 mod client;
 mod frames;
+mod part;
 mod patience;
 mod server;
 mod socket;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// [`DATA_BYTES_MAX`](crate::wire::DATA_BYTES_MAX).
 const KEPT_MAX: usize = 8;
 
-/// What the beginning of a buffer is a multiple of, in bytes.
-pub(super) const ALIGN_BYTES: usize = 4096;
+/// What the address of a buffer is a multiple of, in bytes.
+pub(super) const PAGE_BYTES: usize = 4096;
 
 /// The kept buffers.
 #[derive(Debug, Default)]
@@ -29,10 +29,10 @@ impl Buffers {
     pub(super) fn take(self: &Arc<Buffers>, len: usize) -> Buffer {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut bytes = kept.unwrap_or_default();
-        if bytes.len() < len + ALIGN_BYTES {
-            bytes.resize(len + ALIGN_BYTES, 0);
+        if bytes.len() < len + PAGE_BYTES {
+            bytes.resize(len + PAGE_BYTES, 0);
         }
-        let begin = bytes.as_ptr().align_offset(ALIGN_BYTES).min(ALIGN_BYTES);
+        let begin = bytes.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
         Buffer { bytes, begin, len, home: Arc::clone(self) }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
         for len in [1, 5000, 1 << 20, 0, 4096] {
             let mut buffer = home.take(len);
             assert_eq!((buffer.bytes().len(), buffer.bytes_mut().len()), (len, len));
-            assert_eq!(buffer.bytes().as_ptr().align_offset(ALIGN_BYTES), 0);
+            assert_eq!(buffer.bytes().as_ptr().align_offset(PAGE_BYTES), 0);
             buffer.cut(len / 2);
             assert_eq!(buffer.bytes().len(), len / 2);
         }

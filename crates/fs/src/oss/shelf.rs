@@ -14,7 +14,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::core::ObjectId;
 
-/// Files of one shelf that are kept open: 2,048 of a target, each once more if it was read past the page cache.
+/// Files of one shelf that are kept open: 2,048 of a target, each once more if it was used past the page cache.
 pub(super) const OPEN_MAX: usize = 64;
 /// Objects of one shelf whose loss is remembered one by one; with more, all are taken for lost.
 const LOST_MAX: usize = 1024;
@@ -56,16 +56,16 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct ObjectFile {
     file: File,
-    /// The same, read past the page cache; `None` where that cannot be had.
+    /// The same past the page cache; `None` where that cannot be had.
     direct: OnceLock<Option<File>>,
 }
 
 impl ObjectFile {
-    /// The file, to be read past the page cache, if it can be.
+    /// The file past the page cache, if it can be had.
     pub(super) fn direct(&self) -> Option<&File> {
         let open_again = || {
             let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-            let how = OFlag::O_RDONLY | OFlag::O_DIRECT | OFlag::O_CLOEXEC;
+            let how = OFlag::O_RDWR | OFlag::O_DIRECT | OFlag::O_CLOEXEC;
             open(path.as_str(), how, Mode::empty()).ok().map(File::from)
         };
         self.direct.get_or_init(open_again).as_ref()

@@ -1,10 +1,10 @@
-//! Long reads and writes, which on a disk without heads do not stay in the page cache.
+//! Long reads and writes, which on a disk without heads do not go through the page cache.
 //!
 //! The page cache of an OST's node pays for itself where a seek costs milliseconds. On flash a stream gains nothing by it: it
-//! drives out what others use, its pages are made for one use, and the client keeps what it reads anyway. So long pieces are
-//! read past it (`O_DIRECT`), which saves a copy too, and written with `RWF_DONTCACHE` (Linux 6.14 and later): through the page cache as
-//! ever, which gives back what they brought in, and they begin their way to the disk at once. What is not read in whole pages goes that way
-//! as well. Lustre's OSTs do without a cache on flash for the same reason.
+//! drives out what others use, its pages are made for one use, and the client keeps what it reads anyway. So long pieces of whole pages go
+//! past it (`O_DIRECT`), which saves a copy too. Other long pieces go with `RWF_DONTCACHE` (Linux 6.14 and later): through the page cache
+//! as ever, of which they give back what they brought in, and written bytes begin their way to the disk at once. Lustre's OSTs do
+//! without a cache on flash for the same reason.
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{major, minor};
 use rustix::io::{ReadWriteFlags, preadv2, pwritev2};
 
-use super::buffers::ALIGN_BYTES;
+use super::buffers::PAGE_BYTES;
 use super::shelf::ObjectFile;
 
 /// Shorter pieces stay in the page cache: small files, and what is read or written here and there.
@@ -58,9 +58,21 @@ impl Streams {
     }
 
     /// Writes all of `bytes`.
-    pub(super) fn write_all_at(&self, file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    pub(super) fn write_all_at(
+        &self,
+        file: &ObjectFile,
+        mut bytes: &[u8],
+        mut offset: u64,
+    ) -> io::Result<()> {
+        if self.applies_to(bytes.len())
+            && is_whole_pages(bytes, offset)
+            && let Some(written) =
+                file.direct().and_then(|direct| unless_unfit(direct.write_all_at(bytes, offset)))
+        {
+            return written;
+        }
         while self.applies_to(bytes.len()) {
-            match self.unless_unknown(pwritev2(file, &[IoSlice::new(bytes)], offset, DONTCACHE)) {
+            match self.unless_unknown(pwritev2(&**file, &[IoSlice::new(bytes)], offset, DONTCACHE)) {
                 Some(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Some(Ok(written)) => {
                     bytes = &bytes[written..];
@@ -92,13 +104,22 @@ impl Streams {
 
 /// Reads the whole pages of it past the page cache; `None` where that is not possible.
 fn read_direct(file: &ObjectFile, into: &mut [u8], offset: u64) -> Option<io::Result<usize>> {
-    let is_aligned =
-        offset.is_multiple_of(ALIGN_BYTES as u64) && into.as_ptr().align_offset(ALIGN_BYTES) == 0;
-    let whole = into.len() - into.len() % ALIGN_BYTES;
-    let read = file.direct().filter(|_| is_aligned)?.read_at(&mut into[..whole], offset);
-    // The filesystem wants more of what is read so than that.
-    let is_refused = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput);
-    (!is_refused).then_some(read)
+    let whole = into.len() - into.len() % PAGE_BYTES;
+    let into = Some(&mut into[..whole]).filter(|into| is_whole_pages(into, offset))?;
+    unless_unfit(file.direct()?.read_at(into, offset))
+}
+
+/// Whether a piece can go past the page cache.
+fn is_whole_pages(piece: &[u8], offset: u64) -> bool {
+    let numbers = [offset, piece.len() as u64].iter().all(|number| number.is_multiple_of(PAGE_BYTES as u64));
+    numbers && piece.as_ptr().align_offset(PAGE_BYTES) == 0
+}
+
+/// An outcome; `None` when it says that the filesystem wants more of what goes past the page cache.
+fn unless_unfit<T>(outcome: io::Result<T>) -> Option<io::Result<T>> {
+    Some(outcome).filter(|outcome| {
+        outcome.as_ref().err().is_none_or(|error| error.kind() != io::ErrorKind::InvalidInput)
+    })
 }
 
 /// Whether the kernel says of a disk, or of the disk that a partition is on, that it does not rotate.
@@ -135,6 +156,14 @@ mod tests {
             let rest = streams.read_at(&file, &mut buffer.bytes_mut()[read..], 4096 + read as u64);
             assert_eq!(read + rest.expect("it is there"), long.len());
             assert_eq!(buffer.bytes()[1..], long[..long.len() - 1]);
+            // The same that was read, all but the first page of it, written where it lies and behind.
+            let pages = &buffer.bytes()[PAGE_BYTES..long.len() - long.len() % PAGE_BYTES];
+            for at in [8192, 16 << 20] {
+                streams.write_all_at(&file, pages, at).expect("there is room");
+                let mut again = vec![0; pages.len()];
+                file.read_exact_at(&mut again, at).expect("it is there");
+                assert_eq!(again, pages);
+            }
             let mut read = [1; 5];
             assert_eq!(streams.read_at(&file, &mut read, 7).expect("it is there"), 5);
             assert_eq!(&read, b"short");

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::part::Part;
 use super::patience::{Look, Patience};
 use super::socket::Socket;
 use crate::wire::{HEADER_BYTES, Header, Kind, Limits, WireError};
@@ -103,18 +104,19 @@ impl Incoming {
         if len <= self.end - self.start {
             return Ok(Bytes::copy_from_slice(self.take_ahead(len)));
         }
-        let mut part = Vec::with_capacity(len.min(STEP_BYTES));
-        part.extend_from_slice(self.take_ahead(len));
+        let mut part = Part::with_room(len.min(STEP_BYTES));
+        part.bytes_mut().extend_from_slice(self.take_ahead(len));
         while part.len() < len {
-            if part.len() == part.capacity() {
-                part.reserve_exact(STEP_BYTES.max(part.len()).min(len - part.len()));
-            }
             let lacking = len - part.len();
-            if socket.receive_append(&mut part, lacking)? == 0 {
+            let bytes = part.bytes_mut();
+            if bytes.len() == bytes.capacity() {
+                bytes.reserve_exact(STEP_BYTES.max(bytes.len()).min(lacking));
+            }
+            if socket.receive_append(bytes, lacking)? == 0 {
                 return Err(ReadError::Truncated);
             }
         }
-        Ok(Bytes::from(part))
+        Ok(part.finish())
     }
 
     /// Fills all of `into` with the next bytes.
