@@ -22,6 +22,8 @@ use crate::vdev::SECTOR_BYTES;
 
 /// Records that a thread writes at once.
 const RECORDS_AT_ONCE: usize = 32;
+/// How nodes are stored: what they point to is much the same from one entry to the next, and much of it is zeros.
+const NODE_COMPRESSION: Compression = Compression::Lz4;
 /// Nodes that wait to be written at once.
 const NODES_AT_ONCE: usize = 64;
 /// Records for which another thread is worth its while.
@@ -369,8 +371,15 @@ impl Load for Writer<'_> {
 
 impl Nodes for Writer<'_> {
     fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
-        let bytes = encode_node(node);
-        let record = NewRecord::plain(Kind::Node, &bytes, self.txg, ChecksumKind::Xxh3);
+        let whole = encode_node(node);
+        let packed = compress(NODE_COMPRESSION, &whole);
+        let compression = if packed.is_some() { NODE_COMPRESSION } else { Compression::None };
+        let (len, bytes) = (whole.len(), packed.unwrap_or(whole));
+        let record = NewRecord {
+            compression,
+            bytes: len,
+            ..NewRecord::plain(Kind::Node, &bytes, self.txg, ChecksumKind::Xxh3)
+        };
         let places = self.store.room(Purpose::Node, bytes.len(), NODE_COPIES).ok_or(StoreError::NoSpace)?;
         let pointer = pointer_to(record, places.clone())?;
         self.nodes.push(PlacedNode { places, bytes });
