@@ -87,6 +87,7 @@ fn a_pool_is_made_moved_and_given_up() {
     pool(&cluster, &["import", "-d", &text(&moved)]).ok().says("exported").says("4 of 4");
     pool(&cluster, &["import", "nothing", "-d", &text(&moved)]).code(1).says("none of the disks");
     let _ = pool(&cluster, &["import", "tank", "-d", &text(&moved)]).ok();
+    pool(&cluster, &["history", "tank"]).ok().says("kiln pool export tank").says("kiln pool import tank");
     assert_eq!(status(&cluster)["vdevs"][0]["disks"][0]["path"], text(&moved.join("disk0")));
     pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("with 0 errors");
     let _ = pool(&cluster, &["destroy", "tank", "--yes"]).ok();
@@ -187,7 +188,10 @@ fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
         let first = filesystem.mount();
         write_files(&first, 0..20);
         pool(&cluster, &["export", "tank"]).code(1).says("in use");
-        // A disk rots under it.
+        let history = pool(&cluster, &["history", "tank"]).ok().stdout;
+        assert!(!history.contains("export"), "{history}");
+        // All of it is on the disks, and one rots.
+        pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("repaired 0 copies").says("with 0 errors");
         damage(&disks[1], (200..12_000).step_by(3));
         // A mount that has nothing of the files in its memory.
         let second = filesystem.mount();

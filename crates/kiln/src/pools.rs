@@ -241,18 +241,13 @@ impl Pools {
     /// Does what is asked. What changes a pool is in its history, and among the events.
     pub(crate) fn answer(&self, request: Request) -> Reply {
         let noted = history::command(&request).map(|(name, command)| (name.to_owned(), command));
-        // The history of a pool that is given up goes with it.
-        let noted_before = matches!(request, Request::Export { .. });
-        if let Some((name, command)) = noted.as_ref().filter(|_| noted_before) {
-            self.note(name, command);
-        }
         let class = class_of(&request);
         let about = match &request {
             Request::Destroy { name } => Some(name.clone()),
             _ => noted.as_ref().map(|(name, _)| name.clone()),
         };
         let reply = self.act(request);
-        if let (Reply::Done, Some((name, command)), false) = (&reply, &noted, noted_before) {
+        if let (Reply::Done, Some((name, command))) = (&reply, &noted) {
             self.note(name, command);
         }
         if let (Reply::Done, Some(class), Some(name)) = (&reply, class, about) {
@@ -265,10 +260,9 @@ impl Pools {
     }
 
     fn note(&self, name: &str, command: &str) {
-        if let Ok(held) = self.held(name)
-            && let Err(error) = history::note(&held.pool, command)
-        {
-            tracing::warn!(pool = name, %error, "a command is not in the history of its pool");
+        // One that was exported has it from [`Pools::leave`].
+        if let Ok(held) = self.held(name) {
+            note_in(&held.pool, command);
         }
     }
 
@@ -475,13 +469,16 @@ impl Pools {
                 if let Some(targets) = used(held) {
                     held.scans.go_on(&held.pool);
                     return Err(format!(
-                        "pool '{name}' is in use: {targets} stand on it; destroy their filesystems first (`kiln fs destroy`), the logs of the instance stay"
+                        "pool '{name}' is in use: {targets} stand on it; destroy their filesystems first (`kiln fs destroy`); the logs of the instance move away with log.pool = \".\""
                     ));
                 }
             }
         }
         if let Some(Known::Open(held)) = known.remove(name) {
             let Held { pool, disks: _held, .. } = held;
+            if state == PoolState::Exported {
+                note_in(&pool, &format!("kiln pool export {name}"));
+            }
             let pool = Arc::into_inner(pool).ok_or_else(|| format!("pool '{name}' is in use"))?;
             let left = if state == PoolState::Destroyed { pool.destroy_pool() } else { pool.export() };
             left.map_err(|error| error.to_string())?;
@@ -591,6 +588,13 @@ impl Pools {
                 }
             }
         }
+    }
+}
+
+/// Writes a command down in the history of its pool.
+fn note_in(pool: &Pool, command: &str) {
+    if let Err(error) = history::note(pool, command) {
+        tracing::warn!(pool = pool.name(), %error, "a command is not in the history of its pool");
     }
 }
 

@@ -42,7 +42,7 @@ use store::{Store, StoreError};
 pub use crate::format::{DAMAGED_MAX, DamagedRecord, DatasetId, ScrubReport};
 pub use disks::{Care, DiskError};
 pub use open::{CreateError, DiskFile, Host, OpenError, VdevSpec};
-pub use scrub::Scrub;
+pub use scrub::{STEP_RECORDS, Scrub};
 pub use snapshots::SNAPSHOT_MARK;
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kiln_fs::wire::pool::Scan;
 use kiln_pool::format::{DatasetKind, ScrubRecord, ScrubState};
-use kiln_pool::pool::{Health, Pool, PoolError, Scrub, ScrubReport};
+use kiln_pool::pool::{Health, Pool, PoolError, RECORD_BYTES, STEP_RECORDS, Scrub, ScrubReport};
 
 use super::events::Events;
 use super::{locked, saved};
@@ -199,7 +199,7 @@ impl Scans {
         self.save(pool, &scrub, begun);
         let mut saved = Instant::now();
         let state = loop {
-            if scrub.step()? {
+            if scrub.step(records_at_once(self.wish().rate))? {
                 break ScrubState::Finished;
             }
             self.goes_on(scrub.report());
@@ -379,6 +379,11 @@ impl Scans {
             damaged: last.report.damaged_records,
         })
     }
+}
+
+/// Records that a scrub looks at before it is asked whether it is too fast: those of a tenth of a second.
+fn records_at_once(rate: u64) -> u64 {
+    if rate == 0 { STEP_RECORDS } else { (rate / 10 / u64::from(RECORD_BYTES)).clamp(1, STEP_RECORDS) }
 }
 
 impl Last {

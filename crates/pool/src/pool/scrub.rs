@@ -18,8 +18,8 @@ use crate::format::{
 };
 use crate::vdev::{Leaf, SECTOR_BYTES};
 
-/// Records of one step.
-const STEP_RECORDS: u64 = 256;
+/// Records of one step, where nobody says how many.
+pub const STEP_RECORDS: u64 = 256;
 
 /// A scrub under way.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Pool {
         let behind = self.shared.behind();
         let Some(first) = behind.iter().map(|disk| disk.first).min() else { return Ok(None) };
         let mut scrub = self.scrub_since(first);
-        while !scrub.step()? {
+        while !scrub.step(STEP_RECORDS)? {
             if !goes_on(&scrub.report) {
                 return Ok(Some(scrub.report));
             }
@@ -152,17 +152,17 @@ impl Scrub<'_> {
 
     /// Does it to the end.
     pub fn run(mut self) -> Result<ScrubReport, PoolError> {
-        while !self.step()? {}
+        while !self.step(STEP_RECORDS)? {}
         Ok(self.report)
     }
 
-    /// Looks at the next few records; whether that were the last.
-    pub fn step(&mut self) -> Result<bool, PoolError> {
+    /// Looks at the next records, at most so many; whether that were the last.
+    pub fn step(&mut self, records: u64) -> Result<bool, PoolError> {
         let pool = self.pool;
         let shared = &*pool.shared;
         let roots = shared.roots();
         let mut walk =
-            Walk { shared, roots: &roots, since: self.since, left: STEP_RECORDS, report: &mut self.report };
+            Walk { shared, roots: &roots, since: self.since, left: records, report: &mut self.report };
         self.position = match self.position {
             Position::Datasets(from) => {
                 let next = roots.tree.as_ref().and_then(|root| walk.tree(None, root, from));

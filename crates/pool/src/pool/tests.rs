@@ -384,7 +384,7 @@ fn a_scrub_goes_on_where_it_was_when_the_power_fails() {
     let mut rounds = 0;
     while saved.position != ScrubPosition::Done {
         let mut scrub = pool.scrub_from(&saved);
-        scrub.step().expect("it can be read");
+        scrub.step(STEP_RECORDS).expect("it can be read");
         (saved.position, saved.began) = scrub.position();
         saved.report = scrub.report().clone();
         pool.write(own, 0, 0, &saved.encode()).expect("there is room");
