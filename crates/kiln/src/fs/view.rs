@@ -67,6 +67,16 @@ pub(super) fn filesystem(name: &str, row: &Row, told: &Told, hosts: &[String]) -
     }
 }
 
+/// Why not all of a filesystem, or of what it was at a snapshot, is served, as its nodes say.
+pub(super) fn failure(told: &Told, name: &str) -> Option<String> {
+    let mut targets =
+        told.iter().filter_map(|(_, told)| told.as_ref()).flatten().filter(|seen| seen.fs == name);
+    targets.find_map(|seen| match &seen.state {
+        TargetState::Failed(reason) => Some(format!("{}: {reason}", label(name, seen.role))),
+        _ => None,
+    })
+}
+
 fn is_draining(row: &Row, role: Role) -> bool {
     match role {
         Role::Ost(OstIndex(index)) => row.osts.get(usize::from(index)).is_some_and(|ost| ost.draining),
@@ -243,5 +253,10 @@ mod tests {
         assert_eq!(filesystem("a", &row(), &told(TargetState::Serving), &hosts).state, Filesystem::OK);
         let failed = filesystem("a", &row(), &told(TargetState::Failed("no disk".to_owned())), &hosts);
         assert_eq!(failed.targets[2].reason.as_deref(), Some("no disk"));
+        assert_eq!(
+            failure(&told(TargetState::Failed("no disk".to_owned())), "a").as_deref(),
+            Some("a-OST0001: no disk")
+        );
+        assert_eq!(failure(&told(TargetState::Serving), "a"), None);
     }
 }

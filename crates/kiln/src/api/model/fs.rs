@@ -131,6 +131,9 @@ pub(crate) struct Snapshot {
     pub created: i64,
     /// What is free again when it is destroyed, in bytes, while its nodes tell.
     pub used: Option<u64>,
+    /// Why it cannot be read, where that was tried and failed.
+    #[serde(default)]
+    pub failure: Option<String>,
 }
 
 /// `POST /api/fs/NAME/snapshots`.

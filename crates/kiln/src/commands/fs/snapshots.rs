@@ -51,7 +51,7 @@ pub(super) async fn list(data: &DataDir, name: Option<String>, json: bool) -> an
         return Ok(writeln!(out)?);
     }
     let rows: Vec<Vec<String>> = snapshots.iter().map(row).collect();
-    Ok(table::write(&mut out, &["NAME", "USED", "CREATED"], &rows)?)
+    Ok(table::write(&mut out, &["NAME", "USED", "CREATED", "STATE"], &rows)?)
 }
 
 fn row(snapshot: &Snapshot) -> Vec<String> {
@@ -62,6 +62,7 @@ fn row(snapshot: &Snapshot) -> Vec<String> {
         snapshot.name.clone(),
         snapshot.used.map_or_else(|| "-".to_owned(), human_size),
         created.unwrap_or_else(|_| "-".to_owned()),
+        snapshot.failure.as_ref().map_or_else(|| "OK".to_owned(), |why| format!("not served: {why}")),
     ]
 }
 

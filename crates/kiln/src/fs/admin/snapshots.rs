@@ -18,6 +18,7 @@ use kiln_fs::wire::node::{Reply, Request, SnapshotStep};
 
 use super::{Admin, AdminError, ask_node, check_unused};
 use crate::api::model::fs::Snapshot;
+use crate::fs::view;
 
 /// How long a step may take on a node: clients write back what they hold, and a pool commits.
 const STEP_WITHIN: Duration = Duration::from_mins(2);
@@ -29,6 +30,7 @@ impl Admin {
     /// The snapshots of a filesystem, the oldest first.
     pub(crate) async fn snapshots(&self, name: &str) -> Result<Vec<Snapshot>, AdminError> {
         let row = self.row(name)?;
+        let told = self.ask_nodes(std::iter::once(&row)).await;
         let mut snapshots = Vec::new();
         for (own, kept) in mgs::snapshots(&self.store.read(), name)? {
             let mut used = Some(0);
@@ -36,7 +38,9 @@ impl Admin {
                 let measured = self.step(rank, SnapshotStep::Measure, &own, &targets).await.ok();
                 used = used.zip(measured).map(|(sum, more)| sum + more);
             }
-            snapshots.push(Snapshot { name: snapshot_fs(name, &own), created: kept.created.millis(), used });
+            let name = snapshot_fs(name, &own);
+            let failure = view::failure(&told, &name);
+            snapshots.push(Snapshot { name, created: kept.created.millis(), used, failure });
         }
         Ok(snapshots)
     }
