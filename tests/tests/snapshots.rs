@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use kiln_tests::filesystem::{Filesystem, can_mount};
 use kiln_tests::{Cluster, wait_until};
@@ -201,4 +202,62 @@ fn a_snapshot_over_several_pools_is_of_one_moment() {
     }
     fs(&cluster, &["add-ost", "scratch", "0"]).ok().says("is served");
     fs(&cluster, &["snapshot", "scratch@s3"]).code(1).says("only what stands on a pool can have snapshots");
+}
+
+/// Nodes are killed while a snapshot is made: it is there as a whole, or not at all, and can be made then.
+#[test]
+fn a_snapshot_is_whole_or_not_there_when_a_node_is_killed() {
+    const ROUNDS: usize = 9;
+    if !can_mount() {
+        return;
+    }
+    let cluster = Cluster::start(3);
+    for rank in 0..3 {
+        create_pool(&cluster, &format!("pool{rank}"), rank);
+    }
+    let mut filesystem =
+        Filesystem::create(&cluster, "scratch", &["--mdt", "pool0", "--ost", "pool1", "--ost", "pool2"]);
+    let dir = filesystem.mount();
+    let file = |round: usize| format!("file{round}");
+    let snapshot = |round: usize| format!("scratch@s{round}");
+    let make = |round: usize| fs(&cluster, &["snapshot", &snapshot(round)]);
+    let mut made_despite = 0;
+    for round in 0..ROUNDS {
+        fs::write(dir.join(file(round)), contents(round, 300_000 + round)).expect("there is room");
+        std::thread::scope(|scope| {
+            let making = scope.spawn(|| make(round));
+            // Each time at another moment, and of each node at several.
+            std::thread::sleep(Duration::from_millis(8 * round as u64));
+            cluster.kill_node(round % 3);
+            let _ = making.join().expect("it ends with an error at worst");
+        });
+        let listed = wait_until("the nodes are back", || {
+            let listed = fs(&cluster, &["snapshots", "scratch", "--json"]);
+            listed.stdout.starts_with('[').then_some(listed.stdout)
+        });
+        if listed.contains(&format!("\"{}\"", snapshot(round))) {
+            made_despite += 1;
+        } else {
+            wait_until("it can be made", || make(round).stdout.contains("is made").then_some(()));
+        }
+        let kept = dir.join(format!(".snapshots/s{round}"));
+        wait_until("the mount has heard of it", || kept.exists().then_some(()));
+        assert_eq!(names(&kept), (0..=round).map(file).collect::<Vec<_>>());
+        for round in 0..=round {
+            assert!(
+                fs::read(kept.join(file(round))).expect("it is there") == contents(round, 300_000 + round)
+            );
+        }
+    }
+    println!("{made_despite} of {ROUNDS} snapshots were made though a node was killed meanwhile");
+    for round in 0..ROUNDS {
+        let _ = fs(&cluster, &["destroy", &snapshot(round), "--yes"]).ok();
+    }
+    for rank in 0..3 {
+        cluster.kiln(&["pool", "scrub", &format!("pool{rank}"), "--wait"]).ok().says("with 0 errors");
+    }
+    for round in 0..ROUNDS {
+        let now = fs::read(dir.join(file(round))).expect("it is there");
+        assert!(now == contents(round, 300_000 + round), "file {round}");
+    }
 }
