@@ -197,6 +197,10 @@ fn a_filesystem_on_a_pool_outlives_rot_kills_and_a_lost_disk() {
         let second = filesystem.mount();
         check_files(&second, 0..20);
         assert!(status(&cluster)["vdevs"][0]["disks"][1]["errors"][2].as_u64() > Some(0));
+        pool(&cluster, &["events"])
+            .ok()
+            .says("what was read is not what was written, at byte")
+            .says("written again from the other disks, at byte");
         pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("with 0 errors");
         pool(&cluster, &["scrub", "tank", "--wait"]).ok().says("repaired 0 copies");
         // The node is killed, twice.

@@ -130,8 +130,14 @@ impl Pools {
         Ok(())
     }
 
-    /// Tells what is otherwise than when it was looked last.
+    /// Tells what went wrong, and what is otherwise than when it was looked last.
     fn compare(&self) {
+        for (name, known) in &*self.known() {
+            let Known::Open(held) = known else { continue };
+            for (disk, incidents) in held.pool.take_incidents() {
+                self.events.tell(name, &disk, &incidents);
+            }
+        }
         let mut seen = locked(&self.watch.seen);
         let now = self.status();
         self.events.compare(&seen, &now);

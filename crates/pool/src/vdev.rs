@@ -6,6 +6,7 @@
 //!
 //! A single disk is a mirror of one.
 
+mod incidents;
 pub mod labels;
 mod leaf;
 mod mirror;
@@ -13,7 +14,8 @@ mod raidz;
 #[cfg(test)]
 mod tests;
 
-pub use leaf::{Counts, Leaf};
+pub use incidents::{Counts, Incident, Incidents, Trouble};
+pub use leaf::Leaf;
 
 use std::sync::Arc;
 

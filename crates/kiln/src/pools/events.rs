@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_fs::wire::pool::{Disk, Event, Pool};
+use kiln_pool::vdev::{Incident, Incidents, Trouble};
 
 use super::locked;
 
@@ -65,6 +66,13 @@ impl Events {
         }
     }
 
+    /// Tells what went wrong on a disk of a pool.
+    pub(super) fn tell(&self, pool: &str, disk: &str, incidents: &Incidents) {
+        for (class, text) in told(incidents) {
+            self.add(pool, class, Some(disk), text);
+        }
+    }
+
     /// Tells how pools are otherwise than they were.
     pub(super) fn compare(&self, before: &[Pool], now: &[Pool]) {
         for now in now {
@@ -74,6 +82,33 @@ impl Events {
             }
         }
     }
+}
+
+/// Classes and texts of what went wrong on a disk.
+fn told(incidents: &Incidents) -> Vec<(&'static str, String)> {
+    let Incidents { first, more } = incidents;
+    let one = |incident: &Incident| {
+        let (class, text) = match incident.what {
+            Trouble::Read => ("io", "a read failed"),
+            Trouble::Write => ("io", "a write failed"),
+            Trouble::Flush => ("io", "a flush failed: nothing on it is known to be durable"),
+            Trouble::Checksum => ("checksum", "what was read is not what was written"),
+            Trouble::Mended => ("repair", "written again from the other disks"),
+        };
+        (class, incident.at.map_or_else(|| text.to_owned(), |at| format!("{text}, at byte {at}")))
+    };
+    let more = [
+        ("io", more.read, "reads failed"),
+        ("io", more.write, "writes or flushes failed"),
+        ("checksum", more.checksum, "parts of records were not what was written"),
+        ("repair", more.mended, "parts of records were written again"),
+    ];
+    let more = more.into_iter().filter(|(_, count, _)| *count > 0);
+    first
+        .iter()
+        .map(one)
+        .chain(more.map(|(class, count, what)| (class, format!("{count} more {what}"))))
+        .collect()
 }
 
 type Change = (&'static str, Option<String>, String);
@@ -91,17 +126,6 @@ fn changes(before: &Pool, now: &Pool) -> Vec<Change> {
             let text = format!("{} -> {}", was.state, disk.state);
             changes.push(("statechange", Some(disk.path.clone()), text));
         }
-        let more = |index: usize| disk.errors[index].saturating_sub(was.errors[index]);
-        for (class, count, what) in [
-            ("io", more(0), "reads failed"),
-            ("io", more(1), "writes or flushes failed"),
-            ("checksum", more(2), "parts of records were not what was written"),
-            ("repair", disk.mended.saturating_sub(was.mended), "parts of records were written again"),
-        ] {
-            if count > 0 {
-                changes.push((class, Some(disk.path.clone()), format!("{count} {what}")));
-            }
-        }
     }
     for damaged in now.damaged.iter().filter(|damaged| !before.damaged.contains(damaged)) {
         let dataset = damaged.dataset.as_deref().unwrap_or("what leads to the datasets");
@@ -115,6 +139,7 @@ fn changes(before: &Pool, now: &Pool) -> Vec<Change> {
 #[cfg(test)]
 mod tests {
     use kiln_fs::wire::pool::{Damaged, Vdev};
+    use kiln_pool::vdev::Counts;
 
     use super::*;
 
@@ -151,8 +176,6 @@ mod tests {
         let mut now = pool();
         now.state = "DEGRADED".into();
         now.vdevs[0].disks[0].state = "FAULTED".into();
-        now.vdevs[0].disks[1].errors = [0, 0, 3];
-        now.vdevs[0].disks[1].mended = 3;
         now.damaged =
             vec![Damaged { dataset: Some("s-OST0000".into()), object: Some(16), offset: 4096, path: None }];
         let found: Vec<String> = changes(&before, &now)
@@ -164,11 +187,30 @@ mod tests {
             [
                 "statechange : ONLINE -> DEGRADED",
                 "statechange /a: ONLINE -> FAULTED",
-                "checksum /b: 3 parts of records were not what was written",
-                "repair /b: 3 parts of records were written again",
                 "data : damaged beyond repair: s-OST0000, object 0x10 at 4096",
             ]
         );
         assert_eq!(changes(&now, &now), []);
+    }
+
+    #[test]
+    fn each_incident_is_told_and_many_are_counted() {
+        let first = vec![
+            Incident { what: Trouble::Checksum, at: Some(8192) },
+            Incident { what: Trouble::Mended, at: Some(8192) },
+            Incident { what: Trouble::Flush, at: None },
+        ];
+        let more = Counts { read: 2, ..Counts::default() };
+        let told = told(&Incidents { first, more });
+        let told: Vec<String> = told.into_iter().map(|(class, text)| format!("{class}: {text}")).collect();
+        assert_eq!(
+            told,
+            [
+                "checksum: what was read is not what was written, at byte 8192",
+                "repair: written again from the other disks, at byte 8192",
+                "io: a flush failed: nothing on it is known to be durable",
+                "io: 2 more reads failed",
+            ]
+        );
     }
 }

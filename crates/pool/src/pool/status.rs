@@ -3,7 +3,7 @@
 use super::commit::last_room;
 use super::{Pool, RECORD_BYTES, Shared, Space, locked};
 use crate::format::{DatasetKind, LeafState, Properties, VdevId, VdevKind};
-use crate::vdev::{Counts, SECTOR_BYTES};
+use crate::vdev::{Counts, Incidents, SECTOR_BYTES};
 
 /// How a pool, a vdev or a disk is, in the words of `zpool status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +70,15 @@ pub struct PoolStatus {
 }
 
 impl Pool {
+    /// What went wrong on its disks since this was asked last, with where each disk was last.
+    pub fn take_incidents(&self) -> Vec<(String, Incidents)> {
+        let (label, tops) = (self.config(), self.shared.store.tops());
+        let vdevs = label.vdevs.iter().zip(&*tops);
+        let leaves = vdevs.flat_map(|(config, top)| config.leaves.iter().zip(top.vdev.leaves()));
+        let told = leaves.map(|(config, leaf)| (config.path.clone(), leaf.take_incidents()));
+        told.filter(|(_, incidents)| !incidents.is_empty()).collect()
+    }
+
     /// How it is.
     pub fn status(&self) -> PoolStatus {
         let shared = &self.shared;

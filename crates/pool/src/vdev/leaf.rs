@@ -3,35 +3,15 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use kiln_world::File;
 
 use super::SECTOR_BYTES;
+use super::incidents::{Book, Counts, Incidents, Trouble};
 
 /// So much may wait in the system's memory before it is told to begin writing it, in bytes.
 const HELD_BACK_MAX: u64 = 8 << 20;
-
-/// What went wrong on a disk since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Reads that failed.
-    pub read: u64,
-    /// Writes and syncs that failed.
-    pub write: u64,
-    /// Parts of records that were read and were not what was written.
-    pub checksum: u64,
-    /// Parts of records that were written again, because they were not what was written, or could not be read.
-    pub mended: u64,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    read: AtomicU64,
-    write: AtomicU64,
-    checksum: AtomicU64,
-    mended: AtomicU64,
-}
 
 /// A disk of a vdev, or the place of one that is not there.
 pub struct Leaf {
@@ -49,7 +29,7 @@ pub struct Leaf {
     missed: AtomicBool,
     /// A flush has failed, which the system tells one caller only: nothing on this disk is known to be durable until it is opened again.
     flush_failed: Mutex<bool>,
-    counters: Counters,
+    book: Mutex<Book>,
 }
 
 impl Leaf {
@@ -64,7 +44,7 @@ impl Leaf {
             unflushed: AtomicBool::new(true),
             missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
-            counters: Counters::default(),
+            book: Mutex::default(),
         }
     }
 
@@ -78,7 +58,7 @@ impl Leaf {
             unflushed: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             flush_failed: Mutex::new(false),
-            counters: Counters::default(),
+            book: Mutex::default(),
         }
     }
 
@@ -100,10 +80,7 @@ impl Leaf {
         *flush_failed = false;
         self.unflushed.store(true, Ordering::Release);
         self.missed.store(false, Ordering::Release);
-        let Counters { read, write, checksum, mended } = &self.counters;
-        for counter in [read, write, checksum, mended] {
-            counter.store(0, Ordering::Relaxed);
-        }
+        *self.book() = Book::default();
     }
 
     /// Whether it has missed something: what it holds may be old, for which it is not to be blamed.
@@ -133,23 +110,35 @@ impl Leaf {
 
     /// What went wrong so far.
     pub fn counts(&self) -> Counts {
-        Counts {
-            read: self.counters.read.load(Ordering::Relaxed),
-            write: self.counters.write.load(Ordering::Relaxed),
-            checksum: self.counters.checksum.load(Ordering::Relaxed),
-            mended: self.counters.mended.load(Ordering::Relaxed),
+        self.book().counts
+    }
+
+    /// What went wrong since this was asked last.
+    pub fn take_incidents(&self) -> Incidents {
+        std::mem::take(&mut self.book().untold)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was read of a sector on was not what was written.
+    pub(super) fn note_checksum(&self, sector: u64) {
+        if !self.is_behind() {
+            self.note(Trouble::Checksum, sector);
         }
     }
 
-    /// What was read was not what was written.
-    pub(super) fn count_checksum(&self) {
-        self.counters.checksum.fetch_add(u64::from(!self.is_behind()), Ordering::Relaxed);
+    fn note(&self, what: Trouble, sector: u64) {
+        self.book().note(what, Some(self.position(sector)));
     }
 
     /// Writes what was read otherwise, or could not be read; whether it was written.
     pub(super) fn mend(&self, sector: u64, bytes: &[u8]) -> bool {
         let mended = self.write(sector, &[bytes]);
-        self.counters.mended.fetch_add(u64::from(mended && !self.is_behind()), Ordering::Relaxed);
+        if mended && !self.is_behind() {
+            self.note(Trouble::Mended, sector);
+        }
         mended
     }
 
@@ -158,7 +147,7 @@ impl Leaf {
         let file = self.file()?;
         let mut bytes = vec![0; sectors as usize * SECTOR_BYTES];
         if read_exactly(&*file, &mut bytes, self.position(sector)).is_err() {
-            self.counters.read.fetch_add(1, Ordering::Relaxed);
+            self.note(Trouble::Read, sector);
             return None;
         }
         Some(bytes)
@@ -171,7 +160,9 @@ impl Leaf {
         // Only now: a flush that begins before this may leave it out.
         self.unflushed.store(true, Ordering::Release);
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        self.counters.write.fetch_add(u64::from(!written), Ordering::Relaxed);
+        if !written {
+            self.note(Trouble::Write, sector);
+        }
         if self.held_back.fetch_add(bytes as u64, Ordering::Relaxed) >= HELD_BACK_MAX {
             // The disk has something to do until the next flush.
             self.held_back.store(0, Ordering::Relaxed);
@@ -195,7 +186,9 @@ impl Leaf {
         let needed = self.unflushed.swap(false, Ordering::AcqRel);
         let synced = !*failed && (!needed || self.file().is_none_or(|file| file.sync().is_ok()));
         *failed = !synced;
-        self.counters.write.fetch_add(u64::from(!synced), Ordering::Relaxed);
+        if !synced {
+            self.book().note(Trouble::Flush, None);
+        }
         synced
     }
 

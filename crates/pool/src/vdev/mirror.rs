@@ -31,7 +31,7 @@ pub(super) fn read(
                 }
             }
             Some(_) => {
-                leaf.count_checksum();
+                leaf.note_checksum(first);
                 bad.push(place);
             }
             None if leaf.is_there() => bad.push(place),

@@ -129,7 +129,7 @@ fn mend(
             continue;
         }
         if read.is_some() {
-            leaf.count_checksum();
+            leaf.note_checksum(column.row);
         }
         if leaf.mend(column.row, right) {
             mended.push(column.disk);
