@@ -56,6 +56,7 @@ ROWS = [
     Row("stream_read", "cold read of the same file", "MB/s"),
     Row("random_read", "random 4 KiB cold read", "IOPS"),
     Row("random_write", "random 4 KiB write, fsync after each", "IOPS"),
+    Row("random_datasync", "random 4 KiB write, fdatasync after each", "IOPS"),
     Row("create", "create (empty)", "per s"),
     Row("stat", "warm stat", "per s"),
     Row("list_cold", "readdir + stat, cold", "entries/s"),
@@ -92,12 +93,14 @@ def stream_and_random(place, cold, effort):
     runtime = f"--runtime={effort.random_seconds}"
     random_read = fio(file, size, "--rw=randread", "--bs=4k", runtime)["read"]
     random_write = fio(file, size, "--rw=randwrite", "--bs=4k", "--fsync=1", runtime)["write"]
+    random_datasync = fio(file, size, "--rw=randwrite", "--bs=4k", "--fdatasync=1", runtime)["write"]
     file.unlink()
     return {
         "stream_write": write["bw_bytes"] / 1e6,
         "stream_read": read["bw_bytes"] / 1e6,
         "random_read": random_read["iops"],
         "random_write": random_write["iops"],
+        "random_datasync": random_datasync["iops"],
     }
 
 

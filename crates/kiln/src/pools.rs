@@ -422,7 +422,6 @@ impl Pools {
         let pool = Arc::new(pool);
         let scans = Arc::new(Scans::new(Arc::clone(&self.events)));
         scans.go_on(&pool);
-        scans.start_resilver(&pool);
         Held { pool, scans, disks: Arc::new(Mutex::new(taken)) }
     }
 

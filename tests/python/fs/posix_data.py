@@ -158,6 +158,33 @@ def directories_are_synced(d):
         os.fdatasync(file)
 
 
+@case
+def synced_writes_are_there_with_their_size_and_time(d):
+    for flag, name in (os.O_SYNC, "sync"), (os.O_DSYNC, "dsync"):
+        with opened(d / name, os.O_RDWR | os.O_CREAT | flag) as file:
+            for at, data in (0, b"a" * 5000), (3000, b"b" * 10), (1 << 20, b"c" * 70_000), (1 << 20, b"d"), (200_000, b"e"):
+                os.pwrite(file, data, at)
+                same(os.pread(file, len(data), at), data, f"{name}: {len(data)} bytes at {at}")
+        expected = bytearray(b"a" * 3000 + b"b" * 10 + b"a" * 1990)
+        expected += bytes((1 << 20) - len(expected)) + b"d" + b"c" * 69_999
+        expected[200_000:200_001] = b"e"
+        same(read(d / name), bytes(expected), name)
+
+
+@case
+def the_time_of_a_write_is_kept_though_only_the_data_was_synced(d):
+    write(d / "a", b"x" * 200_000)
+    with opened(d / "a", os.O_RDWR) as file:
+        os.fsync(file)
+        before = os.fstat(file).st_mtime_ns
+        wait_for_the_clock(d)
+        os.pwrite(file, b"y", 100_000)
+        os.fdatasync(file)
+        after = os.fstat(file).st_mtime_ns
+        check(after > before, "a write changes the time")
+    same(os.stat(d / "a").st_mtime_ns, after, "the time when it is closed")
+
+
 # reading and writing
 
 

@@ -158,7 +158,7 @@ impl Client {
             }
             Op::Flush { owner } => self.flush(caller, request.ino, owner),
             Op::Release { handle, flock_owner } => self.release(handle, flock_owner),
-            Op::Fsync { handle } => self.fsync(handle),
+            Op::Fsync { handle, data_only } => self.fsync(handle, data_only),
             Op::Fallocate { handle, offset, len, mode } => self.fallocate(caller, handle, offset, len, mode),
             Op::Lseek { handle, offset, whence } => self.lseek(caller, handle, offset, whence),
             Op::CopyFileRange { from, from_offset, to, to_offset, len, .. } => {

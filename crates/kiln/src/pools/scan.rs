@@ -103,9 +103,16 @@ impl Scans {
         self.start(pool, Last::new(false), wish, |scans, pool| scans.scrub(pool, pool.scrub()))
     }
 
-    /// Goes on with the scrub that was under way when the pool was open last; of one that had ended it is known what it found.
+    /// Goes on with what was under way when the pool was open last: a resilver, if a disk has missed something, or else the scrub.
     pub(super) fn go_on(self: &Arc<Self>, pool: &Arc<Pool>) {
-        let Some(record) = saved::load(pool) else { return };
+        if let Some(record) = saved::load(pool) {
+            self.go_on_with(pool, record);
+        }
+        self.start_resilver(pool);
+    }
+
+    /// Goes on with a scrub; of one that had ended it is known what it found.
+    fn go_on_with(self: &Arc<Self>, pool: &Arc<Pool>, record: ScrubRecord) {
         let last = Last::of(&record);
         let is_paused = record.state == ScrubState::Paused;
         if record.state != ScrubState::Running && !is_paused {

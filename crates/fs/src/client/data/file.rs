@@ -78,6 +78,10 @@ pub(super) struct State {
     pub(super) forgotten: u64,
     /// Claims on what is at the servers.
     pub(super) ranges: Ranges,
+    /// What the MDT's disk is known to have, with the size and the layout by which the data is found.
+    durable: Option<Known>,
+    /// Changes of the inode by this mount after which it was not told the version.
+    pub(super) unversioned: u64,
     /// The number of the last write.
     pub(super) stamp: u64,
     /// Chunks that are dirty since this write, or longer, are to be written back now.
@@ -102,6 +106,14 @@ pub(super) struct Told {
     pub(super) mtime: Time,
     pub(super) blocks: u64,
     pub(super) owner: Owner,
+    pub(super) version: u64,
+}
+
+/// An inode as it is at some time. What is greater is later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Known {
+    /// [`State::unversioned`] then.
+    pub(super) unversioned: u64,
     pub(super) version: u64,
 }
 
@@ -161,6 +173,8 @@ impl FileData {
             readahead: Readahead::default(),
             forgotten: 0,
             ranges: Ranges::default(),
+            durable: None,
+            unversioned: 0,
             stamp: 0,
             forced: 0,
             unsynced: BTreeMap::new(),
@@ -291,7 +305,7 @@ impl FileData {
             return Ok(());
         }
         let written = Written { size: state.reached, ..Written::default() };
-        self.telling(state, |mds| mds.written(self.ino, written))
+        self.telling(state, |mds| mds.written(self.ino, written)).map(drop)
     }
 
     /// Waits until the MDS is told nothing: what it is told later would undo what another mount changes next.
@@ -500,6 +514,17 @@ impl State {
         self.retell_mtime = false;
     }
 
+    /// The MDT's disk has the inode as it was then.
+    pub(super) fn is_durable(&mut self, known: Known) {
+        self.durable = self.durable.max(Some(known));
+    }
+
+    /// Whether all of the data is found after a crash of the MDS, though it is told nothing.
+    pub(super) fn is_found(&self) -> bool {
+        let untold = self.size > self.told.size || !self.is_dense() || self.telling > 0;
+        !untold && self.durable == Some(Known { unversioned: self.unversioned, version: self.told.version })
+    }
+
     /// Nothing from here on is written back.
     pub(super) fn cut_limit(&self) -> u64 {
         self.cuts.iter().copied().min().unwrap_or(END)
@@ -534,6 +559,7 @@ impl State {
 
     pub(super) fn adopt(&mut self, layout: Layout) {
         if layout.generation >= self.layout.generation {
+            self.unversioned += u64::from(layout.generation > self.layout.generation);
             let split = layout.inline_bytes();
             self.dirty.set_split(split);
             self.failed.set_split(split);

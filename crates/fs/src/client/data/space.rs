@@ -121,7 +121,9 @@ impl FileData {
         self.ask_done(&asks)?;
         let end = extent.end.min(layout.inline_bytes());
         if extent.start < end {
-            self.mount.mds.zero_inline(self.ino, extent.start, end - extent.start)?;
+            let outcome = self.mount.mds.zero_inline(self.ino, extent.start, end - extent.start);
+            self.lock().unversioned += 1;
+            outcome?;
         }
         Ok(())
     }

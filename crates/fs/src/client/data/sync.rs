@@ -2,11 +2,16 @@
 //!
 //! The usual case is a program that writes a little, within what the file has, and waits for it: then the OST writes and
 //! syncs in one call, and the MDS is told the time and syncs meanwhile. A size is told when the data is durable, not before.
+//!
+//! fdatasync(2) does not wait for the time of the last write (POSIX, 1003.1, under "synchronized I/O data integrity completion"). Where the
+//! disk of the MDT is known to have the size and the layout already, the MDS is not asked at all.
 
 use std::sync::Arc;
 
 use super::FileData;
 use super::file::Growth;
+#[cfg(doc)]
+use super::file::State;
 use super::write_back::{Flight, Pick, by_ost};
 use crate::core::Errno;
 use crate::wire::oss::Op;
@@ -17,29 +22,40 @@ struct Alone {
     growth: Growth,
     /// The MDS knows how long the file is, and what it uses.
     told: bool,
+    /// Its disk does: see [`State::is_found`].
+    found: bool,
 }
 
 impl FileData {
     /// [`FileData::flush`], and durable at the OSTs and at the MDS.
     pub fn sync(&self) -> Result<(), Errno> {
+        self.sync_as(false)
+    }
+
+    /// The same but for the time of the last write.
+    pub fn sync_data(&self) -> Result<(), Errno> {
+        self.sync_as(true)
+    }
+
+    fn sync_as(&self, data_only: bool) -> Result<(), Errno> {
         let unaccounted = self.alive()?.unaccounted;
-        let outcome = self.make_durable();
+        let outcome = self.make_durable(data_only);
         if outcome.is_ok() {
             self.accounted(unaccounted);
         }
         self.or_failure(outcome)
     }
 
-    fn make_durable(&self) -> Result<(), Errno> {
+    fn make_durable(&self, data_only: bool) -> Result<(), Errno> {
         let growth = match self.depart_alone()? {
-            Some(Alone { flight, growth, told: true }) => {
+            Some(Alone { flight, growth, told: true, found }) if !(data_only && found) => {
                 let mut told = Err(Errno::EIO);
                 let outcome = self.carry(&flight, true, || told = self.tell(growth, None, true));
                 self.arrived(&flight, outcome);
                 told?;
                 return self.sync_objects();
             }
-            Some(Alone { flight, growth, told: false }) => {
+            Some(Alone { flight, growth, .. }) => {
                 let outcome = self.carry(&flight, true, || ());
                 self.arrived(&flight, outcome);
                 growth
@@ -47,6 +63,9 @@ impl FileData {
             None => self.land()?,
         };
         self.sync_objects()?;
+        if data_only && self.alive()?.is_found() {
+            return Ok(());
+        }
         let used = self.used()?;
         self.tell(growth, used, true)
     }
@@ -59,8 +78,8 @@ impl FileData {
         }
         state.stamp += 1;
         let (mark, growth) = (state.stamp, state.untold_growth());
-        let told = state.size <= state.told.size && state.is_dense();
-        Ok(state.depart(Pick::Until(mark)).map(|flight| Alone { flight, growth, told }))
+        let (told, found) = (state.size <= state.told.size && state.is_dense(), state.is_found());
+        Ok(state.depart(Pick::Until(mark)).map(|flight| Alone { flight, growth, told, found }))
     }
 
     /// What was written at the OSTs is on their disks.

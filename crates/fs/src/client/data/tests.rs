@@ -1,5 +1,6 @@
 //! Against servers in memory, over real sockets.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -94,6 +95,43 @@ fn an_fsync_of_a_piece_within_the_file_costs_one_call_of_the_ost_and_one_of_the_
         assert_eq!(file.attr_changes(), None);
     }
     assert_eq!(seen_elsewhere(&cluster)[700_000..704_096], pattern(4096, 2));
+}
+
+#[test]
+fn an_fdatasync_costs_one_call_of_the_ost_where_the_mdt_has_size_and_layout_on_its_disk() {
+    let cluster = Cluster::new(1);
+    let (_mount, file) = file_on(&cluster, patient(), KIB64);
+    let write = |at: u64| file.write(at, &pattern(4096, 2), Mode::Cached, false).unwrap();
+    let synced = || {
+        file.sync_data().unwrap();
+        cluster.oss.events()
+    };
+    let on_ost = Event::Write { bytes: 4096, sync: true };
+    file.write(0, &pattern(1 << 20, 1), Mode::Cached, false).unwrap();
+    assert!(synced().contains(&Event::MdsSync), "a new file");
+    for at in [100_000, 700_000] {
+        write(at);
+        assert_eq!(synced(), from_ref(&on_ost));
+    }
+    assert!(file.attr_changes().is_some_and(|changes| changes.mtime.is_some()), "the time is told later");
+    // What the MDS was told since is not on its disk.
+    file.flush().unwrap();
+    cluster.oss.events();
+    write(200_000);
+    assert!(synced().contains(&Event::MdsSync));
+    write(200_000);
+    assert_eq!(synced(), from_ref(&on_ost));
+    // Of the part that is on the MDT, and of what makes the file longer, the MDS must know.
+    write(10);
+    assert!(synced().contains(&Event::MdsSync));
+    write(2 * MIB);
+    assert_eq!(synced()[1..], [Event::Told { size: 2 * MIB + 4096 }, Event::MdsSync]);
+    // fsync(2) tells the time.
+    file.sync().unwrap();
+    write(200_000);
+    file.sync().unwrap();
+    assert!(cluster.oss.events().contains(&Event::MdsSync));
+    assert_eq!(file.attr_changes(), None);
 }
 
 #[test]

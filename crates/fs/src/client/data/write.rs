@@ -129,7 +129,7 @@ impl FileData {
             self.send_writes(&asks, sync)?;
         }
         if let Some((offset, bytes)) = inline {
-            self.telling(self.lock(), |mds| mds.write_inline(self.ino, offset, bytes, now()))?;
+            let _ = self.telling(self.lock(), |mds| mds.write_inline(self.ino, offset, bytes, now()))?;
         }
         Ok(())
     }

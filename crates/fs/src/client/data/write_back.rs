@@ -11,7 +11,7 @@ use crate::core::{Attr, Errno, Extent, Layout, ObjectId, OstIndex};
 use crate::wire::DATA_BYTES_MAX;
 use crate::wire::oss::{OBJECTS_MAX, Op, Reply};
 
-use super::file::{Growth, State, now};
+use super::file::{Growth, Known, State, now};
 use super::mount::Job;
 use super::osts::Ask;
 use super::{FileData, Mds, Written};
@@ -239,7 +239,7 @@ impl FileData {
             let data = if segments.len() > 1 { &joined } else { segments[0] };
             let state = self.lock();
             let mtime = state.mtime.unwrap_or_else(now);
-            self.telling(state, |mds| mds.write_inline(self.ino, stretch.start, data, mtime))?;
+            let _ = self.telling(state, |mds| mds.write_inline(self.ino, stretch.start, data, mtime))?;
         }
         Ok(())
     }
@@ -254,37 +254,52 @@ impl FileData {
         let written = Written { size, mtime: state.untold_mtime(), blocks, kill_suid_sgid, durably };
         let is_known = size <= state.told.size && !(growth.always && size > 0);
         if is_known && written.mtime.is_none() && blocks.is_none() && !kill_suid_sgid {
+            let known = Known { unversioned: state.unversioned, version: state.told.version };
             drop(state);
-            return if durably { self.heed(self.mount.mds.sync()) } else { Ok(()) };
+            if durably {
+                self.heed(self.mount.mds.sync())?;
+                self.lock().is_durable(known);
+            }
+            return Ok(());
         }
         state.retold();
+        let unversioned = state.unversioned;
         let outcome = self.telling(state, |mds| mds.written(self.ino, written));
         let mut state = self.lock();
-        if outcome.is_err() {
-            state.kill_suid_sgid |= kill_suid_sgid;
-            state.blocks_due |= used.is_some();
-            state.punched |= used.is_some();
-        } else if let Some(used) = used {
-            state.landed_bytes -= used.landed_bytes.min(state.landed_bytes);
+        match &outcome {
+            Err(_) => {
+                state.kill_suid_sgid |= kill_suid_sgid;
+                state.blocks_due |= used.is_some();
+                state.punched |= used.is_some();
+            }
+            Ok(version) => {
+                let known = Known { unversioned, version: *version };
+                let landed = used.map_or(0, |used| used.landed_bytes);
+                state.landed_bytes -= landed.min(state.landed_bytes);
+                if durably {
+                    state.is_durable(known);
+                }
+            }
         }
-        outcome
+        outcome.map(drop)
     }
 
-    /// Calls the MDS with what changes a size or a time there, and learns from the answer.
+    /// Calls the MDS with what changes a size or a time there, and learns from the answer; the version that the inode has by that.
     pub(super) fn telling(
         &self,
         mut state: MutexGuard<'_, State>,
         call: impl FnOnce(&dyn Mds) -> Result<Attr, Errno>,
-    ) -> Result<(), Errno> {
+    ) -> Result<u64, Errno> {
         state.telling += 1;
         drop(state);
         let outcome = self.heed(call(&*self.mount.mds));
         let mut state = self.lock();
         state.telling -= 1;
         self.notify();
-        state.learn(&outcome?);
+        let attr = outcome?;
+        state.learn(&attr);
         self.settle(&mut state);
-        Ok(())
+        Ok(attr.version)
     }
 
     /// What the objects use, in units of 512 bytes, where it may have changed. The objects of a file that is dense cannot

@@ -74,6 +74,7 @@ pub(crate) mod flags {
     /// The page cache writes back what a program stored in a mapping.
     pub(crate) const WRITE_CACHE: u32 = 1;
     pub(crate) const WRITE_KILL_SUIDGID: u32 = 1 << 2;
+    pub(crate) const FSYNC_FDATASYNC: u32 = 1;
     pub(crate) const RELEASE_FLOCK_UNLOCK: u32 = 1 << 1;
     pub(crate) const LK_FLOCK: u32 = 1;
     pub(crate) const SETXATTR_ACL_KILL_SGID: u32 = 1;

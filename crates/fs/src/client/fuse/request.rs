@@ -100,6 +100,7 @@ pub(crate) enum Op<'b> {
     },
     Fsync {
         handle: u64,
+        data_only: bool,
     },
     Setxattr {
         name: &'b [u8],
@@ -286,7 +287,10 @@ fn decode_io(opcode: u32, mut body: Fields<'_>) -> Result<Op<'_>, Errno> {
             let flock_owner = (release & flags::RELEASE_FLOCK_UNLOCK != 0).then_some(owner);
             Op::Release { handle, flock_owner }
         }
-        op::FSYNC => Op::Fsync { handle: body.u64()? },
+        op::FSYNC => {
+            let (handle, how) = (body.u64()?, body.u32()?);
+            Op::Fsync { handle, data_only: how & flags::FSYNC_FDATASYNC != 0 }
+        }
         op::FLUSH => {
             body.skip(16)?;
             Op::Flush { owner: body.u64()? }

@@ -122,7 +122,7 @@ impl Client {
         let sync = how.flags & libc::O_DSYNC != 0;
         put(caller, &handle, offset, data, (used.mode, sync))?;
         if sync {
-            self.ask(caller, Ask::Sync)?.outcome?;
+            make_durable(&handle, how.flags & libc::O_SYNC != libc::O_SYNC)?;
         }
         self.forget_written(&handle.inode, used.pages, offset, data.len() as u64);
         Ok(Ready::using(Reply::Written(data.len() as u32), used))
@@ -195,10 +195,10 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn fsync(&self, handle: u64) -> Outcome<'_> {
+    pub(super) fn fsync(&self, handle: u64, data_only: bool) -> Outcome<'_> {
         let handle = self.handles.get(handle)?;
         handle.inode.mapped_written();
-        handle.file.sync()?;
+        make_durable(&handle, data_only)?;
         Ok(Reply::Done.into())
     }
 
@@ -272,6 +272,11 @@ impl Client {
         }
         Ok(bytes.len() as u32)
     }
+}
+
+/// Makes durable what was written; the time of that too, unless it is the data only.
+fn make_durable(handle: &Handle, data_only: bool) -> Result<(), Errno> {
+    if data_only { handle.file.sync_data() } else { handle.file.sync() }
 }
 
 /// Writes for a program.

@@ -357,7 +357,8 @@ impl Mds for FakeMds {
         Ok(self.with(ino, |file| {
             file.attr.size = file.attr.size.max(written.size);
             file.attr.mtime = written.mtime.unwrap_or(file.attr.mtime);
-            file.attr.blocks = written.blocks.unwrap_or(file.attr.blocks);
+            let inline = (file.inline.len().div_ceil(BLOCK) * BLOCK / 512) as u64;
+            file.attr.blocks = written.blocks.map_or(file.attr.blocks, |blocks| blocks + inline);
             file.attr.clone()
         }))
     }

@@ -15,6 +15,7 @@ enum Step {
     Seek(u64, Seek),
     Flush,
     Sync,
+    SyncData,
     Forget,
     Age,
 }
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (at(), seek).prop_map(|(at, what)| Step::Seek(at, what)),
         1 => Just(Step::Flush),
         1 => Just(Step::Sync),
+        1 => Just(Step::SyncData),
         1 => Just(Step::Forget),
         1 => Just(Step::Age),
     ]
@@ -98,6 +100,7 @@ fn run(cluster: &Cluster, file: &FileData, model: &mut Vec<u8>, step: &Step, n: 
         Step::Seek(at, what) => check_seek(model, at, what, file.seek(at, what, Mode::Cached)),
         Step::Flush => file.flush().unwrap(),
         Step::Sync => file.sync().unwrap(),
+        Step::SyncData => file.sync_data().unwrap(),
         Step::Forget => file.forget_clean(),
         Step::Age => file.flush_in_background(),
     }
