@@ -74,9 +74,7 @@ impl Ground<'_> {
             let real = RealDisk::new(self.root);
             return Ok(Arc::new(real.with_context(|| format!("failed to open {}", self.root.display()))?));
         };
-        let pool = self.pools.pool(name);
-        let pool = pool
-            .map_err(|why| anyhow!("the logs stand, or are to stand, on pool '{name}' (log.pool): {why}"))?;
+        let pool = self.pool(name).with_context(|| format!("the logs stand on pool '{name}' (log.pool)"))?;
         let disk = PoolDisk::open(pool, DATASET);
         Ok(Arc::new(disk.with_context(|| format!("failed to open the logs in pool '{name}'"))?))
     }
