@@ -92,8 +92,11 @@ async fn create(data: &DataDir, arguments: Create) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::from(exit::FAILED));
     }
-    let osts = fs.targets.len() - 1;
-    say(&format!("{name} is ready: 1 MDT, {osts} OSTs; mount it with: kiln fs mount {name} DIR"))?;
+    let osts = match fs.targets.len() - 1 {
+        1 => "1 OST".to_owned(),
+        osts => format!("{osts} OSTs"),
+    };
+    say(&format!("{name} is ready: 1 MDT, {osts}; mount it with: kiln fs mount {name} DIR"))?;
     Ok(ExitCode::SUCCESS)
 }
 
