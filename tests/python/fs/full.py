@@ -12,6 +12,8 @@ from common import check, content, main, parser, same
 
 MIB = 1 << 20
 ROOM_WITHIN_S = 30
+# Less than what is stored inline.
+OVER_BYTES = 50_000
 
 
 def fill(places, arguments):
@@ -21,6 +23,10 @@ def fill(places, arguments):
     free = free_bytes(last)
     made = how(first, arguments.mib)
     check((last / "before").read_bytes() == content("before", MIB), "a file from before")
+    with open(first / "before", "r+b") as file:
+        file.write(content("over", OVER_BYTES))
+    over = content("over", OVER_BYTES) + content("before", MIB)[OVER_BYTES:]
+    check((last / "before").read_bytes() == over, "what was written over in a full filesystem, and only closed")
     for name, data in list(made.items())[:50]:
         check((last / name).read_bytes() == data(), f"{name}, written while there was room")
     for name in made:

@@ -433,7 +433,9 @@ impl Mdt {
             self.compact(available)?;
             available = self.look_at_space()?;
         }
-        if self.room.takes_more(available) { Ok(()) } else { Err(Errno::ENOSPC) }
+        let fits =
+            if is_data(what) { self.room.takes_data(available) } else { self.room.takes_more(available) };
+        if fits { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
     /// Looks at what the disk has.
@@ -544,6 +546,11 @@ fn frees(what: &What) -> bool {
         | Act::SetDefault { .. }
         | Act::SwapLayouts { .. } => false,
     }
+}
+
+/// Whether it is data of a file that is there, or makes room for such.
+fn is_data(what: &What) -> bool {
+    matches!(what, What::Change { change, .. } if matches!(change.act, Act::WriteInline { .. } | Act::Place { .. }))
 }
 
 impl Fresh {

@@ -16,6 +16,8 @@ use std::time::Duration;
 const SHORT_SHARE: u64 = 2;
 /// One part in so many of the reserve is for checkpoints alone.
 const FLOOR_SHARE: u64 = 2;
+/// One part in so many of the reserve is for data of files that are there: mounts hold some back that programs have written already.
+const DATA_SHARE: u64 = 4;
 /// One part in so many of the reserve is what one small checkpoint may take: there is one under way, and one that fills up.
 const CHECKPOINT_SHARE: u64 = 4;
 /// What a checkpoint writes for one command at most, roughly, in bytes: pages of the table that it changes are written
@@ -93,8 +95,17 @@ impl Room {
 
     /// Whether what needs space may be done.
     pub(super) fn takes_more(&self, available_bytes: u64) -> bool {
+        self.leaves(self.reserve_bytes, available_bytes)
+    }
+
+    /// The same for data of a file that is there.
+    pub(super) fn takes_data(&self, available_bytes: u64) -> bool {
+        self.leaves(self.reserve_bytes - self.reserve_bytes / DATA_SHARE, available_bytes)
+    }
+
+    fn leaves(&self, bytes: u64, available_bytes: u64) -> bool {
         available_bytes >= self.reserve_bytes / FLOOR_SHARE
-            && available_bytes + self.reusable_bytes() >= self.reserve_bytes
+            && available_bytes + self.reusable_bytes() >= bytes
     }
 
     /// Whether the next checkpoint should measure the table, at the monotonic time `now`.
@@ -154,6 +165,10 @@ mod tests {
         assert!(room(RESERVE - 1, 0, 1).takes_more(RESERVE - 1));
         assert!(room(RESERVE / 2, 0, RESERVE).takes_more(RESERVE / 2));
         assert!(!room(RESERVE / 2 - 1, 0, 1 << 40).takes_more(RESERVE / 2 - 1));
+        let for_data = RESERVE / 4 * 3;
+        assert!(room(for_data, 0, 0).takes_data(for_data));
+        assert!(!room(for_data - 1, 0, 0).takes_data(for_data - 1));
+        assert!(!room(RESERVE / 2 - 1, 0, 1 << 40).takes_data(RESERVE / 2 - 1));
     }
 
     #[test]

@@ -378,6 +378,17 @@ fn the_reserve_is_for_removing() {
     }
     running.mdt.space_left = 0;
     disk.set_capacity(Some(disk.used_bytes() + (1 << 20) - 1));
+    // Data of a file that is there may take a quarter of it.
+    let crc = crc32c::crc32c(BULK);
+    let write = |xid| {
+        let act = Act::WriteInline { ino: Ino(3), offset: 0, crc, mtime: Time::default() };
+        Command { now: Time::default(), what: change(xid, act) }
+    };
+    assert!(running.mdt.change(&write(8), BULK).answer.is_ok());
+    disk.set_capacity(Some(disk.used_bytes() + (1 << 20) / 4 * 3 - 1));
+    running.mdt.space_left = 0;
+    assert_eq!(running.mdt.change(&write(9), BULK).answer, Err(Errno::ENOSPC));
+    disk.set_capacity(Some(disk.used_bytes() + (1 << 20) - 1));
     let mut act =
         |xid, act| running.mdt.change(&Command { now: Time::default(), what: change(xid, act) }, &[]).answer;
     assert_eq!(act(10, make("new", file())), Err(Errno::ENOSPC));
