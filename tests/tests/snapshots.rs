@@ -145,6 +145,14 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// A filesystem on three nodes with a pool each.
+fn over_three_pools(cluster: &Cluster) -> Filesystem<'_> {
+    for rank in 0..3 {
+        create_pool(cluster, &format!("pool{rank}"), rank);
+    }
+    Filesystem::create(cluster, "scratch", &["--mdt", "pool0", "--ost", "pool1", "--ost", "pool2"])
+}
+
 /// Three nodes with a pool each: while programs make files, each snapshot has a beginning of what each of them did, with every byte.
 #[test]
 fn a_snapshot_over_several_pools_is_of_one_moment() {
@@ -153,11 +161,7 @@ fn a_snapshot_over_several_pools_is_of_one_moment() {
         return;
     }
     let cluster = Cluster::start(3);
-    for rank in 0..3 {
-        create_pool(&cluster, &format!("pool{rank}"), rank);
-    }
-    let mut filesystem =
-        Filesystem::create(&cluster, "scratch", &["--mdt", "pool0", "--ost", "pool1", "--ost", "pool2"]);
+    let mut filesystem = over_three_pools(&cluster);
     let mounts: Vec<PathBuf> = (0..WRITERS).map(|_| filesystem.mount()).collect();
     let stop = AtomicBool::new(false);
     let done: Vec<AtomicUsize> = (0..WRITERS).map(|_| AtomicUsize::new(0)).collect();
@@ -212,11 +216,7 @@ fn a_snapshot_is_whole_or_not_there_when_a_node_is_killed() {
         return;
     }
     let cluster = Cluster::start(3);
-    for rank in 0..3 {
-        create_pool(&cluster, &format!("pool{rank}"), rank);
-    }
-    let mut filesystem =
-        Filesystem::create(&cluster, "scratch", &["--mdt", "pool0", "--ost", "pool1", "--ost", "pool2"]);
+    let mut filesystem = over_three_pools(&cluster);
     let dir = filesystem.mount();
     let file = |round: usize| format!("file{round}");
     let snapshot = |round: usize| format!("scratch@s{round}");
@@ -226,7 +226,7 @@ fn a_snapshot_is_whole_or_not_there_when_a_node_is_killed() {
         fs::write(dir.join(file(round)), contents(round, 300_000 + round)).expect("there is room");
         std::thread::scope(|scope| {
             let making = scope.spawn(|| make(round));
-            // Each time at another moment, and of each node at several.
+            // Not a wait: each time it hits another step, and each node at several. What must hold holds at any moment.
             std::thread::sleep(Duration::from_millis(8 * round as u64));
             cluster.kill_node(round % 3);
             let _ = making.join().expect("it ends with an error at worst");

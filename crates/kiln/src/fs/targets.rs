@@ -104,7 +104,8 @@ impl Targets {
             entries.push(Entry::new(target.clone(), dir, Condition::Starting));
             return true;
         };
-        matches!(entry.condition, Condition::Failed(_))
+        // What is served on demand is tried again when somebody wants it, and until then tells why it failed.
+        matches!(entry.condition, Condition::Failed(_)) && entry.on_demand.is_none()
     }
 
     fn start(&self, assignment: &Assignment, config: Option<&FsConfig>) {
@@ -149,7 +150,10 @@ impl Targets {
     /// Serves the MDT of a snapshot that somebody wants now.
     fn open_waiting(&self, fs: &str) -> Option<Arc<Mds>> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = |entry: &&Entry| entry.target.fs == fs && matches!(entry.condition, Condition::Waiting);
+        let waits = |entry: &&Entry| {
+            let is_closed = matches!(entry.condition, Condition::Waiting | Condition::Failed(_));
+            entry.target.fs == fs && entry.on_demand.is_some() && is_closed
+        };
         let waiting =
             self.read().iter().find(waits).map(|entry| (entry.target.clone(), entry.on_demand.clone()));
         if let Some((target, config)) = waiting {

@@ -89,7 +89,9 @@ impl Ground<'_> {
             Some(_) => {}
             None => self.empty_data_directory()?,
         }
-        let pools: Vec<&str> = to.into_iter().chain(from).collect();
+        // Also one that could not give up yet what an earlier move left there.
+        let before = self.read(MOVING)?.unwrap_or_default();
+        let pools: Vec<&str> = to.into_iter().chain(from).chain(before.lines()).collect();
         self.write(MOVING, &pools.join("\n"))?;
         let copied = self.copy(to, from);
         if copied.is_err() {
@@ -129,18 +131,24 @@ impl Ground<'_> {
     /// Of the pools between which they moved, all but the one where they are give up what they have. One that is not there does so later.
     fn end_move(&self, here: Option<&str>) -> anyhow::Result<()> {
         let Some(pools) = self.read(MOVING)? else { return Ok(()) };
-        for name in pools.lines().filter(|name| Some(*name) != here) {
-            let left = || -> anyhow::Result<()> {
-                let pool = self.pool(name)?;
-                let left = pool.dataset(DATASET);
-                Ok(left.map_or(Ok(()), |left| pool.destroy_dataset(left))?)
-            };
-            if let Err(error) = left() {
+        let mut left: Vec<&str> = pools.lines().filter(|name| Some(*name) != here).collect();
+        left.retain(|name| {
+            let given_up = self.give_up(name);
+            given_up.is_err_and(|error| {
                 tracing::warn!(%error, "the logs are not in pool '{name}', but what they took there is free only after a later start");
-                return Ok(());
-            }
+                true
+            })
+        });
+        if left.is_empty() { self.remove(MOVING) } else { self.write(MOVING, &left.join("\n")) }
+    }
+
+    /// Removes the logs from a pool, if it has some.
+    fn give_up(&self, name: &str) -> anyhow::Result<()> {
+        let pool = self.pool(name)?;
+        match pool.dataset(DATASET) {
+            Some(left) => Ok(pool.destroy_dataset(left)?),
+            None => Ok(()),
         }
-        self.remove(MOVING)
     }
 
     fn pool(&self, name: &str) -> anyhow::Result<Arc<Pool>> {
@@ -299,6 +307,19 @@ mod tests {
                 ground.is_in(to);
             }
         }
+    }
+
+    #[test]
+    fn a_pool_that_is_away_gives_up_what_it_has_when_it_is_back() {
+        let (dir, pools) = instance();
+        let ground = Ground { root: dir.path(), pools: &pools };
+        ground.is_in("tank");
+        // What an earlier move left in one that is away, and in one that is there.
+        ground.copy(Some("other"), Some("tank")).expect("there is room");
+        ground.write(MOVING, "away\nother").expect("there is room");
+        ground.is_in("tank");
+        ground.is_in("other");
+        assert_eq!(ground.read(MOVING).expect("it can be read").as_deref(), Some("away"));
     }
 
     #[test]

@@ -267,6 +267,7 @@ impl Scans {
                 continue;
             }
             if self.set_paused(false) {
+                self.save(pool, scrub, ScrubState::Running);
                 self.tell(pool, "resume");
             }
             let ahead = self.ahead(scrub.report().bytes, wish.rate);

@@ -38,7 +38,7 @@ pub enum ScrubState {
     Paused = 1,
     /// It has looked at everything.
     Finished = 2,
-    /// It was stopped, or has failed.
+    /// It was stopped. One that has failed goes on when the pool is opened again, and stands as under way.
     Stopped = 3,
 }
 

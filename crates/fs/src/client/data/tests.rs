@@ -101,13 +101,13 @@ fn an_fsync_of_a_piece_within_the_file_costs_one_call_of_the_ost_and_one_of_the_
 fn an_fdatasync_costs_one_call_of_the_ost_where_the_mdt_has_size_and_layout_on_its_disk() {
     let cluster = Cluster::new(1);
     let (_mount, file) = file_on(&cluster, patient(), KIB64);
-    let write = |at: u64| file.write(at, &pattern(4096, 2), Mode::Cached, false).unwrap();
+    let write = |at: u64| file.write(at, &pattern(4096, 2), Mode::Cached, false).expect("there is memory");
     let synced = || {
-        file.sync_data().unwrap();
+        file.sync_data().expect("the servers answer");
         cluster.oss.events()
     };
     let on_ost = Event::Write { bytes: 4096, sync: true };
-    file.write(0, &pattern(1 << 20, 1), Mode::Cached, false).unwrap();
+    file.write(0, &pattern(1 << 20, 1), Mode::Cached, false).expect("there is memory");
     assert!(synced().contains(&Event::MdsSync), "a new file");
     for at in [100_000, 700_000] {
         write(at);
@@ -115,7 +115,7 @@ fn an_fdatasync_costs_one_call_of_the_ost_where_the_mdt_has_size_and_layout_on_i
     }
     assert!(file.attr_changes().is_some_and(|changes| changes.mtime.is_some()), "the time is told later");
     // What the MDS was told since is not on its disk.
-    file.flush().unwrap();
+    file.flush().expect("the servers answer");
     cluster.oss.events();
     write(200_000);
     assert!(synced().contains(&Event::MdsSync));
@@ -127,9 +127,9 @@ fn an_fdatasync_costs_one_call_of_the_ost_where_the_mdt_has_size_and_layout_on_i
     write(2 * MIB);
     assert_eq!(synced()[1..], [Event::Told { size: 2 * MIB + 4096 }, Event::MdsSync]);
     // fsync(2) tells the time.
-    file.sync().unwrap();
+    file.sync().expect("the servers answer");
     write(200_000);
-    file.sync().unwrap();
+    file.sync().expect("the servers answer");
     assert!(cluster.oss.events().contains(&Event::MdsSync));
     assert_eq!(file.attr_changes(), None);
 }

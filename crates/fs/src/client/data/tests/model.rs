@@ -100,7 +100,7 @@ fn run(cluster: &Cluster, file: &FileData, model: &mut Vec<u8>, step: &Step, n: 
         Step::Seek(at, what) => check_seek(model, at, what, file.seek(at, what, Mode::Cached)),
         Step::Flush => file.flush().unwrap(),
         Step::Sync => file.sync().unwrap(),
-        Step::SyncData => file.sync_data().unwrap(),
+        Step::SyncData => file.sync_data().expect("the servers answer"),
         Step::Forget => file.forget_clean(),
         Step::Age => file.flush_in_background(),
     }
