@@ -36,12 +36,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let most = args.thousands * 1000;
     file.set_len(most * u64::from(RECORD_BYTES) * 3 / 2 + DISK_BYTES_MORE)?;
     let host = Host { name: "bench".into(), clock: Arc::new(RealClock::new()), rng: Arc::new(RealRng) };
+    let plain = disk.open(name, Open::Existing)?;
     let vdev = VdevSpec { kind: VdevKind::Mirror, disks: vec![DiskFile { path: "disk".into(), file }] };
     let pool = Pool::create("bench", vec![vdev], &host, Settings::default(), true)?;
     let dataset = pool.create_dataset("data", RECORD_BYTES, DatasetKind::Objects)?;
     println!(
-        "microseconds for each record of {RECORD_BYTES} bytes\n\n{:>12} {:>10} {:>12} {:>12}",
-        "records", "append", "overwrite", "read"
+        "microseconds for each record of {RECORD_BYTES} bytes; beside it a read of as much of the pool's disk\n\n\
+         {:>12} {:>10} {:>12} {:>12} {:>12}",
+        "records", "append", "overwrite", "read", "of the disk"
     );
     let (mut count, mut next) = (0, 10_000.min(most));
     while count < most {
@@ -61,7 +63,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             anyhow::ensure!(pool.read(dataset, object, offset, &mut into)? == into.len(), "it was written");
             Ok(())
         })?;
-        println!("{count:>12} {append:>10.1} {overwrite:>12.1} {read:>12.1}");
+        let of_disk = measure(0..MEASURED, |step| {
+            let mut into = [0; RECORD_BYTES as usize];
+            // Other places than those that were read just now.
+            let offset = random(step + 2 * MEASURED) * u64::from(RECORD_BYTES);
+            anyhow::ensure!(plain.read_at(&mut into, offset)? == into.len(), "the disk is longer");
+            Ok(())
+        })?;
+        println!("{count:>12} {append:>10.1} {overwrite:>12.1} {read:>12.1} {of_disk:>12.1}");
         next = (count * 10).min(most);
     }
     drop(pool);

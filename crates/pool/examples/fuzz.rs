@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use kiln_pool::core::ranges::Ranges;
-use kiln_pool::core::tree::{Entry, Key, Node, Root};
+use kiln_pool::core::tree::{Entries, Key, Node, Root};
 use kiln_pool::format::{
     Checksum, ChecksumKind, Compression, DamagedRecord, DatasetId, DatasetKind, DatasetPart, DatasetRecord,
     DatasetSort, Extent, Kind, LOG_HEAD_BYTES, Label, LeafConfig, LeafId, LeafState, LogChange, LogEntry,
@@ -65,6 +65,7 @@ fn wholes() -> Vec<Whole> {
     let nothing: Sums = |_| {};
     vec![
         ("a pointer", pointer().encode().to_vec(), read_pointer, nothing),
+        ("a packed pointer", pointer().pack(), read_packed, nothing),
         ("a label", label().encode().expect("it is small"), read_label, sum_label),
         ("an uberblock", uberblock().encode(), read_uberblock, sum_uberblock),
         ("a root", root().encode(), read_root, nothing),
@@ -99,7 +100,7 @@ fn pointer() -> Pointer {
 }
 
 fn tree() -> Root {
-    Root { level: 1, place: pointer().encode().to_vec() }
+    Root { level: 1, place: pointer().pack() }
 }
 
 fn root() -> PoolRoot {
@@ -151,10 +152,10 @@ fn uberblock() -> Uberblock {
 }
 
 fn node() -> Node {
-    let value = pointer().encode().to_vec();
-    let record = Entry { key: record_key(5, 32), value };
-    let object = Entry { key: object_key(5), value: ObjectRecord { len: 5, sectors: 2 }.encode() };
-    Node { level: 0, entries: vec![object, record] }
+    let mut entries = Entries::default();
+    entries.push(object_key(5), &ObjectRecord { len: 5, sectors: 2 }.encode());
+    entries.push(record_key(5, 32), &pointer().pack());
+    Node { level: 0, entries }
 }
 
 fn dataset() -> DatasetRecord {
@@ -226,6 +227,10 @@ fn read_pointer(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(Pointer::decode(bytes).ok()?.encode().to_vec())
 }
 
+fn read_packed(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(Pointer::unpack(bytes).ok().filter(|_| bytes.len() != POINTER_BYTES)?.pack())
+}
+
 fn read_label(bytes: &[u8]) -> Option<Vec<u8>> {
     let label = Label::decode(bytes).ok()?;
     let written = label.encode().expect("what was read fits");
@@ -242,7 +247,7 @@ fn read_uberblock(bytes: &[u8]) -> Option<Vec<u8>> {
 fn read_root(bytes: &[u8]) -> Option<Vec<u8>> {
     let root = PoolRoot::decode(bytes).ok()?;
     // Older versions are read too, and written as what is new.
-    Some(if bytes[11] < 3 { bytes.to_vec() } else { root.encode() })
+    Some(if bytes[11] < 4 { bytes.to_vec() } else { root.encode() })
 }
 
 fn read_node(bytes: &[u8]) -> Option<Vec<u8>> {

@@ -47,7 +47,7 @@ pub use snapshots::SNAPSHOT_MARK;
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 
 /// Length of the nodes of trees.
-const NODE_BYTES: usize = 16 << 10;
+const NODE_BYTES: usize = 7 << 10;
 /// Objects are changed by one at a time; so many locks are shared by all of them.
 const OBJECT_LOCKS: usize = 64;
 /// Threads that write a group, unless it is said otherwise.

@@ -10,6 +10,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod entries;
+
+pub use entries::{Entries, OutOfOrder};
+
 /// What an entry is found by: an object, what of it, and which one of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -22,7 +26,7 @@ pub struct Key {
 }
 
 /// What an entry takes in a node besides its value, in bytes.
-const ENTRY_HEAD_BYTES: usize = 19;
+pub const ENTRY_HEAD_BYTES: usize = 19;
 /// Length of a value.
 pub const VALUE_BYTES_MAX: usize = 1024;
 /// The least that a node may hold at most: a few of the longest entries.
@@ -30,22 +34,14 @@ pub const NODE_BYTES_MIN: usize = 4 * (ENTRY_HEAD_BYTES + VALUE_BYTES_MAX);
 /// Levels of a tree. With two children for each node that would be more entries than there are numbers.
 const LEVELS_MAX: u8 = 64;
 
-/// A key with what it leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The key; in an inner node, the lowest key of the child.
-    pub key: Key,
-    /// The value; in an inner node, where the child is.
-    pub value: Vec<u8>,
-}
-
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// 0 for a leaf.
     pub level: u8,
-    /// In ascending order of keys. **Invariant:** at least one, except in a tree without entries, which has no node.
-    pub entries: Vec<Entry>,
+    /// In an inner node the key is the lowest key of the child, and the value is where that is. **Invariant:** at least one, except in a tree
+    /// without entries, which has no node.
+    pub entries: Entries,
 }
 
 /// Where nodes are read.
@@ -60,13 +56,13 @@ pub trait Load {
 /// Where nodes are written too.
 pub trait Nodes: Load {
     /// Writes a node to a new place, which is told in at most [`VALUE_BYTES_MAX`] bytes.
-    fn store(&mut self, node: &Node) -> Result<Vec<u8>, Self::Error>;
+    fn store(&mut self, node: Node) -> Result<Vec<u8>, Self::Error>;
 
     /// The node is not part of the tree any more.
     fn release(&mut self, place: &[u8]) -> Result<(), Self::Error>;
 
     /// An entry is not in the tree any more: it was removed, or has another value now.
-    fn dropped(&mut self, entry: Entry) -> Result<(), Self::Error>;
+    fn dropped(&mut self, key: Key, value: &[u8]) -> Result<(), Self::Error>;
 }
 
 /// Why a tree cannot be read or changed.
@@ -75,7 +71,7 @@ pub enum TreeError<E> {
     /// A node cannot be read or written.
     #[error(transparent)]
     Node(#[from] E),
-    /// A node is not on the level where it must be, is empty, or not in order: the tree is damaged.
+    /// A node is not on the level where it must be, or is empty: the tree is damaged.
     #[error("a node that cannot be in this tree, on level {level}")]
     Malformed {
         /// Where it was to be.
@@ -128,16 +124,15 @@ impl Edits {
         self.puts.insert(key, value);
     }
 
-    fn removes(&self, key: Key) -> bool {
-        let next = self.removals.partition_point(|(_, last)| *last < key);
-        self.removals.get(next).is_some_and(|(first, _)| *first <= key)
+    /// The ranges that do not end before a key.
+    fn removals_from(&self, key: Key) -> &[(Key, Key)] {
+        &self.removals[self.removals.partition_point(|(_, last)| *last < key)..]
     }
 
     /// Whether anything changes in a span.
     fn touches(&self, span: Span) -> bool {
-        let next = self.removals.partition_point(|(_, last)| *last < span.first);
-        let removes =
-            self.removals.get(next).is_some_and(|(first, _)| span.end.is_none_or(|end| *first < end));
+        let next = self.removals_from(span.first).first();
+        let removes = next.is_some_and(|(first, _)| span.end.is_none_or(|end| *first < end));
         removes || self.puts_in(span).next().is_some()
     }
 
@@ -174,8 +169,8 @@ impl<'n, N: Load> Tree<'n, N> {
 
     /// The value of a key.
     pub fn get(&mut self, root: Option<&Root>, key: Key) -> Result<Option<Vec<u8>>, TreeError<N::Error>> {
-        let mut found = self.scan(root, key, key, 1)?;
-        Ok(found.pop().map(|entry| entry.value))
+        let found = self.scan(root, key, key, 1)?;
+        Ok(found.iter().next().map(|(_, value)| value.to_vec()))
     }
 
     /// The first entries from `first` to `last`, at most so many.
@@ -185,8 +180,8 @@ impl<'n, N: Load> Tree<'n, N> {
         first: Key,
         last: Key,
         count_max: usize,
-    ) -> Result<Vec<Entry>, TreeError<N::Error>> {
-        let mut found = Vec::new();
+    ) -> Result<Entries, TreeError<N::Error>> {
+        let mut found = Entries::default();
         if let Some(root) = root {
             self.scan_node(root.level, &root.place, (first, last), count_max, &mut found)?;
         }
@@ -199,30 +194,30 @@ impl<'n, N: Load> Tree<'n, N> {
         place: &[u8],
         (first, last): (Key, Key),
         count_max: usize,
-        found: &mut Vec<Entry>,
+        found: &mut Entries,
     ) -> Result<(), TreeError<N::Error>> {
         let node = self.load(level, place)?;
         if level == 0 {
-            let begin = node.entries.partition_point(|entry| entry.key < first);
-            let wanted = node.entries[begin..].iter().take_while(|entry| entry.key <= last);
-            found.extend(wanted.take(count_max - found.len()).cloned());
+            let wanted = node.entries.iter_from(node.entries.first_from(first));
+            for (key, value) in wanted.take_while(|(key, _)| *key <= last).take(count_max - found.len()) {
+                found.push(key, value);
+            }
             return Ok(());
         }
-        // The child before the first that begins behind `first` may have it.
-        let begin = node.entries.partition_point(|entry| entry.key <= first).saturating_sub(1);
-        for entry in node.entries[begin..].iter().take_while(|entry| entry.key <= last) {
+        for (_, place) in
+            node.entries.iter_from(node.entries.child_of(first)).take_while(|(key, _)| *key <= last)
+        {
             if found.len() >= count_max {
                 break;
             }
-            self.scan_node(level - 1, &entry.value, (first, last), count_max, found)?;
+            self.scan_node(level - 1, place, (first, last), count_max, found)?;
         }
         Ok(())
     }
 
     fn load(&mut self, level: u8, place: &[u8]) -> Result<Arc<Node>, TreeError<N::Error>> {
         let node = self.nodes.load(place)?;
-        let in_order = node.entries.is_sorted_by(|a, b| a.key < b.key);
-        let fits = node.level == level && level < LEVELS_MAX && !node.entries.is_empty() && in_order;
+        let fits = node.level == level && level < LEVELS_MAX && !node.entries.is_empty();
         if fits { Ok(node) } else { Err(TreeError::Malformed { level }) }
     }
 }
@@ -236,9 +231,9 @@ impl<N: Nodes> Tree<'_, N> {
             Some(root) if !edits.touches(ALL) => return Ok(Some(root.clone())),
             Some(root) => {
                 let node = self.take(root.level, &root.place)?;
-                (root.level, self.edited(node, ALL, edits)?)
+                (root.level, self.edited(&node, ALL, edits)?)
             }
-            None => (0, self.edited(Node { level: 0, entries: Vec::new() }, ALL, edits)?),
+            None => (0, self.edited(&Node { level: 0, entries: Entries::default() }, ALL, edits)?),
         };
         loop {
             if entries.is_empty() {
@@ -246,11 +241,12 @@ impl<N: Nodes> Tree<'_, N> {
             }
             if level > 0 && entries.len() == 1 {
                 // A root with one child is not needed.
-                return Ok(Some(self.lowest_root(level - 1, entries.remove(0).value)?));
+                return Ok(Some(self.lowest_root(level - 1, entries.value(0).to_vec())?));
             }
-            let mut stored = self.store_all(level, entries)?;
+            let mut stored = Entries::default();
+            self.store_all(level, entries, &mut stored)?;
             if stored.len() == 1 {
-                return Ok(Some(Root { level, place: stored.remove(0).value }));
+                return Ok(Some(Root { level, place: stored.value(0).to_vec() }));
             }
             (level, entries) = (level + 1, stored);
         }
@@ -260,15 +256,17 @@ impl<N: Nodes> Tree<'_, N> {
     fn lowest_root(&mut self, mut level: u8, mut place: Vec<u8>) -> Result<Root, TreeError<N::Error>> {
         while level > 0 {
             let node = self.load(level, &place)?;
-            let [only] = &node.entries[..] else { break };
+            if node.entries.len() > 1 {
+                break;
+            }
             self.nodes.release(&place)?;
-            (level, place) = (level - 1, only.value.clone());
+            (level, place) = (level - 1, node.entries.value(0).to_vec());
         }
         Ok(Root { level, place })
     }
 
     /// The entries of a node after the edits of its span.
-    fn edited(&mut self, node: Node, span: Span, edits: &Edits) -> Result<Vec<Entry>, TreeError<N::Error>> {
+    fn edited(&mut self, node: &Node, span: Span, edits: &Edits) -> Result<Entries, TreeError<N::Error>> {
         if node.level == 0 {
             self.edited_leaf(node, span, edits)
         } else {
@@ -278,114 +276,126 @@ impl<N: Nodes> Tree<'_, N> {
 
     fn edited_leaf(
         &mut self,
-        node: Node,
+        node: &Node,
         span: Span,
         edits: &Edits,
-    ) -> Result<Vec<Entry>, TreeError<N::Error>> {
+    ) -> Result<Entries, TreeError<N::Error>> {
+        let old = &node.entries;
+        let mut entries = Entries::with_room(old.len(), old.stored_bytes());
         let mut puts = edits.puts_in(span).peekable();
-        let mut entries = Vec::with_capacity(node.entries.len());
-        let entry_of = |(key, value): (&Key, &Vec<u8>)| Entry { key: *key, value: value.clone() };
-        for entry in node.entries {
-            while let Some(put) = puts.next_if(|(key, _)| **key < entry.key) {
-                entries.push(entry_of(put));
+        let mut removals = edits.removals_from(span.first).iter().peekable();
+        let mut at = 0;
+        while at < old.len() {
+            let (key, value) = (old.key(at), old.value(at));
+            while removals.next_if(|(_, last)| *last < key).is_some() {}
+            while let Some((put, value)) = puts.next_if(|(put, _)| **put < key) {
+                entries.push(*put, value);
             }
-            if let Some(put) = puts.next_if(|(key, _)| **key == entry.key) {
-                entries.push(entry_of(put));
-                self.nodes.dropped(entry)?;
-            } else if edits.removes(entry.key) {
-                self.nodes.dropped(entry)?;
-            } else {
-                entries.push(entry);
+            let removed = removals.peek().is_some_and(|(first, _)| *first <= key);
+            if let Some((_, new)) = puts.next_if(|(put, _)| **put == key) {
+                entries.push(key, new);
+            } else if !removed {
+                // With it all up to where something changes again.
+                let put = puts.peek().map(|(put, _)| **put);
+                let change = put.into_iter().chain(removals.peek().map(|(first, _)| *first)).min();
+                let end = change.map_or(old.len(), |change| old.first_from(change));
+                entries.extend_from(old, at..end);
+                at = end;
+                continue;
             }
+            self.nodes.dropped(key, value)?;
+            at += 1;
         }
-        entries.extend(puts.map(entry_of));
+        puts.for_each(|(put, value)| entries.push(*put, value));
         Ok(entries)
     }
 
     fn edited_inner(
         &mut self,
-        node: Node,
+        node: &Node,
         span: Span,
         edits: &Edits,
-    ) -> Result<Vec<Entry>, TreeError<N::Error>> {
+    ) -> Result<Entries, TreeError<N::Error>> {
         let below = node.level - 1;
-        let mut children: Vec<Entry> = Vec::with_capacity(node.entries.len());
+        let mut children = Entries::with_room(node.entries.len(), node.entries.stored_bytes());
         // What is to be stored as children, before the next one that stays as it is.
-        let mut pending: Vec<Entry> = Vec::new();
-        let ends: Vec<Option<Key>> =
-            node.entries.iter().skip(1).map(|entry| Some(entry.key)).chain([span.end]).collect();
-        for (at, (child, end)) in node.entries.into_iter().zip(ends).enumerate() {
+        let mut pending = Entries::default();
+        let ends = node.entries.iter().skip(1).map(|(key, _)| Some(key)).chain([span.end]);
+        for (at, ((key, place), end)) in node.entries.iter().zip(ends).enumerate() {
             // Keys below the first child's lowest belong to it too.
-            let first = if at == 0 { span.first } else { child.key };
-            let child_span = Span { first, end };
+            let child_span = Span { first: if at == 0 { span.first } else { key }, end };
             if edits.touches(child_span) {
-                let taken = self.take(below, &child.value)?;
-                pending.extend(self.edited(taken, child_span, edits)?);
+                let taken = self.take(below, place)?;
+                pending.append(self.edited(&taken, child_span, edits)?);
             } else if !pending.is_empty() && self.is_small(&pending) {
-                pending.extend(self.take(below, &child.value)?.entries);
+                pending.append(self.take(below, place)?.entries.clone());
             } else {
-                children.extend(self.store_all(below, std::mem::take(&mut pending))?);
-                children.push(child);
+                self.store_all(below, std::mem::take(&mut pending), &mut children)?;
+                children.push(key, place);
             }
         }
         if self.is_small(&pending)
             && !pending.is_empty()
-            && let Some(last) = children.pop()
+            && let Some((_, last)) = children.pop()
         {
-            let mut joined = self.take(below, &last.value)?.entries;
-            joined.append(&mut pending);
+            let mut joined = self.take(below, &last)?.entries.clone();
+            joined.append(pending);
             pending = joined;
         }
-        children.extend(self.store_all(below, pending)?);
+        self.store_all(below, pending, &mut children)?;
         Ok(children)
     }
 
     /// Reads a node that will not be part of the tree any more.
-    fn take(&mut self, level: u8, place: &[u8]) -> Result<Node, TreeError<N::Error>> {
+    fn take(&mut self, level: u8, place: &[u8]) -> Result<Arc<Node>, TreeError<N::Error>> {
         let node = self.load(level, place)?;
         self.nodes.release(place)?;
-        Ok(Arc::unwrap_or_clone(node))
+        Ok(node)
     }
 
     /// Whether entries fill less than a quarter of a node.
-    fn is_small(&self, entries: &[Entry]) -> bool {
-        entries.iter().map(size_of).sum::<usize>() * 4 < self.node_bytes_max
+    fn is_small(&self, entries: &Entries) -> bool {
+        entries.stored_bytes() * 4 < self.node_bytes_max
     }
 
-    /// Stores entries in as few nodes as hold them, of about the same size. An entry for each of the nodes.
-    fn store_all(&mut self, level: u8, entries: Vec<Entry>) -> Result<Vec<Entry>, TreeError<N::Error>> {
-        let mut left: usize = entries.iter().map(size_of).sum();
-        let mut stored = Vec::new();
-        let mut node = Node { level, entries: Vec::new() };
-        let mut filled = 0;
-        let mut share = left.div_ceil(left.div_ceil(self.node_bytes_max).max(1));
-        for entry in entries {
-            let size = size_of(&entry);
+    /// Stores entries in as few nodes as hold them, of about the same size, and adds an entry for each of the nodes to `parents`.
+    fn store_all(
+        &mut self,
+        level: u8,
+        entries: Entries,
+        parents: &mut Entries,
+    ) -> Result<(), TreeError<N::Error>> {
+        let mut left = entries.stored_bytes();
+        if left <= self.node_bytes_max {
+            return if left > 0 { self.store(level, entries, parents) } else { Ok(()) };
+        }
+        let mut share = left.div_ceil(left.div_ceil(self.node_bytes_max));
+        let room = |share: usize| Entries::with_room(entries.len() * share / entries.stored_bytes(), share);
+        let mut node = room(share);
+        for (key, value) in entries.iter() {
+            let (filled, size) = (node.stored_bytes(), ENTRY_HEAD_BYTES + value.len());
             if filled > 0 && (filled >= share || filled + size > self.node_bytes_max) {
-                stored.push(self.store(&node)?);
-                node.entries.clear();
                 left -= filled;
                 share = left.div_ceil(left.div_ceil(self.node_bytes_max).max(1));
-                filled = 0;
+                self.store(level, std::mem::replace(&mut node, room(share)), parents)?;
             }
-            filled += size;
-            node.entries.push(entry);
+            node.push(key, value);
         }
-        if !node.entries.is_empty() {
-            stored.push(self.store(&node)?);
-        }
-        Ok(stored)
+        self.store(level, node, parents)
     }
 
-    fn store(&mut self, node: &Node) -> Result<Entry, TreeError<N::Error>> {
-        let value = self.nodes.store(node)?;
-        assert!(value.len() <= VALUE_BYTES_MAX, "a place of {} bytes", value.len());
-        Ok(Entry { key: node.entries[0].key, value })
+    /// Stores a node, of at least one entry.
+    fn store(
+        &mut self,
+        level: u8,
+        entries: Entries,
+        parents: &mut Entries,
+    ) -> Result<(), TreeError<N::Error>> {
+        let lowest = entries.key(0);
+        let place = self.nodes.store(Node { level, entries })?;
+        parents.push(lowest, &place);
+        Ok(())
     }
-}
-
-fn size_of(entry: &Entry) -> usize {
-    ENTRY_HEAD_BYTES + entry.value.len()
 }
 
 #[cfg(test)]

@@ -21,13 +21,18 @@ impl<'b> Reader<'b> {
         self.0.is_empty()
     }
 
+    /// How many bytes that is.
+    pub(super) fn left(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn take(&mut self, len: usize) -> Option<&'b [u8]> {
         let (now, later) = self.0.split_at_checked(len)?;
         self.0 = later;
         Some(now)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (now, later) = self.0.split_first_chunk()?;
         self.0 = later;
         Some(*now)

@@ -18,6 +18,14 @@ impl ChecksumKind {
             _ => return None,
         })
     }
+
+    /// How many bytes of a checksum count.
+    pub(super) fn significant(self) -> usize {
+        match self {
+            ChecksumKind::Xxh3 => 16,
+            ChecksumKind::Blake3 => Checksum::BYTES,
+        }
+    }
 }
 
 /// The checksum of a record's bytes as they are stored.
@@ -37,7 +45,8 @@ impl Checksum {
         let mut bytes = [0; Checksum::BYTES];
         match kind {
             ChecksumKind::Xxh3 => {
-                bytes[..16].copy_from_slice(&twox_hash::XxHash3_128::oneshot(stored).to_be_bytes());
+                bytes[..kind.significant()]
+                    .copy_from_slice(&twox_hash::XxHash3_128::oneshot(stored).to_be_bytes());
             }
             ChecksumKind::Blake3 => bytes.copy_from_slice(blake3::hash(stored).as_bytes()),
         }
@@ -61,7 +70,7 @@ impl Checksum {
 
     /// `None` when a checksum of this kind cannot be these bytes.
     pub(super) fn from_bytes(kind: ChecksumKind, bytes: [u8; Checksum::BYTES]) -> Option<Checksum> {
-        let fits = kind != ChecksumKind::Xxh3 || bytes[16..].iter().all(|byte| *byte == 0);
+        let fits = bytes[kind.significant()..].iter().all(|byte| *byte == 0);
         fits.then_some(Checksum { kind, bytes })
     }
 }

@@ -1,7 +1,7 @@
 //! A node of a tree. It has no checksum and no version of its own: the pointer to it has the one, the uberblock the other.
 
 use super::bytes::Reader;
-use crate::core::tree::{Entry, Key, Node, VALUE_BYTES_MAX};
+use crate::core::tree::{ENTRY_HEAD_BYTES, Entries, Key, Node, VALUE_BYTES_MAX};
 
 /// Level, a zero, the number of entries.
 const HEAD_BYTES: usize = 4;
@@ -18,10 +18,10 @@ pub struct NodeError;
 /// For more than 65,535 entries, or a value of more than [`VALUE_BYTES_MAX`] bytes.
 pub fn encode_node(node: &Node) -> Vec<u8> {
     let count = u16::try_from(node.entries.len()).expect("a node is bounded in bytes");
-    let mut out = Vec::with_capacity(HEAD_BYTES + node.entries.len() * 64);
+    let mut out = Vec::with_capacity(HEAD_BYTES + node.entries.stored_bytes());
     out.extend([node.level, 0]);
     out.extend(count.to_be_bytes());
-    for Entry { key, value } in &node.entries {
+    for (key, value) in node.entries.iter() {
         assert!(value.len() <= VALUE_BYTES_MAX, "a value of {} bytes", value.len());
         out.extend(key.object.to_be_bytes());
         out.push(key.tag);
@@ -32,7 +32,7 @@ pub fn encode_node(node: &Node) -> Vec<u8> {
     out
 }
 
-/// The node that these bytes are. Whether it is in order and on the right level is for the tree to say.
+/// The node that these bytes are. Whether it is on the right level is for the tree to say.
 pub fn decode_node(bytes: &[u8]) -> Result<Node, NodeError> {
     read(&mut Reader::new(bytes)).ok_or(NodeError)
 }
@@ -43,12 +43,13 @@ fn read(reader: &mut Reader<'_>) -> Option<Node> {
         return None;
     }
     let count = reader.u16()?;
-    let mut entries = Vec::new();
+    let most = usize::from(count).min(reader.left() / ENTRY_HEAD_BYTES);
+    let mut entries = Entries::with_room(most, reader.left());
     for _ in 0..count {
         let key = Key { object: reader.u64()?, tag: reader.u8()?, index: reader.u64()? };
         let len = usize::from(reader.u16()?);
-        let value = reader.take(len).filter(|_| len <= VALUE_BYTES_MAX)?.to_vec();
-        entries.push(Entry { key, value });
+        let value = reader.take(len).filter(|_| len <= VALUE_BYTES_MAX)?;
+        entries.try_push(key, value).ok()?;
     }
     reader.is_empty().then_some(Node { level, entries })
 }
@@ -60,11 +61,10 @@ mod tests {
     use super::*;
 
     fn node() -> Node {
-        let entry = |object: u64, value: &[u8]| Entry {
-            key: Key { object, tag: 3, index: 0x0102 },
-            value: value.to_vec(),
-        };
-        Node { level: 2, entries: vec![entry(5, b"ab"), entry(6, b"")] }
+        let mut entries = Entries::default();
+        entries.push(Key { object: 5, tag: 3, index: 0x0102 }, b"ab");
+        entries.push(Key { object: 6, tag: 3, index: 0x0102 }, b"");
+        Node { level: 2, entries }
     }
 
     #[test]
@@ -83,6 +83,11 @@ mod tests {
         }
         assert_eq!(decode_node(&[&bytes[..], b"x"].concat()), Err(NodeError));
         assert_eq!(decode_node(&[0, 1, 0, 0]), Err(NodeError), "a byte that is to be zero");
+        for key in [5, 4] {
+            let mut bytes = bytes.clone();
+            bytes[32] = key;
+            assert_eq!(decode_node(&bytes), Err(NodeError), "{key} does not come behind 5");
+        }
         let mut long = vec![0, 0, 0, 1];
         long.extend([0; 17]);
         long.extend((VALUE_BYTES_MAX as u16 + 1).to_be_bytes());
@@ -94,13 +99,17 @@ mod tests {
         #[test]
         fn it_comes_back(
             level in any::<u8>(),
-            entries in prop::collection::vec(
-                (any::<u64>(), any::<u8>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..200)),
+            values in prop::collection::btree_map(
+                (any::<u64>(), any::<u8>(), any::<u64>()),
+                prop::collection::vec(any::<u8>(), 0..200),
                 0..30,
             ),
         ) {
-            let entry = |(object, tag, index, value)| Entry { key: Key { object, tag, index }, value };
-            let node = Node { level, entries: entries.into_iter().map(entry).collect() };
+            let mut entries = Entries::default();
+            for ((object, tag, index), value) in values {
+                entries.push(Key { object, tag, index }, &value);
+            }
+            let node = Node { level, entries };
             prop_assert_eq!(decode_node(&encode_node(&node)), Ok(node));
         }
 

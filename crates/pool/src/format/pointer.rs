@@ -1,11 +1,13 @@
 //! Where a record lies, and how it is recognised. A pointer is in the node above the record, up to the root in the uberblock: what
 //! is read is checked by what was read before.
 
-use super::bytes::part;
+use super::bytes::{Reader, part, put_place};
 use super::{Checksum, ChecksumKind};
 
-/// Length of a pointer.
+/// Length of a pointer that is not packed.
 pub const POINTER_BYTES: usize = 128;
+/// The longest that is packed.
+const PACKED_BYTES_MAX: usize = 20 + 12 * PLACES_MAX + Checksum::BYTES;
 /// Places of one record.
 pub const PLACES_MAX: usize = 3;
 /// The longest record, as stored and as it is.
@@ -72,6 +74,17 @@ pub enum Kind {
     Root = 3,
 }
 
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        match byte {
+            1 => Some(Kind::Data),
+            2 => Some(Kind::Node),
+            3 => Some(Kind::Root),
+            _ => None,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer {
@@ -117,6 +130,9 @@ pub enum PointerError {
     /// At a sector that no vdev has.
     #[error("a record at sector {0}")]
     Sector(u64),
+    /// There are fewer bytes than it has, or more.
+    #[error("a pointer of another length")]
+    Size,
     /// What must be zero is not.
     #[error("reserved bytes that are not zero")]
     Reserved,
@@ -129,9 +145,7 @@ impl Pointer {
     ///
     /// When an invariant does not hold.
     pub fn encode(&self) -> [u8; POINTER_BYTES] {
-        assert!((1..=PLACES_MAX).contains(&self.places.len()), "{} places", self.places.len());
-        assert!(self.places.iter().all(|place| place.sector < VDEV_SECTORS_MAX), "sectors of a vdev");
-        assert!(lengths_fit(self.compression, self.bytes, self.stored_bytes), "lengths of a record");
+        self.assert_invariants();
         let mut out = [0; POINTER_BYTES];
         out[0] = self.kind as u8;
         out[1] = self.places.len() as u8;
@@ -148,14 +162,73 @@ impl Pointer {
         out
     }
 
+    /// Its bytes as trees have them, without those that say nothing.
+    ///
+    /// # Panics
+    ///
+    /// When an invariant does not hold.
+    pub fn pack(&self) -> Vec<u8> {
+        self.assert_invariants();
+        let checksum_kind = self.checksum.kind();
+        let mut out = Vec::with_capacity(PACKED_BYTES_MAX);
+        out.extend([self.kind as u8, self.places.len() as u8, self.compression as u8, checksum_kind as u8]);
+        out.extend(self.stored_bytes.to_be_bytes());
+        out.extend(self.bytes.to_be_bytes());
+        out.extend(self.birth.0.to_be_bytes());
+        self.places.iter().for_each(|place| put_place(&mut out, *place));
+        out.extend(&self.checksum.bytes()[..checksum_kind.significant()]);
+        out
+    }
+
+    /// The pointer that a tree has: packed, or of [`POINTER_BYTES`] bytes, as they were before. Both have one form only.
+    pub fn unpack(bytes: &[u8]) -> Result<Pointer, PointerError> {
+        if let Ok(bytes) = bytes.try_into() {
+            return Pointer::decode(bytes);
+        }
+        let mut reader = Reader::new(bytes);
+        let [kind, count, compression, checksum_kind] = reader.array().ok_or(PointerError::Size)?;
+        let kind = Kind::from_byte(kind).ok_or(PointerError::Kind(kind))?;
+        if !(1..=PLACES_MAX).contains(&usize::from(count)) {
+            return Err(PointerError::Places(count));
+        }
+        let compression =
+            Compression::from_byte(compression).ok_or(PointerError::Compression(compression))?;
+        let checksum_kind =
+            ChecksumKind::from_byte(checksum_kind).ok_or(PointerError::Checksum(checksum_kind))?;
+        let mut number = || reader.u32().ok_or(PointerError::Size);
+        let (stored_bytes, bytes) = (number()?, number()?);
+        if !lengths_fit(compression, bytes, stored_bytes) {
+            return Err(PointerError::Length { bytes, stored_bytes });
+        }
+        let birth = Txg(reader.u64().ok_or(PointerError::Size)?);
+        let mut places = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            let (Some(vdev), Some(sector)) = (reader.u32(), reader.u64()) else {
+                return Err(PointerError::Size);
+            };
+            if sector >= VDEV_SECTORS_MAX {
+                return Err(PointerError::Sector(sector));
+            }
+            places.push(Place { vdev: VdevId(vdev), sector });
+        }
+        let mut checksum = [0; Checksum::BYTES];
+        let significant = &mut checksum[..checksum_kind.significant()];
+        significant.copy_from_slice(reader.take(significant.len()).ok_or(PointerError::Size)?);
+        let checksum = Checksum::from_bytes(checksum_kind, checksum)
+            .filter(|_| reader.is_empty())
+            .ok_or(PointerError::Size)?;
+        Ok(Pointer { kind, places, compression, stored_bytes, bytes, birth, checksum })
+    }
+
+    fn assert_invariants(&self) {
+        assert!((1..=PLACES_MAX).contains(&self.places.len()), "{} places", self.places.len());
+        assert!(self.places.iter().all(|place| place.sector < VDEV_SECTORS_MAX), "sectors of a vdev");
+        assert!(lengths_fit(self.compression, self.bytes, self.stored_bytes), "lengths of a record");
+    }
+
     /// The pointer that these bytes are. A pointer has one form only: what it is encoded to again are the same bytes.
     pub fn decode(bytes: &[u8; POINTER_BYTES]) -> Result<Pointer, PointerError> {
-        let kind = match bytes[0] {
-            1 => Kind::Data,
-            2 => Kind::Node,
-            3 => Kind::Root,
-            other => return Err(PointerError::Kind(other)),
-        };
+        let kind = Kind::from_byte(bytes[0]).ok_or(PointerError::Kind(bytes[0]))?;
         let count = usize::from(bytes[1]);
         if !(1..=PLACES_MAX).contains(&count) {
             return Err(PointerError::Places(bytes[1]));
@@ -224,6 +297,44 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_packed() {
+        let mut golden = vec![2, 2, 1, 1, 0, 0, 0x12, 0x34, 0, 0, 0x40, 0];
+        golden.extend([0, 0, 0, 0, 0, 0, 0, 77]);
+        golden.extend([0, 0, 0, 1, 0, 0, 1, 2, 3, 4, 5, 6]);
+        golden.extend([0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 9]);
+        golden.extend(&pointer().checksum.bytes()[..16]);
+        assert_eq!(pointer().pack(), golden);
+    }
+
+    #[test]
+    fn what_is_no_packed_pointer_is_told() {
+        let packed = pointer().pack();
+        let with = |at: usize, byte: u8| {
+            let mut bytes = packed.clone();
+            bytes[at] = byte;
+            Pointer::unpack(&bytes).expect_err("it is none")
+        };
+        assert_eq!(with(0, 4), PointerError::Kind(4));
+        assert_eq!(with(1, 0), PointerError::Places(0));
+        assert_eq!(with(1, 4), PointerError::Places(4));
+        assert_eq!(with(1, 1), PointerError::Size, "the second place is behind its end");
+        assert_eq!(
+            with(1, 3),
+            PointerError::Sector(u64::from_be_bytes(part(&packed, 48))),
+            "of its checksum"
+        );
+        assert_eq!(with(2, 3), PointerError::Compression(3));
+        assert_eq!(with(2, 0), PointerError::Length { bytes: 0x4000, stored_bytes: 0x1234 });
+        assert_eq!(with(3, 9), PointerError::Checksum(9));
+        assert_eq!(with(3, 2), PointerError::Size, "a longer checksum");
+        assert_eq!(with(24, 1), PointerError::Sector(1 << 56 | 0x0102_0304_0506));
+        for end in 0..packed.len() {
+            assert!(Pointer::unpack(&packed[..end]).is_err(), "cut at {end}");
+        }
+        assert_eq!(Pointer::unpack(&[&packed[..], &[0]].concat()), Err(PointerError::Size));
+    }
+
+    #[test]
     fn what_is_no_pointer_is_told() {
         let with = |at: usize, byte: u8| {
             let mut bytes = pointer().encode();
@@ -266,7 +377,10 @@ mod tests {
                 birth: Txg(birth),
                 checksum: Checksum::of(checksum_kind, &record),
             };
-            prop_assert_eq!(Pointer::decode(&pointer.encode()), Ok(pointer));
+            prop_assert_eq!(Pointer::decode(&pointer.encode()), Ok(pointer.clone()));
+            prop_assert_eq!(Pointer::unpack(&pointer.encode()), Ok(pointer.clone()), "as it was before");
+            prop_assert!(pointer.pack().len() <= PACKED_BYTES_MAX);
+            prop_assert_eq!(Pointer::unpack(&pointer.pack()), Ok(pointer));
         }
 
         #[test]
@@ -281,6 +395,21 @@ mod tests {
             (bytes[0], bytes[1], bytes[2], bytes[3]) = head;
             if let Ok(pointer) = Pointer::decode(&bytes) {
                 prop_assert_eq!(pointer.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn whatever_is_unpacked_has_one_form(
+            mut bytes in prop::collection::vec(any::<u8>(), 20..PACKED_BYTES_MAX + 4),
+            head in (0..5_u8, 0..5_u8, 0..4_u8, 0..4_u8),
+        ) {
+            (bytes[0], bytes[1], bytes[2], bytes[3]) = head;
+            // Lengths and sectors that can be.
+            for high in [4, 8, 24, 25, 36, 37, 48, 49] {
+                bytes.get_mut(high).into_iter().for_each(|byte| *byte = 0);
+            }
+            if let Ok(pointer) = Pointer::unpack(&bytes) {
+                prop_assert_eq!(pointer.pack(), bytes);
             }
         }
     }

@@ -5,7 +5,9 @@ use super::{ChecksumKind, Compression, LogStart, POINTER_BYTES, Txg};
 use crate::core::tree::Root;
 
 const MAGIC: [u8; 8] = *b"KILNROT\0";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
+/// Pointers in its trees, and to them, are not packed.
+const VERSION_3: u32 = 3;
 /// Its datasets have no snapshots.
 const VERSION_2: u32 = 2;
 /// It has no properties, and its datasets have no kind.
@@ -80,7 +82,7 @@ impl PoolRoot {
             return Err(RecordError::Magic);
         }
         let version = match reader.u32() {
-            Some(version @ (VERSION_1 | VERSION_2 | VERSION)) => version,
+            Some(version @ (VERSION_1 | VERSION_2 | VERSION_3 | VERSION)) => version,
             Some(version) => return Err(RecordError::Version(version)),
             None => return Err(RecordError::Malformed),
         };
@@ -112,23 +114,44 @@ fn read_properties(reader: &mut Reader<'_>) -> Option<Properties> {
     })
 }
 
+/// There is no tree.
+const NONE: u8 = 0;
+/// The pointer to its root is not packed.
+const PLAIN: u8 = 1;
+/// The pointer to its root is packed, behind its length.
+const PACKED: u8 = 2;
+
 /// A tree's root: whether there is one, its level, the pointer to it.
+///
+/// # Panics
+///
+/// For a pointer of more than 255 bytes.
 pub(super) fn put_root(out: &mut Vec<u8>, root: Option<&Root>) {
-    out.push(u8::from(root.is_some()));
-    if let Some(root) = root {
-        out.push(root.level);
-        out.extend(&root.place);
+    match root {
+        None => out.push(NONE),
+        Some(root) if root.place.len() == POINTER_BYTES => out.extend([PLAIN, root.level]),
+        Some(root) => {
+            let len = u8::try_from(root.place.len()).expect("a pointer is short");
+            out.extend([PACKED, root.level, len]);
+        }
     }
+    out.extend(root.into_iter().flat_map(|root| &root.place));
 }
 
 /// `None` when it cannot be read; `Some(None)` for an empty tree.
 #[expect(clippy::option_option, reason = "the outer one is that of every reader")]
 pub(super) fn read_root(reader: &mut Reader<'_>) -> Option<Option<Root>> {
-    match reader.u8()? {
-        0 => Some(None),
-        1 => Some(Some(Root { level: reader.u8()?, place: reader.take(POINTER_BYTES)?.to_vec() })),
-        _ => None,
-    }
+    let packed = match reader.u8()? {
+        NONE => return Some(None),
+        PLAIN => false,
+        PACKED => true,
+        _ => return None,
+    };
+    let level = reader.u8()?;
+    let len = if packed { reader.u8()?.into() } else { POINTER_BYTES };
+    // There is one form for each length.
+    let place = reader.take(len).filter(|_| packed == (len != POINTER_BYTES))?.to_vec();
+    Some(Some(Root { level, place }))
 }
 
 #[cfg(test)]
@@ -140,7 +163,7 @@ mod tests {
         PoolRoot {
             txg: Txg(9),
             next_dataset: 3,
-            datasets: Some(Root { level: 1, place: vec![7; POINTER_BYTES] }),
+            datasets: Some(Root { level: 1, place: vec![7; 60] }),
             log: LogStart {
                 chain: 5,
                 seq: 6,
@@ -152,23 +175,37 @@ mod tests {
         }
     }
 
+    /// What follows the version, up to the tree of datasets; and what follows that.
+    const FRONT: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3];
+    const BACK: [u8; 36] = [
+        0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0, 64, 0,
+        0, 0, 2,
+    ];
+
     #[test]
     fn golden_bytes() {
-        let mut golden = b"KILNROT\0".to_vec();
-        golden.extend([0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 3, 1, 1]);
-        golden.extend([7; POINTER_BYTES]);
-        golden.extend([0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6]);
-        golden.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 0, 0, 0, 64, 0, 0, 0, 2]);
-        golden.extend([Compression::Lz4 as u8, ChecksumKind::Blake3 as u8]);
+        let properties = [Compression::Lz4 as u8, ChecksumKind::Blake3 as u8];
+        let tree = [&[2, 1, 60][..], &[7; 60]].concat();
+        let golden = [b"KILNROT\0\0\0\0\x04", &FRONT[..], &tree, &BACK, &properties].concat();
         assert_eq!(root().encode(), golden);
         assert_eq!(PoolRoot::decode(&golden), Ok(root()));
         let empty = PoolRoot { datasets: None, ..root() };
         assert_eq!(PoolRoot::decode(&empty.encode()), Ok(empty));
-        let mut first = golden;
-        first[11] = 1;
-        first.truncate(first.len() - 2);
-        let plain = PoolRoot { properties: Properties::default(), ..root() };
-        assert_eq!(PoolRoot::decode(&first), Ok(plain), "version 1");
+        let long = [&[2, 1, POINTER_BYTES as u8][..], &[7; POINTER_BYTES]].concat();
+        let long = [b"KILNROT\0\0\0\0\x04", &FRONT[..], &long, &BACK, &properties].concat();
+        assert_eq!(PoolRoot::decode(&long), Err(RecordError::Malformed), "that length has its own form");
+    }
+
+    #[test]
+    fn older_versions_are_read() {
+        let properties = [Compression::Lz4 as u8, ChecksumKind::Blake3 as u8];
+        let tree = [&[1, 1][..], &[7; POINTER_BYTES]].concat();
+        let datasets = Some(Root { level: 1, place: vec![7; POINTER_BYTES] });
+        let third = [b"KILNROT\0\0\0\0\x03", &FRONT[..], &tree, &BACK, &properties].concat();
+        assert_eq!(PoolRoot::decode(&third), Ok(PoolRoot { datasets: datasets.clone(), ..root() }));
+        let first = [b"KILNROT\0\0\0\0\x01", &FRONT[..], &tree, &BACK].concat();
+        let plain = PoolRoot { datasets, properties: Properties::default(), ..root() };
+        assert_eq!(PoolRoot::decode(&first), Ok(plain));
     }
 
     #[test]
@@ -179,7 +216,7 @@ mod tests {
         }
         assert_eq!(PoolRoot::decode(&bytes[..7]), Err(RecordError::Magic));
         let mut newer = bytes;
-        newer[11] = 4;
-        assert_eq!(PoolRoot::decode(&newer), Err(RecordError::Version(4)));
+        newer[11] = 5;
+        assert_eq!(PoolRoot::decode(&newer), Err(RecordError::Version(5)));
     }
 }

@@ -94,16 +94,14 @@ impl Shared {
             range.1,
             sectors as usize,
         )?;
-        if let [only] = &parts[..]
-            && only.key == range.0
-        {
-            return self.read_placed(&pointer_of(&only.value)?, whole);
+        if parts.len() == 1 && parts.key(0) == range.0 {
+            return self.read_placed(&pointer_of(parts.value(0))?, whole);
         }
         let mut record = Vec::new();
-        for part in &parts {
-            let at = (part.key.index - first) as usize * SECTOR_BYTES;
+        for (key, value) in parts.iter() {
+            let at = (key.index - first) as usize * SECTOR_BYTES;
             record.resize(at, 0);
-            record.extend(self.store.read(&pointer_of(&part.value)?)?);
+            record.extend(self.store.read(&pointer_of(value)?)?);
         }
         record.truncate(record_bytes as usize);
         Ok(Arc::new(record))
@@ -334,7 +332,7 @@ impl Shared {
         let mut reading = Reading(&self.store);
         let (first, last) = (record_key(key.object, number * sectors), record_key(key.object, u64::MAX));
         let next = Tree::new(&mut reading, NODE_BYTES).scan(dataset.root.as_ref(), first, last, 1)?;
-        let next = next.first().map_or(u64::MAX, |entry| entry.key.index / sectors);
+        let next = next.iter().next().map_or(u64::MAX, |(key, _)| key.index / sectors);
         // Where nothing lies over what is committed, the whole gap is one.
         let skipped = if covered { number + 1 } else { next };
         Ok(if next == number { (false, number + 1) } else { (true, skipped) })
@@ -354,7 +352,7 @@ impl Shared {
         let mut next = Some(first);
         while let Some(from) = next.filter(|_| found.len() < count_max) {
             let entries = tree.scan(root.as_ref(), object_key(from), record_key(u64::MAX, u64::MAX), 1)?;
-            let object = entries.first().map(|entry| entry.key.object);
+            let object = entries.iter().next().map(|(key, _)| key.object);
             found.extend(object);
             next = object.and_then(|object| object.checked_add(1));
         }

@@ -15,8 +15,8 @@ use crate::core::ranges::Ranges;
 use crate::core::tree::Tree;
 use crate::format::{
     DatasetRecord, Label, LabelError, LeafConfig, LeafId, LeafState, LogChange, LogEntry, MAP_BYTES,
-    MapBlock, NAME_BYTES_MAX, Place, Pointer, PoolId, PoolRoot, PoolState, Properties, Txg, Uberblock, Unfit,
-    VdevConfig, VdevId, VdevKind, dataset_key,
+    MapBlock, NAME_BYTES_MAX, Place, Pointer, PoolId, PoolRoot, PoolState, Properties, RecordError, Txg,
+    Uberblock, Unfit, VdevConfig, VdevId, VdevKind, dataset_key,
 };
 use crate::vdev::labels::{Areas, DISK_BYTES_MIN, ReadError, read_label, read_uberblocks};
 use crate::vdev::{Leaf, Redundancy, Vdev};
@@ -120,6 +120,16 @@ pub enum OpenError {
     /// There is no uberblock: it was never made as a whole.
     #[error("pool '{0}' was never made as a whole")]
     NoUberblock(String),
+    /// A newer Kiln has used it.
+    #[error(
+        "pool '{pool}' was written by a newer Kiln: its root has version {version}; open it with that Kiln, or a later one"
+    )]
+    Newer {
+        /// The pool.
+        pool: String,
+        /// The version that is not known here.
+        version: u32,
+    },
     /// The root, or a map of space, is damaged on all disks.
     #[error("pool '{pool}' is damaged beyond repair: {what}")]
     Damaged {
@@ -229,7 +239,10 @@ impl Pool {
         let store = Store::new(tops, Allocator::default(), settings.cache_bytes);
         let damaged = |what: &str| OpenError::Damaged { pool: pool.clone(), what: what.to_owned() };
         let root = store.read(&uberblock.root).map_err(|_| damaged("its root"))?;
-        let root = PoolRoot::decode(&root).map_err(|error| damaged(&error.to_string()))?;
+        let root = PoolRoot::decode(&root).map_err(|error| match error {
+            RecordError::Version(version) => OpenError::Newer { pool: pool.clone(), version },
+            RecordError::Magic | RecordError::Malformed => damaged(&error.to_string()),
+        })?;
         let tops = store.tops();
         let spaces = tops.iter().map(|top| read_maps(&store, top, &uberblock)).collect::<Option<Vec<_>>>();
         drop(tops);
@@ -419,12 +432,14 @@ fn read_roots(store: &Store, root: &PoolRoot) -> Result<Roots, PoolError> {
     let mut first = dataset_key(0);
     loop {
         let entries = tree.scan(root.datasets.as_ref(), first, dataset_key(u64::MAX), AT_ONCE)?;
-        for entry in &entries {
-            let record = DatasetRecord::decode(&entry.value).map_err(|_| PoolError::Damaged)?;
-            datasets.insert(entry.key.object, record);
+        for (key, value) in entries.iter() {
+            let record = DatasetRecord::decode(value).map_err(|_| PoolError::Damaged)?;
+            datasets.insert(key.object, record);
+            first = dataset_key(key.object + 1);
         }
-        let Some(last) = entries.last().filter(|_| entries.len() == AT_ONCE) else { break };
-        first = dataset_key(last.key.object + 1);
+        if entries.len() < AT_ONCE {
+            break;
+        }
     }
     Ok(Roots {
         txg: root.txg,

@@ -240,26 +240,23 @@ impl Walk<'_> {
             return None;
         };
         let Some(level) = root.level.checked_sub(1) else {
-            let begin = node.entries.partition_point(|entry| entry.key < from);
-            for entry in &node.entries[begin..] {
+            for (key, value) in node.entries.iter_from(node.entries.first_from(from)) {
                 if self.left == 0 {
-                    return Some(entry.key);
+                    return Some(key);
                 }
-                if dataset.is_some() && is_record(entry.key) {
-                    self.part(dataset, entry.key, &entry.value);
+                if dataset.is_some() && is_record(key) {
+                    self.part(dataset, key, value);
                 }
             }
             return None;
         };
-        // The child before the first that begins behind `from` may have it.
-        let begin = node.entries.partition_point(|entry| entry.key <= from).saturating_sub(1);
-        for entry in &node.entries[begin..] {
-            let from = from.max(entry.key);
+        for (key, place) in node.entries.iter_from(node.entries.child_of(from)) {
+            let from = from.max(key);
             if self.left == 0 {
                 return Some(from);
             }
-            let child = Root { level, place: entry.value.clone() };
-            if let Some(next) = self.node(dataset, &child, (entry.key, from)) {
+            let child = Root { level, place: place.to_vec() };
+            if let Some(next) = self.node(dataset, &child, (key, from)) {
                 return Some(next);
             }
         }
@@ -327,11 +324,10 @@ fn leads_to(store: &Store, root: &Root, (level, key): (Option<u8>, Key), place: 
         }
         let Ok(node) = Reading(store).load(&at_place) else { return false };
         let Some(below) = at.checked_sub(1) else {
-            return level.is_none()
-                && node.entries.iter().any(|entry| entry.key == key && entry.value == place);
+            return level.is_none() && node.entries.iter().any(|entry| entry == (key, place));
         };
-        let child = node.entries.partition_point(|entry| entry.key <= key).saturating_sub(1);
-        let Some(child) = node.entries.get(child) else { return false };
-        (at, at_place) = (below, child.value.clone());
+        let child = node.entries.iter_from(node.entries.child_of(key)).next();
+        let Some((_, child)) = child else { return false };
+        (at, at_place) = (below, child.to_vec());
     }
 }

@@ -123,12 +123,15 @@ where
     let (mut first, last) = Extent::keys();
     loop {
         let entries = Tree::new(nodes, NODE_BYTES).scan(dead, first, last, EXTENTS_AT_ONCE)?;
-        for entry in &entries {
-            tell(Extent::decode(entry.key, &entry.value).map_err(|_| PoolError::Damaged)?);
+        for (key, value) in entries.iter() {
+            tell(Extent::decode(key, value).map_err(|_| PoolError::Damaged)?);
         }
-        let Some(end) = entries.last().filter(|_| entries.len() == EXTENTS_AT_ONCE) else { return Ok(()) };
+        if entries.len() < EXTENTS_AT_ONCE {
+            return Ok(());
+        }
         // Two extents do not begin at one sector, and no vdev has the last one.
-        first = crate::core::tree::Key { index: end.key.index + 1, ..end.key };
+        let last = entries.key(entries.len() - 1);
+        first = crate::core::tree::Key { index: last.index + 1, ..last };
     }
 }
 
@@ -325,11 +328,11 @@ impl Writer<'_> {
         if node.level != root.level {
             return Err(PoolError::Damaged);
         }
-        for entry in &node.entries {
+        for (key, value) in node.entries.iter() {
             match root.level.checked_sub(1) {
-                Some(level) => self.free_tree(Some(&Root { level, place: entry.value.clone() }), shared)?,
-                None if is_record(entry.key) => {
-                    let record = pointer_of(&entry.value)?;
+                Some(level) => self.free_tree(Some(&Root { level, place: value.to_vec() }), shared)?,
+                None if is_record(key) => {
+                    let record = pointer_of(value)?;
                     if record.birth > shared.until {
                         self.freed.extend(Extent::of(&record));
                     }

@@ -7,9 +7,7 @@ use super::cache::Cache;
 use super::compression::decompress;
 use crate::core::allocator::{Allocator, Purpose};
 use crate::core::tree::{Load, Node};
-use crate::format::{
-    Checksum, ChecksumKind, Compression, Kind, POINTER_BYTES, Place, Pointer, Txg, VdevId, decode_node,
-};
+use crate::format::{Checksum, ChecksumKind, Compression, Kind, Place, Pointer, Txg, VdevId, decode_node};
 use crate::vdev::{Damaged, NotWritten, SECTOR_BYTES, Vdev};
 
 /// What records that were read in part may take of the memory for what was read; nodes have the rest.
@@ -284,7 +282,8 @@ impl Store {
 
     /// A node that was just written.
     pub(super) fn keep_node(&self, pointer: &Pointer, node: Arc<Node>) {
-        self.nodes.put((pointer.places[0], pointer.birth), node, pointer.bytes as usize * 2);
+        let bytes = node.entries.memory_bytes();
+        self.nodes.put((pointer.places[0], pointer.birth), node, bytes);
     }
 
     /// A node that is not part of any tree any more.
@@ -382,9 +381,7 @@ pub(super) fn sectors_of(bytes: usize) -> u32 {
 
 /// The pointer that an inner node, or a value, has.
 pub(super) fn pointer_of(place: &[u8]) -> Result<Pointer, StoreError> {
-    let bytes: &[u8; POINTER_BYTES] =
-        place.try_into().map_err(|_| StoreError::Malformed("a pointer has another length"))?;
-    Pointer::decode(bytes).map_err(|_| StoreError::Malformed("a pointer that cannot be"))
+    Pointer::unpack(place).map_err(|_| StoreError::Malformed("a pointer that cannot be"))
 }
 
 /// Reads nodes.

@@ -4,6 +4,7 @@ mod disks;
 mod leaks;
 mod log;
 mod snapshots;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ use super::store::{
 use super::{Change, NODE_BYTES, PoolError, Roots};
 use crate::core::allocator::Purpose;
 use crate::core::group::{Content, Dirty, ObjectKey};
-use crate::core::tree::{Edits, Entry, Key, Load, Node, Nodes, Tree};
+use crate::core::tree::{Edits, Key, Load, Node, Nodes, Tree};
 use crate::format::{
     ChecksumKind, Compression, DatasetRecord, Extent, Kind, ObjectRecord, Place, Pointer, Properties,
     RecordError, Txg, dataset_key, encode_node, is_record, object_key, record_key,
@@ -171,7 +171,7 @@ impl Writer<'_> {
         }
         for (sector, pointer) in parts {
             sectors += self.taken(pointer);
-            edits.put(record_key(object, *sector), pointer.encode().to_vec());
+            edits.put(record_key(object, *sector), pointer.pack());
         }
         edits.put(object_key(object), ObjectRecord { len, sectors }.encode());
         Ok(())
@@ -192,11 +192,13 @@ impl Writer<'_> {
         for (mut first, last) in gone {
             loop {
                 let entries = tree.scan(dataset.root.as_ref(), first, last, AT_ONCE)?;
-                for entry in &entries {
-                    sectors = sectors.saturating_sub(self.taken(&pointer_of(&entry.value)?));
+                for (key, value) in entries.iter() {
+                    sectors = sectors.saturating_sub(self.taken(&pointer_of(value)?));
+                    first = record_key(object, key.index + 1);
                 }
-                let Some(next) = entries.last().filter(|_| entries.len() == AT_ONCE) else { break };
-                first = record_key(object, next.key.index + 1);
+                if entries.len() < AT_ONCE {
+                    break;
+                }
             }
         }
         Ok(sectors)
@@ -370,8 +372,8 @@ impl Load for Writer<'_> {
 }
 
 impl Nodes for Writer<'_> {
-    fn store(&mut self, node: &Node) -> Result<Vec<u8>, StoreError> {
-        let whole = encode_node(node);
+    fn store(&mut self, node: Node) -> Result<Vec<u8>, StoreError> {
+        let whole = encode_node(&node);
         let packed = compress(NODE_COMPRESSION, &whole);
         let compression = if packed.is_some() { NODE_COMPRESSION } else { Compression::None };
         let (len, bytes) = (whole.len(), packed.unwrap_or(whole));
@@ -386,8 +388,8 @@ impl Nodes for Writer<'_> {
         if self.nodes.len() >= NODES_AT_ONCE {
             self.write_nodes()?;
         }
-        self.store.keep_node(&pointer, Arc::new(node.clone()));
-        Ok(pointer.encode().to_vec())
+        self.store.keep_node(&pointer, Arc::new(node));
+        Ok(pointer.pack())
     }
 
     fn release(&mut self, place: &[u8]) -> Result<(), StoreError> {
@@ -397,9 +399,9 @@ impl Nodes for Writer<'_> {
         Ok(())
     }
 
-    fn dropped(&mut self, entry: Entry) -> Result<(), StoreError> {
-        if is_record(entry.key) {
-            self.free(&pointer_of(&entry.value)?);
+    fn dropped(&mut self, key: Key, value: &[u8]) -> Result<(), StoreError> {
+        if is_record(key) {
+            self.free(&pointer_of(value)?);
         }
         Ok(())
     }

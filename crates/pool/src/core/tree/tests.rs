@@ -12,7 +12,7 @@ struct Memory {
     nodes: BTreeMap<u64, Node>,
     next: u64,
     /// What [`Nodes::dropped`] told.
-    dropped: Vec<Entry>,
+    dropped: Vec<(Key, Vec<u8>)>,
     /// Released, but kept, as an older root may lead to them.
     released: Vec<u64>,
     stored: usize,
@@ -34,10 +34,10 @@ impl Load for Memory {
 }
 
 impl Nodes for Memory {
-    fn store(&mut self, node: &Node) -> Result<Vec<u8>, NoSuchNode> {
-        let bytes: usize = node.entries.iter().map(size_of).sum();
+    fn store(&mut self, node: Node) -> Result<Vec<u8>, NoSuchNode> {
+        let bytes = node.entries.stored_bytes();
         assert!(bytes <= NODE_BYTES_MIN && !node.entries.is_empty(), "a node of {bytes} bytes");
-        self.nodes.insert(self.next, node.clone());
+        self.nodes.insert(self.next, node);
         self.next += 1;
         self.stored += 1;
         Ok((self.next - 1).to_be_bytes().to_vec())
@@ -49,8 +49,8 @@ impl Nodes for Memory {
         Ok(())
     }
 
-    fn dropped(&mut self, entry: Entry) -> Result<(), NoSuchNode> {
-        self.dropped.push(entry);
+    fn dropped(&mut self, key: Key, value: &[u8]) -> Result<(), NoSuchNode> {
+        self.dropped.push((key, value.to_vec()));
         Ok(())
     }
 }
@@ -67,7 +67,7 @@ impl Memory {
     fn all(&mut self, root: Option<&Root>) -> Vec<(Key, Vec<u8>)> {
         let found =
             self.tree().scan(root, ALL.first, key(u64::MAX), usize::MAX).expect("all nodes are there");
-        found.into_iter().map(|entry| (entry.key, entry.value)).collect()
+        found.iter().map(|(key, value)| (key, value.to_vec())).collect()
     }
 
     /// The numbers of the nodes below a root.
@@ -75,8 +75,8 @@ impl Memory {
         into.push(number(place));
         let node = &self.nodes[&number(place)];
         assert_eq!(node.level, level);
-        for entry in node.entries.iter().filter(|_| level > 0) {
-            self.reachable(level - 1, &entry.value, into);
+        for (_, place) in node.entries.iter().filter(|_| level > 0) {
+            self.reachable(level - 1, place, into);
         }
     }
 }
@@ -100,7 +100,7 @@ fn a_tree_of_many_levels_is_read_and_emptied() {
         assert_eq!(memory.tree().get(Some(&root), key(n * 3 + 1)), Ok(None));
     }
     let some = memory.tree().scan(Some(&root), key(100), key(200), 5).expect("all nodes are there");
-    assert_eq!(some.iter().map(|entry| entry.key.object).collect::<Vec<_>>(), [102, 105, 108, 111, 114]);
+    assert_eq!(some.iter().map(|(key, _)| key.object).collect::<Vec<_>>(), [102, 105, 108, 111, 114]);
     let mut edits = Edits::default();
     edits.remove(key(0), key(u64::MAX));
     assert_eq!(memory.apply(Some(&root), &edits), None);
@@ -120,7 +120,7 @@ fn a_change_writes_the_nodes_above_it_and_no_others() {
     edits.put(key(9_000), vec![2; 40]);
     let changed = memory.apply(Some(&root), &edits).expect("it has entries");
     assert_eq!(memory.stored, usize::from(root.level) + 1);
-    assert_eq!(memory.dropped, [Entry { key: key(9_000), value: vec![1; 40] }]);
+    assert_eq!(memory.dropped, [(key(9_000), vec![1; 40])]);
     memory.stored = 0;
     assert_eq!(memory.apply(Some(&changed), &Edits::default()), Some(changed));
     assert_eq!(memory.stored, 0, "no edits, no nodes");
@@ -129,13 +129,13 @@ fn a_change_writes_the_nodes_above_it_and_no_others() {
 #[test]
 fn a_damaged_tree_is_refused_and_ends() {
     let mut memory = Memory::default();
-    let entry = |object: u64, child: u64| Entry { key: key(object), value: child.to_be_bytes().to_vec() };
-    // A node that is its own child; one without entries; one out of order.
-    memory.nodes.insert(0, Node { level: 1, entries: vec![entry(1, 0)] });
-    memory.nodes.insert(1, Node { level: 0, entries: Vec::new() });
-    memory.nodes.insert(2, Node { level: 0, entries: vec![entry(5, 0), entry(4, 0)] });
-    memory.next = 3;
-    for (level, place, told) in [(1, 0_u64, 0), (0, 1, 0), (0, 2, 0), (3, 0, 3)] {
+    // A node that is its own child; one without entries.
+    let mut own = Entries::default();
+    own.push(key(1), &0_u64.to_be_bytes());
+    memory.nodes.insert(0, Node { level: 1, entries: own });
+    memory.nodes.insert(1, Node { level: 0, entries: Entries::default() });
+    memory.next = 2;
+    for (level, place, told) in [(1, 0_u64, 0), (0, 1, 0), (3, 0, 3)] {
         let root = Root { level, place: place.to_be_bytes().to_vec() };
         let mut edits = Edits::default();
         edits.put(key(1), vec![]);
@@ -196,7 +196,7 @@ proptest! {
             prop_assert_eq!(memory.all(next.as_ref()), now);
             prop_assert_eq!(memory.all(root.as_ref()), before.clone(), "the tree before is what it was");
             // What was told as dropped is what was there and is not, or was put again.
-            let mut dropped: Vec<Key> = memory.dropped.iter().map(|entry| entry.key).collect();
+            let mut dropped: Vec<Key> = memory.dropped.iter().map(|(key, _)| *key).collect();
             dropped.sort_unstable();
             let put = |key: &Key| edits.puts.contains_key(key);
             let expected: Vec<Key> =

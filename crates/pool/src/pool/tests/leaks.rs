@@ -2,7 +2,7 @@
 
 use super::super::snapshots::Shared;
 use super::*;
-use crate::core::tree::{Entry, Load};
+use crate::core::tree::Load;
 use crate::format::{Extent, Kind, Pointer, is_record};
 
 /// What is taken is exactly what the root leads to, and the log.
@@ -66,18 +66,18 @@ fn extents_of(store: &Store, dead: Option<&Root>) -> BTreeSet<Extent> {
     let (first, last) = Extent::keys();
     let mut reading = Reading(store);
     let entries = Tree::new(&mut reading, NODE_BYTES).scan(dead, first, last, usize::MAX);
-    let extent = |entry: Entry| Extent::decode(entry.key, &entry.value).expect("an extent");
-    entries.expect("it can be read").into_iter().map(extent).collect()
+    let entries = entries.expect("it can be read");
+    entries.iter().map(|(key, value)| Extent::decode(key, value).expect("an extent")).collect()
 }
 
 fn gather(store: &Store, root: &Root, objects: bool, into: &mut Vec<Pointer>) {
     into.push(pointer_of(&root.place).expect("a pointer"));
     let node = Reading(store).load(&root.place).expect("it is whole");
-    for entry in &node.entries {
+    for (key, value) in node.entries.iter() {
         match root.level.checked_sub(1) {
-            Some(level) => gather(store, &Root { level, place: entry.value.clone() }, objects, into),
-            None if objects && is_record(entry.key) => {
-                let pointer = pointer_of(&entry.value).expect("a pointer");
+            Some(level) => gather(store, &Root { level, place: value.to_vec() }, objects, into),
+            None if objects && is_record(key) => {
+                let pointer = pointer_of(value).expect("a pointer");
                 assert_eq!(pointer.kind, Kind::Data);
                 into.push(pointer);
             }
