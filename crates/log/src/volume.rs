@@ -60,6 +60,8 @@ struct Logs {
 struct Queue {
     /// Logs with bytes that no round has taken yet, each once.
     dirty: Vec<Arc<Shared>>,
+    /// The flusher sleeps until it is woken. Otherwise it looks again in time for whatever is appended meanwhile.
+    idle: bool,
     closed: bool,
 }
 
@@ -188,7 +190,7 @@ impl Volume {
         let core = &self.handle.core;
         let mut queue = lock(&core.queue);
         queue.dirty.push(log);
-        if queue.dirty.len() == 1 {
+        if std::mem::take(&mut queue.idle) {
             core.work.notify_one();
         }
     }
@@ -249,6 +251,9 @@ impl Core {
     }
 
     /// Sleeps until somebody asks, or what nobody asked for is due; false when the volume is closed.
+    ///
+    /// Waking a thread costs more than an append. So it is not woken by each one that finds nothing else appended: it looks
+    /// every `unasked_after`, and sleeps longer only when nothing came in that time.
     fn wait_for_work(&self) -> bool {
         let mut queue = lock(&self.queue);
         loop {
@@ -258,15 +263,16 @@ impl Core {
             if self.asks.arm(1) {
                 return true;
             }
-            if queue.dirty.is_empty() {
+            if queue.idle {
                 queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             let timed_out;
             (queue, timed_out) = self.sleep(queue, self.unasked_after);
-            if timed_out && !queue.closed {
+            if timed_out && !queue.closed && !queue.dirty.is_empty() {
                 return true;
             }
+            queue.idle = timed_out;
         }
     }
 
