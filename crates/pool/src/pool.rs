@@ -52,6 +52,10 @@ const NODE_BYTES: usize = 7 << 10;
 const OBJECT_LOCKS: usize = 64;
 /// Threads that write a group, unless it is said otherwise.
 const THREADS_MAX: usize = 4;
+/// What a removed record that a snapshot has takes in memory until its group is committed, in bytes, at most; and which part of the memory that may
+/// be.
+const REMOVED_BYTES: u64 = 256;
+const REMOVED_SHARE: u64 = 8;
 /// A dataset's records, unless it says otherwise.
 pub const RECORD_BYTES: u32 = 128 << 10;
 /// The largest object, in bytes.
@@ -66,6 +70,8 @@ pub struct Settings {
     pub cache_bytes: usize,
     /// Of a write that is at least so long, in bytes, whole records go to their places at once.
     pub placed_bytes_min: usize,
+    /// How many records one group removes of one object; of more, it takes several groups. **Must hold:** at least one.
+    pub removed_max: usize,
     /// How long a change waits to be committed at most, unless somebody wants it earlier. `None`: there is no thread that commits, and
     /// whoever needs a commit does it.
     pub commit_every: Option<Duration>,
@@ -88,6 +94,7 @@ impl Settings {
             dirty_bytes_max: memory_bytes / 2,
             cache_bytes: (memory_bytes / 4) as usize,
             placed_bytes_min: 64 << 10,
+            removed_max: (memory_bytes / REMOVED_SHARE / REMOVED_BYTES) as usize,
             commit_every: Some(Duration::from_secs(5)),
             threads,
         }

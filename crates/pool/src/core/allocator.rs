@@ -32,7 +32,7 @@ pub enum Purpose {
 #[derive(Clone, Debug)]
 struct Stretch {
     map: Map,
-    /// What the transaction group that is being written frees.
+    /// What the transaction group that is being written frees: first and length of runs, in the order in which they came.
     freed: Vec<(u32, u32)>,
     /// Something is otherwise than in the newest map on the disks.
     changed: bool,
@@ -322,7 +322,11 @@ impl Allocator {
         let not_taken = NotTaken { first: (place.sector % u64::from(SECTORS)) as u32, sectors };
         let (stretch, first, sectors) =
             self.vdev(place.vdev).and_then(|vdev| vdev.stretch_at(place.sector, taken)).ok_or(not_taken)?;
-        stretch.freed.push((first, sectors));
+        match stretch.freed.last_mut() {
+            // Much is freed in the order in which it lies.
+            Some((begin, length)) if *begin + *length == first => *length += sectors,
+            _ => stretch.freed.push((first, sectors)),
+        }
         stretch.changed = true;
         Ok(())
     }
@@ -473,6 +477,13 @@ mod tests {
         assert_eq!(u64::from(maps[0].map.free_sectors()), SMALL - 2 - 32 * (taken.len() as u64 - 1));
         assert_eq!(allocator.allocate(Purpose::Data, 32), Some(taken[5]));
         assert_eq!(commit(&mut allocator)[0].sector, 1, "and then to the other");
+        for place in [taken[7], taken[8], taken[6]] {
+            allocator.free(place, 32).expect("it is taken");
+        }
+        assert_eq!(allocator.vdevs[0].stretches[0].freed.len(), 2, "what follows one another is one run");
+        commit(&mut allocator);
+        assert_eq!(allocator.allocate(Purpose::Data, 96), Some(taken[6]), "all three are free");
+        commit(&mut allocator);
         assert!(allocator.changed_maps().expect("nothing is freed").is_empty());
     }
 

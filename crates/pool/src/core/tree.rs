@@ -188,6 +188,43 @@ impl<'n, N: Load> Tree<'n, N> {
         Ok(found)
     }
 
+    /// The key of the entry behind the first `skip` from `first` to `last`; `None` where there are no more.
+    pub fn key_behind(
+        &mut self,
+        root: Option<&Root>,
+        (first, last): (Key, Key),
+        skip: usize,
+    ) -> Result<Option<Key>, TreeError<N::Error>> {
+        let mut left = skip;
+        let Some(root) = root else { return Ok(None) };
+        self.key_behind_in(root.level, &root.place, (first, last), &mut left)
+    }
+
+    fn key_behind_in(
+        &mut self,
+        level: u8,
+        place: &[u8],
+        (first, last): (Key, Key),
+        left: &mut usize,
+    ) -> Result<Option<Key>, TreeError<N::Error>> {
+        let entries = &self.load(level, place)?.entries;
+        if level == 0 {
+            let (begin, end) = (entries.first_from(first), entries.first_behind(last));
+            let here = end.saturating_sub(begin);
+            if *left < here {
+                return Ok(Some(entries.key(begin + *left)));
+            }
+            *left -= here;
+            return Ok(None);
+        }
+        for (_, place) in entries.iter_from(entries.child_of(first)).take_while(|(key, _)| *key <= last) {
+            if let Some(found) = self.key_behind_in(level - 1, place, (first, last), left)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     fn scan_node(
         &mut self,
         level: u8,

@@ -32,6 +32,7 @@ const SETTINGS: Settings = Settings {
     dirty_bytes_max: 1 << 20,
     cache_bytes: 8 << 20,
     placed_bytes_min: 24 << 10,
+    removed_max: 1000,
     commit_every: None,
     threads: 1,
 };

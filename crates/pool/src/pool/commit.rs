@@ -307,11 +307,11 @@ impl Shared {
             txg,
             threads,
             properties: roots.properties,
-            freed: group.freed().iter().flat_map(Extent::of).collect(),
             shared: NOT_SHARED,
             dead: Vec::new(),
             nodes: Vec::new(),
         };
+        group.freed().iter().flat_map(Extent::of).try_for_each(|extent| writer.free(&extent))?;
         let mut edits = Edits::default();
         // Snapshots have what the group does to objects.
         let (after, before): (Vec<Change>, Vec<Change>) =
@@ -332,7 +332,7 @@ impl Shared {
                     edits.put(dataset_key(id), dataset.encode());
                 }
                 // A dataset that was destroyed meanwhile takes its changes along.
-                _ => writer.discard(&of_dataset),
+                _ => writer.discard(&of_dataset)?,
             }
         }
         for change in after {
@@ -341,13 +341,12 @@ impl Shared {
         roots.tree = Tree::new(&mut writer, NODE_BYTES).apply(roots.tree.as_ref(), &edits)?;
         writer.write_nodes()?;
         roots.txg = txg;
-        let freed = writer.freed;
-        let maps = self.finish(&roots, &freed, log)?;
+        let maps = self.finish(&roots, log)?;
         Ok((roots, maps))
     }
 
     /// Writes maps, root and uberblock.
-    fn finish(&self, roots: &Roots, freed: &[Extent], log: LogStart) -> Result<Vec<ChangedMap>, PoolError> {
+    fn finish(&self, roots: &Roots, log: LogStart) -> Result<Vec<ChangedMap>, PoolError> {
         let store = &self.store;
         let root_places =
             store.room(Purpose::Node, ROOT_BYTES_MAX, ROOT_COPIES).ok_or(StoreError::NoSpace)?;
@@ -355,10 +354,8 @@ impl Shared {
         let old_root = std::mem::replace(&mut *locked(&self.root_places), root_places.clone());
         let maps = {
             let mut space = store.space();
-            let records = freed.iter().map(|extent| (extent.place, extent.sectors));
-            let old_root = old_root.into_iter().map(|place| (place, sectors_of(ROOT_BYTES_MAX)));
-            for (place, sectors) in records.chain(old_root) {
-                space.free(place, sectors).map_err(|_| PoolError::Damaged)?;
+            for place in old_root {
+                space.free(place, sectors_of(ROOT_BYTES_MAX)).map_err(|_| PoolError::Damaged)?;
             }
             space.changed_maps().map_err(|_| PoolError::Damaged)?
         };

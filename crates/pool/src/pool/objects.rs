@@ -230,6 +230,10 @@ impl Shared {
         let records = u64::from(new_len >= len || within > 0);
         let (groups, _admitted) = self.admit(kind, records * u64::from(record_bytes), records)?;
         drop(groups);
+        if new_len < len {
+            let first = new_len.div_ceil(u64::from(record_bytes));
+            self.thin_out((key, len), record_bytes, (first, len.div_ceil(u64::from(record_bytes))))?;
+        }
         let base = (new_len < len && within > 0)
             .then(|| self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec))
             .transpose()?;
@@ -251,6 +255,7 @@ impl Shared {
         let whole_end = if end == len { end.div_ceil(size) } else { end / size };
         let (first, whole) = (offset.div_ceil(size), whole_end);
         if first < whole {
+            let first = self.thin_out((key, len), record_bytes, (first, whole))?;
             self.groups().open.punch((key, len), record_bytes, (first, whole - 1));
         }
         drop(changing);
@@ -272,13 +277,55 @@ impl Shared {
     }
 
     pub(super) fn destroy(&self, key: ObjectKey) -> Result<(), PoolError> {
-        self.changeable(key.dataset)?;
+        let (record_bytes, _) = self.changeable(key.dataset)?;
         let _changing = self.object_lock(key);
-        if self.len(key)?.is_some() {
+        if let Some(len) = self.len(key)? {
             drop(self.admit(DatasetKind::Objects, 0, 0)?);
+            self.thin_out((key, len), record_bytes, (0, len.div_ceil(u64::from(record_bytes))))?;
             self.groups().open.destroy(key);
         }
         Ok(())
+    }
+
+    /// Removes most of a range of records that is to be removed, from its beginning, if there are very many: by groups that are committed one after
+    /// the other, since what a group removes is in memory until it is. Whoever reads meanwhile, or after a crash, finds zeros there. The first record
+    /// that is not removed. **Must hold:** the caller has the object's lock, and removes the rest.
+    fn thin_out(
+        &self,
+        (key, len): (ObjectKey, u64),
+        record_bytes: u32,
+        (mut first, end): (u64, u64),
+    ) -> Result<u64, PoolError> {
+        let most = self.settings.removed_max;
+        while end.saturating_sub(first) > most as u64 {
+            let Some(next) = self.record_behind(key, record_bytes, (first, end - 1), most)? else { break };
+            let txg = {
+                let mut groups = self.groups();
+                groups.open.punch((key, len), record_bytes, (first, next.max(first + 1) - 1));
+                groups.open.txg()
+            };
+            self.commit_through(txg)?;
+            first = next.max(first + 1);
+        }
+        Ok(first)
+    }
+
+    /// The record with the part that is behind so many committed parts of a range of records.
+    fn record_behind(
+        &self,
+        key: ObjectKey,
+        record_bytes: u32,
+        (first, last): (u64, u64),
+        skip: usize,
+    ) -> Result<Option<u64>, PoolError> {
+        let sectors = u64::from(record_bytes) / SECTOR_BYTES as u64;
+        let roots = self.roots();
+        let dataset = roots.datasets.get(&key.dataset).ok_or(PoolError::NoDataset)?;
+        let range =
+            (record_key(key.object, first * sectors), record_key(key.object, last * sectors + sectors - 1));
+        let mut reading = Reading(&self.store);
+        let found = Tree::new(&mut reading, NODE_BYTES).key_behind(dataset.root.as_ref(), range, skip)?;
+        Ok(found.map(|key| key.index / sectors))
     }
 
     pub(super) fn stat(&self, key: ObjectKey) -> Result<Option<ObjectStat>, PoolError> {

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use super::store::{Reading, pointer_of};
+use super::store::{Reading, Store, pointer_of};
 use super::writer::Writer;
 use super::{Change, DatasetId, NODE_BYTES, Pool, PoolError, Roots};
-use crate::core::tree::{Edits, Load, Root, Tree};
+use crate::core::tree::{Edits, Key, Load, Root, Tree};
 use crate::format::{DATASET_NAME_BYTES_MAX, DatasetRecord, Extent, Txg, dataset_key, is_record};
 
 /// What is between the name of a dataset and that of its snapshot.
@@ -92,10 +92,11 @@ impl Pool {
         let mut sectors = 0;
         let after = roots.after(snapshot.0).and_then(|after| roots.datasets.get(&after));
         let dead = after.and_then(|after| after.dead.clone());
-        each_extent(&mut Reading(&self.shared.store), dead.as_ref(), |extent| {
+        each_extent(&self.shared.store, dead.as_ref(), |extent| {
             if extent.birth > since {
                 sectors += self.shared.store.space().allocated(extent.place.vdev, extent.sectors);
             }
+            Ok(())
         })?;
         Ok(self.shared.without_parity(sectors) * crate::vdev::SECTOR_BYTES as u64)
     }
@@ -112,26 +113,24 @@ fn snapshot_name(dataset: &str, name: &str) -> String {
 }
 
 /// Tells of all that a list has.
-fn each_extent<N: Load>(
-    nodes: &mut N,
+fn each_extent(
+    store: &Store,
     dead: Option<&Root>,
-    mut tell: impl FnMut(Extent),
-) -> Result<(), PoolError>
-where
-    PoolError: From<crate::core::tree::TreeError<N::Error>>,
-{
+    mut tell: impl FnMut(Extent) -> Result<(), PoolError>,
+) -> Result<(), PoolError> {
+    let mut reading = Reading(store);
     let (mut first, last) = Extent::keys();
     loop {
-        let entries = Tree::new(nodes, NODE_BYTES).scan(dead, first, last, EXTENTS_AT_ONCE)?;
+        let entries = Tree::new(&mut reading, NODE_BYTES).scan(dead, first, last, EXTENTS_AT_ONCE)?;
         for (key, value) in entries.iter() {
-            tell(Extent::decode(key, value).map_err(|_| PoolError::Damaged)?);
+            tell(Extent::decode(key, value).map_err(|_| PoolError::Damaged)?)?;
         }
         if entries.len() < EXTENTS_AT_ONCE {
             return Ok(());
         }
         // Two extents do not begin at one sector, and no vdev has the last one.
         let last = entries.key(entries.len() - 1);
-        first = crate::core::tree::Key { index: last.index + 1, ..last };
+        first = Key { index: last.index + 1, ..last };
     }
 }
 
@@ -288,16 +287,28 @@ impl Writer<'_> {
             return self.free_tree(record.dead.as_ref(), NOT_SHARED);
         };
         // Of what the one after it does not lead to, what came after the one before it is nobody's now.
-        let (mut changes, mut freed) = (Edits::default(), Vec::new());
-        each_extent(self, next.dead.as_ref(), |extent| {
+        let mut changes = Edits::default();
+        // The first of those that follow one another in the list, and the last.
+        let mut run: Option<(Key, Key)> = None;
+        self.write_nodes()?;
+        each_extent(self.store, next.dead.as_ref(), |extent| {
             if extent.birth > shared.until {
-                changes.remove(extent.key(), extent.key());
-                freed.push(extent);
+                run = Some((run.map_or(extent.key(), |(first, _)| first), extent.key()));
+                return Ok(self.free(&extent)?);
             }
+            if let Some((first, last)) = run.take() {
+                changes.remove(first, last);
+            }
+            Ok(())
         })?;
+        if let Some((first, last)) = run {
+            changes.remove(first, last);
+        }
         // What it did not lead to any more, the one after it does not either.
-        each_extent(self, record.dead.as_ref(), |extent| changes.put(extent.key(), extent.encode()))?;
-        self.freed.extend(freed);
+        each_extent(self.store, record.dead.as_ref(), |extent| {
+            changes.put(extent.key(), extent.encode());
+            Ok(())
+        })?;
         self.free_tree(record.dead.as_ref(), NOT_SHARED)?;
         next.before = record.before;
         next.dead = Tree::new(self, NODE_BYTES).apply(next.dead.as_ref(), &changes)?;
@@ -334,14 +345,13 @@ impl Writer<'_> {
                 None if is_record(key) => {
                     let record = pointer_of(value)?;
                     if record.birth > shared.until {
-                        self.freed.extend(Extent::of(&record));
+                        Extent::of(&record).try_for_each(|extent| self.free(&extent))?;
                     }
                 }
                 None => {}
             }
         }
         self.store.forget_node(&pointer);
-        self.freed.extend(Extent::of(&pointer));
-        Ok(())
+        Ok(Extent::of(&pointer).try_for_each(|extent| self.free(&extent))?)
     }
 }

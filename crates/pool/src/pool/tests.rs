@@ -3,6 +3,7 @@
 mod disks;
 mod leaks;
 mod log;
+mod removing;
 mod snapshots;
 mod versions;
 
@@ -76,6 +77,7 @@ const SETTINGS: Settings = Settings {
     dirty_bytes_max: 1 << 20,
     cache_bytes: 8 << 20,
     placed_bytes_min: 16 << 10,
+    removed_max: 1000,
     commit_every: None,
     threads: 1,
 };

@@ -49,7 +49,7 @@ pub(super) struct PlacedNode {
     bytes: Vec<u8>,
 }
 
-/// Writes records and nodes of a group, and gathers what it frees.
+/// Writes records and nodes of a group, and frees what is not needed any more when that is committed.
 pub(super) struct Writer<'s> {
     pub(super) store: &'s Store,
     pub(super) txg: Txg,
@@ -57,8 +57,6 @@ pub(super) struct Writer<'s> {
     pub(super) threads: usize,
     /// How records of objects are kept.
     pub(super) properties: Properties,
-    /// What is not needed any more when the group is committed.
-    pub(super) freed: Vec<Extent>,
     /// What of the tree that is written belongs to snapshots too.
     pub(super) shared: Shared,
     /// What of that it does not lead to any more.
@@ -96,23 +94,31 @@ impl Writer<'_> {
     }
 
     /// What a group has placed for objects that are not there any more is not needed.
-    pub(super) fn discard(&mut self, objects: &[(ObjectKey, &Dirty)]) {
-        for content in objects.iter().flat_map(|(_, dirty)| dirty.records().values()) {
-            if let Content::Placed(pointer) = content {
-                self.freed.extend(Extent::of(pointer));
-            }
-        }
+    pub(super) fn discard(&self, objects: &[(ObjectKey, &Dirty)]) -> Result<(), StoreError> {
+        let contents = objects.iter().flat_map(|(_, dirty)| dirty.records().values());
+        let placed = contents.filter_map(|content| match content {
+            Content::Placed(pointer) => Some(pointer),
+            Content::Bytes(_) => None,
+        });
+        placed.flat_map(Extent::of).try_for_each(|extent| self.free(&extent))
+    }
+
+    /// Nothing leads there any more when the group is committed.
+    pub(super) fn free(&self, extent: &Extent) -> Result<(), StoreError> {
+        let freed = self.store.space().free(extent.place, extent.sectors);
+        freed.map_err(|_| StoreError::Malformed("it is where nothing is"))
     }
 
     /// A record is not part of the tree any more that is written.
-    fn free(&mut self, pointer: &Pointer) {
+    fn leave(&mut self, pointer: &Pointer) -> Result<(), StoreError> {
         for extent in Extent::of(pointer) {
             if extent.birth > self.shared.until {
-                self.freed.push(extent);
+                self.free(&extent)?;
             } else if extent.birth > self.shared.origin {
                 self.dead.push(extent);
             }
         }
+        Ok(())
     }
 
     pub(super) fn write_objects(
@@ -395,13 +401,12 @@ impl Nodes for Writer<'_> {
     fn release(&mut self, place: &[u8]) -> Result<(), StoreError> {
         let pointer = pointer_of(place)?;
         self.store.forget_node(&pointer);
-        self.free(&pointer);
-        Ok(())
+        self.leave(&pointer)
     }
 
     fn dropped(&mut self, key: Key, value: &[u8]) -> Result<(), StoreError> {
         if is_record(key) {
-            self.free(&pointer_of(value)?);
+            self.leave(&pointer_of(value)?)?;
         }
         Ok(())
     }

@@ -85,10 +85,15 @@ impl Entries {
         self.keys.partition_point(|other| *other < key)
     }
 
+    /// The number of the first whose key is above this one.
+    pub fn first_behind(&self, key: Key) -> usize {
+        self.keys.partition_point(|other| *other <= key)
+    }
+
     /// In an inner node, the number of the child that a key belongs to.
     pub fn child_of(&self, key: Key) -> usize {
         // Keys below the first child's lowest belong to it too.
-        self.keys.partition_point(|other| *other <= key).saturating_sub(1)
+        self.first_behind(key).saturating_sub(1)
     }
 
     /// Adds one behind the last.
@@ -166,6 +171,7 @@ mod tests {
         assert_eq!(entries.try_push(key(9), b"again"), Err(OutOfOrder));
         assert_eq!(entries.stored_bytes(), 3 * ENTRY_HEAD_BYTES + 17);
         assert_eq!([2, 3, 4, 9, 10].map(|object| entries.first_from(key(object))), [0, 0, 1, 2, 3]);
+        assert_eq!([2, 3, 4, 9, 10].map(|object| entries.first_behind(key(object))), [0, 1, 1, 3, 3]);
         assert_eq!([2, 3, 4, 9, 10].map(|object| entries.child_of(key(object))), [0, 0, 0, 2, 2]);
         assert_eq!(entries.value(1), [5; 5]);
         assert_eq!(entries.pop(), Some((key(9), vec![9; 9])));

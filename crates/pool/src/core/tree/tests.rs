@@ -101,6 +101,14 @@ fn a_tree_of_many_levels_is_read_and_emptied() {
     }
     let some = memory.tree().scan(Some(&root), key(100), key(200), 5).expect("all nodes are there");
     assert_eq!(some.iter().map(|(key, _)| key.object).collect::<Vec<_>>(), [102, 105, 108, 111, 114]);
+    let range = (key(100), key(30_000));
+    for (skip, found) in
+        [(0, Some(102)), (1, Some(105)), (9_000, Some(27_102)), (9_966, Some(30_000)), (9_967, None)]
+    {
+        let behind = memory.tree().key_behind(Some(&root), range, skip).expect("all nodes are there");
+        assert_eq!(behind, found.map(key), "behind {skip}");
+    }
+    assert_eq!(memory.tree().key_behind(None, range, 0), Ok(None));
     let mut edits = Edits::default();
     edits.remove(key(0), key(u64::MAX));
     assert_eq!(memory.apply(Some(&root), &edits), None);
