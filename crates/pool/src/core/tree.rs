@@ -71,7 +71,7 @@ pub enum TreeError<E> {
     /// A node cannot be read or written.
     #[error(transparent)]
     Node(#[from] E),
-    /// A node is not on the level where it must be, or is empty: the tree is damaged.
+    /// A node is not on the level where it must be, is empty, or has keys that belong elsewhere: the tree is damaged.
     #[error("a node that cannot be in this tree, on level {level}")]
     Malformed {
         /// Where it was to be.
@@ -149,6 +149,24 @@ struct Span {
     end: Option<Key>,
 }
 
+impl Span {
+    /// Whether there are entries, and all are in it.
+    fn has(self, entries: &Entries) -> bool {
+        let Some(last) = entries.len().checked_sub(1) else { return false };
+        entries.key(0) >= self.first && self.end.is_none_or(|end| entries.key(last) < end)
+    }
+}
+
+/// The children of an inner node, with the keys that belong to each; `span` has the node's. From the child of that number on.
+fn children_from(entries: &Entries, span: Span, from: usize) -> impl Iterator<Item = (Span, &[u8])> {
+    (from..entries.len()).map(move |at| {
+        // Keys below the first child's lowest belong to it too.
+        let first = if at == 0 { span.first } else { entries.key(at) };
+        let end = if at + 1 < entries.len() { Some(entries.key(at + 1)) } else { span.end };
+        (Span { first, end }, entries.value(at))
+    })
+}
+
 const ALL: Span = Span { first: Key { object: 0, tag: 0, index: 0 }, end: None };
 
 /// A tree whose nodes are in `nodes` and hold at most so many bytes.
@@ -183,7 +201,7 @@ impl<'n, N: Load> Tree<'n, N> {
     ) -> Result<Entries, TreeError<N::Error>> {
         let mut found = Entries::default();
         if let Some(root) = root {
-            self.scan_node(root.level, &root.place, (first, last), count_max, &mut found)?;
+            self.scan_node((root.level, &root.place, ALL), (first, last), count_max, &mut found)?;
         }
         Ok(found)
     }
@@ -197,17 +215,16 @@ impl<'n, N: Load> Tree<'n, N> {
     ) -> Result<Option<Key>, TreeError<N::Error>> {
         let mut left = skip;
         let Some(root) = root else { return Ok(None) };
-        self.key_behind_in(root.level, &root.place, (first, last), &mut left)
+        self.key_behind_in((root.level, &root.place, ALL), (first, last), &mut left)
     }
 
     fn key_behind_in(
         &mut self,
-        level: u8,
-        place: &[u8],
+        (level, place, span): (u8, &[u8], Span),
         (first, last): (Key, Key),
         left: &mut usize,
     ) -> Result<Option<Key>, TreeError<N::Error>> {
-        let entries = &self.load(level, place)?.entries;
+        let entries = &self.load(level, place, span)?.entries;
         if level == 0 {
             let (begin, end) = (entries.first_from(first), entries.first_behind(last));
             let here = end.saturating_sub(begin);
@@ -217,8 +234,11 @@ impl<'n, N: Load> Tree<'n, N> {
             *left -= here;
             return Ok(None);
         }
-        for (_, place) in entries.iter_from(entries.child_of(first)).take_while(|(key, _)| *key <= last) {
-            if let Some(found) = self.key_behind_in(level - 1, place, (first, last), left)? {
+        for (span, place) in children_from(entries, span, entries.child_of(first)) {
+            if span.first > last {
+                break;
+            }
+            if let Some(found) = self.key_behind_in((level - 1, place, span), (first, last), left)? {
                 return Ok(Some(found));
             }
         }
@@ -227,34 +247,32 @@ impl<'n, N: Load> Tree<'n, N> {
 
     fn scan_node(
         &mut self,
-        level: u8,
-        place: &[u8],
+        (level, place, span): (u8, &[u8], Span),
         (first, last): (Key, Key),
         count_max: usize,
         found: &mut Entries,
     ) -> Result<(), TreeError<N::Error>> {
-        let node = self.load(level, place)?;
+        let entries = &self.load(level, place, span)?.entries;
         if level == 0 {
-            let wanted = node.entries.iter_from(node.entries.first_from(first));
+            let wanted = entries.iter_from(entries.first_from(first));
             for (key, value) in wanted.take_while(|(key, _)| *key <= last).take(count_max - found.len()) {
                 found.push(key, value);
             }
             return Ok(());
         }
-        for (_, place) in
-            node.entries.iter_from(node.entries.child_of(first)).take_while(|(key, _)| *key <= last)
-        {
-            if found.len() >= count_max {
+        for (span, place) in children_from(entries, span, entries.child_of(first)) {
+            if span.first > last || found.len() >= count_max {
                 break;
             }
-            self.scan_node(level - 1, place, (first, last), count_max, found)?;
+            self.scan_node((level - 1, place, span), (first, last), count_max, found)?;
         }
         Ok(())
     }
 
-    fn load(&mut self, level: u8, place: &[u8]) -> Result<Arc<Node>, TreeError<N::Error>> {
+    /// The node at a place, whose keys are in a span.
+    fn load(&mut self, level: u8, place: &[u8], span: Span) -> Result<Arc<Node>, TreeError<N::Error>> {
         let node = self.nodes.load(place)?;
-        let fits = node.level == level && level < LEVELS_MAX && !node.entries.is_empty();
+        let fits = node.level == level && level < LEVELS_MAX && span.has(&node.entries);
         if fits { Ok(node) } else { Err(TreeError::Malformed { level }) }
     }
 }
@@ -267,7 +285,7 @@ impl<N: Nodes> Tree<'_, N> {
         let (mut level, mut entries) = match root {
             Some(root) if !edits.touches(ALL) => return Ok(Some(root.clone())),
             Some(root) => {
-                let node = self.take(root.level, &root.place)?;
+                let node = self.take(root.level, &root.place, ALL)?;
                 (root.level, self.edited(&node, ALL, edits)?)
             }
             None => (0, self.edited(&Node { level: 0, entries: Entries::default() }, ALL, edits)?),
@@ -292,7 +310,7 @@ impl<N: Nodes> Tree<'_, N> {
     /// The root of a tree whose top node may have one child only.
     fn lowest_root(&mut self, mut level: u8, mut place: Vec<u8>) -> Result<Root, TreeError<N::Error>> {
         while level > 0 {
-            let node = self.load(level, &place)?;
+            let node = self.load(level, &place, ALL)?;
             if node.entries.len() > 1 {
                 break;
             }
@@ -357,25 +375,23 @@ impl<N: Nodes> Tree<'_, N> {
         let mut children = Entries::with_room(node.entries.len(), node.entries.stored_bytes());
         // What is to be stored as children, before the next one that stays as it is.
         let mut pending = Entries::default();
-        let ends = node.entries.iter().skip(1).map(|(key, _)| Some(key)).chain([span.end]);
-        for (at, ((key, place), end)) in node.entries.iter().zip(ends).enumerate() {
-            // Keys below the first child's lowest belong to it too.
-            let child_span = Span { first: if at == 0 { span.first } else { key }, end };
-            if edits.touches(child_span) {
-                let taken = self.take(below, place)?;
-                pending.append(self.edited(&taken, child_span, edits)?);
+        for (at, (child, place)) in children_from(&node.entries, span, 0).enumerate() {
+            if edits.touches(child) {
+                let taken = self.take(below, place, child)?;
+                pending.append(self.edited(&taken, child, edits)?);
             } else if !pending.is_empty() && self.is_small(&pending) {
-                pending.append(self.take(below, place)?.entries.clone());
+                pending.append(self.take(below, place, child)?.entries.clone());
             } else {
                 self.store_all(below, std::mem::take(&mut pending), &mut children)?;
-                children.push(key, place);
+                children.push(node.entries.key(at), place);
             }
         }
         if self.is_small(&pending)
             && !pending.is_empty()
             && let Some((_, last)) = children.pop()
         {
-            let mut joined = self.take(below, &last)?.entries.clone();
+            let before = Span { first: span.first, end: Some(pending.key(0)) };
+            let mut joined = self.take(below, &last, before)?.entries.clone();
             joined.append(pending);
             pending = joined;
         }
@@ -384,8 +400,8 @@ impl<N: Nodes> Tree<'_, N> {
     }
 
     /// Reads a node that will not be part of the tree any more.
-    fn take(&mut self, level: u8, place: &[u8]) -> Result<Arc<Node>, TreeError<N::Error>> {
-        let node = self.load(level, place)?;
+    fn take(&mut self, level: u8, place: &[u8], span: Span) -> Result<Arc<Node>, TreeError<N::Error>> {
+        let node = self.load(level, place, span)?;
         self.nodes.release(place)?;
         Ok(node)
     }

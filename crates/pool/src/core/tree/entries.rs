@@ -92,7 +92,6 @@ impl Entries {
 
     /// In an inner node, the number of the child that a key belongs to.
     pub fn child_of(&self, key: Key) -> usize {
-        // Keys below the first child's lowest belong to it too.
         self.first_behind(key).saturating_sub(1)
     }
 

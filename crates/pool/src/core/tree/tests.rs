@@ -137,17 +137,35 @@ fn a_change_writes_the_nodes_above_it_and_no_others() {
 #[test]
 fn a_damaged_tree_is_refused_and_ends() {
     let mut memory = Memory::default();
-    // A node that is its own child; one without entries.
-    let mut own = Entries::default();
-    own.push(key(1), &0_u64.to_be_bytes());
-    memory.nodes.insert(0, Node { level: 1, entries: own });
+    let entries = |of: &[(u64, u64)]| {
+        let mut entries = Entries::default();
+        for (object, child) in of {
+            entries.push(key(*object), &child.to_be_bytes());
+        }
+        entries
+    };
+    // A node that is its own child; one without entries; children of which one has keys of the other, before it or behind.
+    memory.nodes.insert(0, Node { level: 1, entries: entries(&[(1, 0)]) });
     memory.nodes.insert(1, Node { level: 0, entries: Entries::default() });
-    memory.next = 2;
-    for (level, place, told) in [(1, 0_u64, 0), (0, 1, 0), (3, 0, 3)] {
+    memory.nodes.insert(2, Node { level: 0, entries: entries(&[(1, 0), (9, 0)]) });
+    memory.nodes.insert(3, Node { level: 0, entries: entries(&[(0, 0), (6, 0)]) });
+    memory.nodes.insert(4, Node { level: 1, entries: entries(&[(1, 2), (5, 3)]) });
+    memory.nodes.insert(5, Node { level: 1, entries: entries(&[(1, 3), (7, 3)]) });
+    memory.next = 6;
+    for (level, place, told) in [(1, 0_u64, 0), (0, 1, 0), (1, 4, 0), (1, 5, 0), (3, 0, 3)] {
         let root = Root { level, place: place.to_be_bytes().to_vec() };
         let mut edits = Edits::default();
         edits.put(key(1), vec![]);
-        assert_eq!(memory.tree().get(Some(&root), key(1)), Err(TreeError::Malformed { level: told }));
+        edits.put(key(8), vec![]);
+        let all = (key(0), key(100));
+        assert_eq!(
+            memory.tree().scan(Some(&root), all.0, all.1, 100),
+            Err(TreeError::Malformed { level: told })
+        );
+        assert_eq!(
+            memory.tree().key_behind(Some(&root), all, 100),
+            Err(TreeError::Malformed { level: told })
+        );
         assert_eq!(memory.tree().apply(Some(&root), &edits), Err(TreeError::Malformed { level: told }));
     }
     let root = Root { level: 0, place: 9_u64.to_be_bytes().to_vec() };
