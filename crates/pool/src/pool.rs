@@ -46,7 +46,7 @@ pub use scrub::{STEP_RECORDS, Scrub};
 pub use snapshots::SNAPSHOT_MARK;
 pub use status::{Health, LeafStatus, PoolStatus, VdevStatus};
 
-/// Length of the nodes of trees.
+/// Length of the nodes of trees, before they are compressed: with what is usual in them they then fit into a sector.
 const NODE_BYTES: usize = 7 << 10;
 /// Objects are changed by one at a time; so many locks are shared by all of them.
 const OBJECT_LOCKS: usize = 64;

@@ -11,6 +11,7 @@ pub mod labels;
 mod leaf;
 mod mirror;
 mod raidz;
+mod syncers;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use leaf::Leaf;
 use std::sync::Arc;
 
 use crate::core::raidz::Layout;
+use syncers::Syncers;
 
 /// What is read and written as a whole, in bytes.
 pub const SECTOR_BYTES: usize = 4096;
@@ -54,6 +56,7 @@ pub struct Vdev {
     redundancy: Redundancy,
     /// **Invariant:** at least one; as many as a RAIDZ layout is wide.
     leaves: Vec<Arc<Leaf>>,
+    syncers: Syncers,
 }
 
 /// What is read of a record.
@@ -101,7 +104,7 @@ impl Vdev {
             Redundancy::Mirror => !leaves.is_empty(),
             Redundancy::Raidz(layout) => leaves.len() == layout.width(),
         };
-        fits.then_some(Vdev { redundancy, leaves })
+        fits.then(|| Vdev { redundancy, leaves, syncers: Syncers::default() })
     }
 
     /// Its disks.
@@ -238,14 +241,8 @@ impl Vdev {
         // Those that hold something back, and those that are doubtful, which are told again.
         let concerned: Vec<(usize, &Arc<Leaf>)> =
             self.leaves.iter().enumerate().filter(|(_, leaf)| leaf.needs_sync()).collect();
-        let Some((first, others)) = concerned.split_first() else { return Vec::new() };
-        let synced: Vec<bool> = std::thread::scope(|scope| {
-            let waiting: Vec<_> = others.iter().map(|(_, leaf)| scope.spawn(|| leaf.sync())).collect();
-            let first = first.1.sync();
-            // A thread that panicked has not told that it did.
-            let others = waiting.into_iter().map(|leaf| leaf.join().unwrap_or(false));
-            std::iter::once(first).chain(others).collect()
-        });
+        let leaves: Vec<&Arc<Leaf>> = concerned.iter().map(|(_, leaf)| *leaf).collect();
+        let synced = self.syncers.sync_all(&leaves);
         concerned.iter().zip(synced).filter(|(_, synced)| !synced).map(|((place, _), _)| *place).collect()
     }
 }
