@@ -72,6 +72,29 @@ fn much_is_removed_by_several_groups() {
 }
 
 #[test]
+fn much_is_removed_from_a_full_pool() {
+    let (_disk, pool, data) = with_long_objects();
+    let room = pool.status().allocated_bytes;
+    let piece = vec![9; RECORD as usize];
+    let outcome = (0..).try_for_each(|number| pool.write(data, 3, number * u64::from(RECORD), &piece));
+    assert_eq!(outcome, Err(PoolError::NoSpace));
+    pool.commit().expect("what was admitted has room");
+    pool.snapshot(&[data], "full").expect("there is room for that");
+    for object in [1, 3] {
+        pool.destroy(data, object).expect("what only frees always works");
+    }
+    pool.commit().expect("what only frees always works");
+    is_sound(&pool);
+    for snapshot in ["full", "noon"] {
+        let snapshot = pool.snapshot_of("objects", snapshot).expect("it was made");
+        pool.destroy_dataset(snapshot).expect("what only frees always works");
+    }
+    pool.commit().expect("there is room");
+    is_whole(&pool);
+    assert!(pool.status().allocated_bytes < room, "only object 2 is left");
+}
+
+#[test]
 fn a_crash_while_much_is_removed_leaves_zeros_in_front_or_nothing() {
     let mut states = BTreeSet::new();
     for syncs in 0.. {
