@@ -145,6 +145,18 @@ impl LogEntry {
     /// The length of one that names a place.
     pub const PLACE_BYTES: u64 = (LogEntry::HEAD_BYTES + POINTER_BYTES) as u64;
 
+    /// Its bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let more = match &self.change {
+            LogChange::Write { bytes, .. } => bytes.len(),
+            LogChange::Place { .. } => POINTER_BYTES,
+            LogChange::Destroy | LogChange::SetLen(_) | LogChange::Punch { .. } => 0,
+        };
+        let mut out = Vec::with_capacity(LogEntry::HEAD_BYTES + more);
+        self.encode(&mut out);
+        out
+    }
+
     /// Appends it.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.txg.0.to_be_bytes());

@@ -191,11 +191,10 @@ impl Log {
 
     /// Takes entries, which are where they are to be when [`Log::wait`] has returned.
     pub(super) fn submit(&self, entries: &[LogEntry]) -> Ticket {
+        let encoded: Vec<Vec<u8>> = entries.iter().map(LogEntry::to_bytes).collect();
         let mut state = self.state();
+        state.queue.extend(encoded);
         for entry in entries {
-            let mut bytes = Vec::new();
-            entry.encode(&mut bytes);
-            state.queue.push_back(bytes);
             if let LogChange::Place { pointer, .. } = &entry.change {
                 // It is durable only together with what it leads to.
                 state.unflushed.extend(pointer.places.iter().map(|place| place.vdev));
@@ -248,15 +247,16 @@ impl Log {
 
     /// Writes the next block; makes it durable with those before it, if that is what is wanted.
     fn write_next(&self, mut state: MutexGuard<'_, State>, store: &Store, until: Until) {
-        let (body, last) = take_body(&mut state);
+        let (entries, last) = take_entries(&mut state);
         let batch = state.batch;
         state.batch += 1;
-        let Some((at, head)) = next_block(self.pool, &mut state, store, &body) else {
+        let Some(place) = next_place(&mut state, store) else {
             return self.fail(&mut state);
         };
         state.writing = true;
         drop(state);
-        let written = write_block(store, at, &head, &body);
+        // Others wait for the lock: what takes time is done without it.
+        let written = write_block(self.pool, store, place, &entries);
         let mut state = self.state();
         state.writing = false;
         match written {
@@ -265,7 +265,7 @@ impl Log {
                 let bytes = u64::from(sectors) * SECTOR_BYTES as u64;
                 self.progress.taken_bytes.fetch_add(bytes, Ordering::Relaxed);
                 advance(&mut state, sectors);
-                state.unflushed.insert(at.slot.vdev);
+                state.unflushed.insert(place.at.slot.vdev);
                 if until == Until::Durable {
                     state = self.flush_written(state, store);
                 }
@@ -369,17 +369,16 @@ fn new_chain(store: &Store, chain: u64) -> Option<Chain> {
     Some(Chain { at, next_slot, slots: [slot, next_slot].into() })
 }
 
-/// Entries up to the longest body, and the number of the last.
-fn take_body(state: &mut State) -> (Vec<u8>, u64) {
-    let mut body = Vec::new();
-    while let Some(entry) = state.queue.front() {
-        if !body.is_empty() && body.len() + entry.len() > LOG_BODY_BYTES_MAX {
-            break;
-        }
-        body.extend(entry);
-        state.queue.pop_front();
-    }
-    (body, state.submitted - state.queue.len() as u64)
+/// Takes as many entries out of the queue as a block holds, at least one; and the number of the last.
+fn take_entries(state: &mut State) -> (Vec<Vec<u8>>, u64) {
+    let mut bytes = 0;
+    let fits = |entry: &&Vec<u8>| {
+        bytes += entry.len();
+        bytes <= LOG_BODY_BYTES_MAX
+    };
+    let count = state.queue.iter().take_while(fits).count().max(1).min(state.queue.len());
+    let entries = state.queue.drain(..count).collect();
+    (entries, state.submitted - state.queue.len() as u64)
 }
 
 /// Goes on to the next slot when this one could not hold the longest block; `None` when there is no room for another.
@@ -393,38 +392,50 @@ fn make_room(chain: &mut Chain, store: &Store) -> Option<()> {
     Some(())
 }
 
-/// Place and head of the next block; `None` when there is no chain, or no room for it.
-fn next_block(pool: PoolId, state: &mut State, store: &Store, body: &[u8]) -> Option<(LogStart, LogHead)> {
-    let chain = state.chain.as_mut()?;
-    make_room(chain, store)?;
-    let inline = if body.len() <= LOG_INLINE_BYTES { body.to_vec() } else { Vec::new() };
-    let head = LogHead {
-        pool,
-        chain: chain.at.chain,
-        seq: chain.at.seq,
-        next_slot: chain.next_slot,
-        body_bytes: body.len() as u32,
-        body_checksum: Checksum::of(ChecksumKind::Xxh3, body),
-        inline,
-    };
-    Some((chain.at, head))
+/// Where a block goes.
+#[derive(Clone, Copy, Debug)]
+struct BlockPlace {
+    at: LogStart,
+    /// The slot behind the one that it is in.
+    next_slot: Place,
 }
 
-/// Writes a block; the sectors of its vdev that it takes.
-fn write_block(store: &Store, at: LogStart, head: &LogHead, body: &[u8]) -> Result<u32, StoreError> {
+/// The place of the next block; `None` when there is no chain, or no room for it.
+fn next_place(state: &mut State, store: &Store) -> Option<BlockPlace> {
+    let chain = state.chain.as_mut()?;
+    make_room(chain, store)?;
+    Some(BlockPlace { at: chain.at, next_slot: chain.next_slot })
+}
+
+/// Writes a block of entries; the sectors of its vdev that it takes.
+fn write_block(
+    pool: PoolId,
+    store: &Store,
+    BlockPlace { at, next_slot }: BlockPlace,
+    entries: &[Vec<u8>],
+) -> Result<u32, StoreError> {
+    let body_bytes = entries.iter().map(Vec::len).sum();
+    let padded_bytes = sectors_of(body_bytes) as usize * SECTOR_BYTES;
+    let mut body = Vec::with_capacity(padded_bytes);
+    for entry in entries {
+        body.extend(entry);
+    }
+    let body_checksum = Checksum::of(ChecksumKind::Xxh3, &body);
+    let inline = if body_bytes <= LOG_INLINE_BYTES { std::mem::take(&mut body) } else { Vec::new() };
+    let (chain, seq) = (at.chain, at.seq);
+    let head = LogHead { pool, chain, seq, next_slot, body_bytes: body_bytes as u32, body_checksum, inline };
     let place = Place { vdev: at.slot.vdev, sector: at.slot.sector + u64::from(at.offset) };
     let mut written = store.write_place(place, &head.encode());
-    if head.inline.is_empty() && !body.is_empty() {
+    if !body.is_empty() {
         let head_sectors = store.space().allocated(place.vdev, HEAD_SECTORS);
-        let mut padded = body.to_vec();
-        padded.resize(sectors_of(body.len()) as usize * SECTOR_BYTES, 0);
+        body.resize(padded_bytes, 0);
         let place = Place { sector: place.sector + head_sectors, ..place };
-        written &= store.write_place(place, &padded);
+        written &= store.write_place(place, &body);
     }
     if !written {
         return Err(StoreError::NotWritten);
     }
-    Ok(block_sectors(store, place, body.len()))
+    Ok(block_sectors(store, place, body_bytes))
 }
 
 fn block_sectors(store: &Store, place: Place, body_bytes: usize) -> u32 {
