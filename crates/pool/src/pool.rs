@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use kiln_world::Clock;
 
-use crate::core::group::{Group, ObjectKey};
+use crate::core::group::{Group, ObjectKey, REMOVED_BYTES};
 use crate::core::tree::{Root, TreeError};
 use crate::format::{
     DATASET_NAME_BYTES_MAX, DatasetKind, DatasetRecord, Label, LeafId, Place, PoolId, Properties, Txg,
@@ -52,10 +52,10 @@ const NODE_BYTES: usize = 7 << 10;
 const OBJECT_LOCKS: usize = 64;
 /// Threads that write a group, unless it is said otherwise.
 const THREADS_MAX: usize = 4;
-/// What a removed record that a snapshot has takes in memory until its group is committed, in bytes, at most; and which part of the memory that may
-/// be.
-const REMOVED_BYTES: u64 = 256;
+/// Which part of a pool's memory the records may take that one group removes of one object.
 const REMOVED_SHARE: u64 = 8;
+/// Of a range of no more records it is not asked how many there are before they are removed.
+const COUNTED_MIN: u64 = 1024;
 /// A dataset's records, unless it says otherwise.
 pub const RECORD_BYTES: u32 = 128 << 10;
 /// The largest object, in bytes.

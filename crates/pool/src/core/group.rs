@@ -101,6 +101,10 @@ impl Dirty {
     }
 }
 
+/// What a committed record that is removed takes in memory until the group is committed, in bytes, at most: that is where snapshots still have
+/// it, and it goes into a list.
+pub const REMOVED_BYTES: u64 = 256;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -113,12 +117,15 @@ pub struct Group {
     placed_sectors: u64,
     /// Records that were placed and are not needed any more.
     freed: Vec<Pointer>,
+    /// How many committed records it removes, at most.
+    removed: u64,
 }
 
 impl Group {
     /// A group without changes.
     pub fn new(txg: Txg) -> Group {
-        Group { txg, objects: BTreeMap::new(), bytes: 0, records: 0, placed_sectors: 0, freed: Vec::new() }
+        let objects = BTreeMap::new();
+        Group { txg, objects, bytes: 0, records: 0, placed_sectors: 0, freed: Vec::new(), removed: 0 }
     }
 
     /// Which one it is.
@@ -152,7 +159,13 @@ impl Group {
         const OBJECT_BYTES: u64 = 512;
         const RECORD_BYTES: u64 = 256;
         let records = self.records + self.freed.len() as u64;
-        self.bytes + records * RECORD_BYTES + self.objects.len() as u64 * OBJECT_BYTES
+        let removed = self.removed * REMOVED_BYTES;
+        self.bytes + records * RECORD_BYTES + removed + self.objects.len() as u64 * OBJECT_BYTES
+    }
+
+    /// It removes so many committed records more, at most.
+    pub fn removes(&mut self, records: u64) {
+        self.removed += records;
     }
 
     /// How many new records there are.

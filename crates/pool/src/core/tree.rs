@@ -206,19 +206,20 @@ impl<'n, N: Load> Tree<'n, N> {
         Ok(found)
     }
 
-    /// The key of the entry behind the first `skip` from `first` to `last`; `None` where there are no more.
-    pub fn key_behind(
+    /// How many entries there are from `first` to `last`, but no more than `most`; and the key of the one behind those, if there are more.
+    pub fn count(
         &mut self,
         root: Option<&Root>,
         (first, last): (Key, Key),
-        skip: usize,
-    ) -> Result<Option<Key>, TreeError<N::Error>> {
-        let mut left = skip;
-        let Some(root) = root else { return Ok(None) };
-        self.key_behind_in((root.level, &root.place, ALL), (first, last), &mut left)
+        most: usize,
+    ) -> Result<(usize, Option<Key>), TreeError<N::Error>> {
+        let mut left = most;
+        let Some(root) = root else { return Ok((0, None)) };
+        let behind = self.key_behind((root.level, &root.place, ALL), (first, last), &mut left)?;
+        Ok((if behind.is_some() { most } else { most - left }, behind))
     }
 
-    fn key_behind_in(
+    fn key_behind(
         &mut self,
         (level, place, span): (u8, &[u8], Span),
         (first, last): (Key, Key),
@@ -238,7 +239,7 @@ impl<'n, N: Load> Tree<'n, N> {
             if span.first > last {
                 break;
             }
-            if let Some(found) = self.key_behind_in((level - 1, place, span), (first, last), left)? {
+            if let Some(found) = self.key_behind((level - 1, place, span), (first, last), left)? {
                 return Ok(Some(found));
             }
         }

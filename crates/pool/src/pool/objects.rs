@@ -4,7 +4,9 @@ use std::sync::{Arc, PoisonError};
 
 use super::store::{Reading, pointer_of};
 use super::writer;
-use super::{DamagedRecord, DatasetId, NODE_BYTES, OBJECT_BYTES_MAX, ObjectStat, PoolError, Roots, Shared};
+use super::{
+    COUNTED_MIN, DamagedRecord, DatasetId, NODE_BYTES, OBJECT_BYTES_MAX, ObjectStat, PoolError, Roots, Shared,
+};
 use crate::core::group::{Dirty, Found, ObjectKey};
 use crate::core::tree::Tree;
 use crate::format::{DatasetKind, ObjectRecord, Pointer, object_key, record_key};
@@ -230,14 +232,14 @@ impl Shared {
         let records = u64::from(new_len >= len || within > 0);
         let (groups, _admitted) = self.admit(kind, records * u64::from(record_bytes), records)?;
         drop(groups);
-        if new_len < len {
-            let first = new_len.div_ceil(u64::from(record_bytes));
-            self.thin_out((key, len), record_bytes, (first, len.div_ceil(u64::from(record_bytes))))?;
-        }
+        let (first, end) = (new_len.div_ceil(u64::from(record_bytes)), len.div_ceil(u64::from(record_bytes)));
+        let Rest { records: removed, .. } = self.thin_out((key, len), record_bytes, (first, end))?;
         let base = (new_len < len && within > 0)
             .then(|| self.with_record(key, (number, record_bytes), true, <[u8]>::to_vec))
             .transpose()?;
-        self.groups().open.set_len((key, len), record_bytes, new_len, base);
+        let mut groups = self.groups();
+        groups.open.removes(removed);
+        groups.open.set_len((key, len), record_bytes, new_len, base);
         Ok(())
     }
 
@@ -255,8 +257,10 @@ impl Shared {
         let whole_end = if end == len { end.div_ceil(size) } else { end / size };
         let (first, whole) = (offset.div_ceil(size), whole_end);
         if first < whole {
-            let first = self.thin_out((key, len), record_bytes, (first, whole))?;
-            self.groups().open.punch((key, len), record_bytes, (first, whole - 1));
+            let rest = self.thin_out((key, len), record_bytes, (first, whole))?;
+            let mut groups = self.groups();
+            groups.open.removes(rest.records);
+            groups.open.punch((key, len), record_bytes, (rest.first, whole - 1));
         }
         drop(changing);
         let head = (offset, end.min(first * size));
@@ -281,51 +285,63 @@ impl Shared {
         let _changing = self.object_lock(key);
         if let Some(len) = self.len(key)? {
             drop(self.admit(DatasetKind::Objects, 0, 0)?);
-            self.thin_out((key, len), record_bytes, (0, len.div_ceil(u64::from(record_bytes))))?;
-            self.groups().open.destroy(key);
+            let end = len.div_ceil(u64::from(record_bytes));
+            let rest = self.thin_out((key, len), record_bytes, (0, end))?;
+            let mut groups = self.groups();
+            groups.open.removes(rest.records);
+            groups.open.destroy(key);
         }
         Ok(())
     }
 
     /// Removes most of a range of records that is to be removed, from its beginning, if there are very many: by groups that are committed one after
-    /// the other, since what a group removes is in memory until it is. Whoever reads meanwhile, or after a crash, finds zeros there. The first record
-    /// that is not removed. **Must hold:** the caller has the object's lock, and removes the rest.
+    /// the other, since what a group removes is in memory until it is. Whoever reads meanwhile, or after a crash, finds zeros there. What is left.
+    /// **Must hold:** the caller has the object's lock, and removes the rest.
     fn thin_out(
         &self,
         (key, len): (ObjectKey, u64),
         record_bytes: u32,
         (mut first, end): (u64, u64),
-    ) -> Result<u64, PoolError> {
+    ) -> Result<Rest, PoolError> {
         let most = self.settings.removed_max;
-        while end.saturating_sub(first) > most as u64 {
-            let Some(next) = self.record_behind(key, record_bytes, (first, end - 1), most)? else { break };
+        loop {
+            let span = end.saturating_sub(first);
+            if span <= COUNTED_MIN.min(most as u64) {
+                return Ok(Rest { first, records: span });
+            }
+            let (count, behind) = self.count(key, record_bytes, (first, end - 1), most)?;
+            let Some(behind) = behind else { return Ok(Rest { first, records: count as u64 }) };
+            // Of a record in several parts all go.
+            let next = behind.max(first + 1);
             let txg = {
                 let mut groups = self.groups();
-                groups.open.punch((key, len), record_bytes, (first, next.max(first + 1) - 1));
+                groups.open.removes(count as u64);
+                groups.open.punch((key, len), record_bytes, (first, next - 1));
                 groups.open.txg()
             };
             self.commit_through(txg)?;
-            first = next.max(first + 1);
+            first = next;
         }
-        Ok(first)
     }
 
-    /// The record with the part that is behind so many committed parts of a range of records.
-    fn record_behind(
+    /// How many committed parts there are in a range of records, but no more than `most`; and the record with the one behind those, if there are
+    /// more.
+    fn count(
         &self,
         key: ObjectKey,
         record_bytes: u32,
         (first, last): (u64, u64),
-        skip: usize,
-    ) -> Result<Option<u64>, PoolError> {
+        most: usize,
+    ) -> Result<(usize, Option<u64>), PoolError> {
         let sectors = u64::from(record_bytes) / SECTOR_BYTES as u64;
         let roots = self.roots();
         let dataset = roots.datasets.get(&key.dataset).ok_or(PoolError::NoDataset)?;
         let range =
             (record_key(key.object, first * sectors), record_key(key.object, last * sectors + sectors - 1));
         let mut reading = Reading(&self.store);
-        let found = Tree::new(&mut reading, NODE_BYTES).key_behind(dataset.root.as_ref(), range, skip)?;
-        Ok(found.map(|key| key.index / sectors))
+        let (count, behind) =
+            Tree::new(&mut reading, NODE_BYTES).count(dataset.root.as_ref(), range, most)?;
+        Ok((count, behind.map(|key| key.index / sectors)))
     }
 
     pub(super) fn stat(&self, key: ObjectKey) -> Result<Option<ObjectStat>, PoolError> {
@@ -405,6 +421,14 @@ impl Shared {
         }
         Ok(found)
     }
+}
+
+/// What is left to be removed.
+struct Rest {
+    /// The first record.
+    first: u64,
+    /// How many there are, at most.
+    records: u64,
 }
 
 /// A part of a read or a write that lies in one record.

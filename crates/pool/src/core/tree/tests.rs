@@ -102,13 +102,14 @@ fn a_tree_of_many_levels_is_read_and_emptied() {
     let some = memory.tree().scan(Some(&root), key(100), key(200), 5).expect("all nodes are there");
     assert_eq!(some.iter().map(|(key, _)| key.object).collect::<Vec<_>>(), [102, 105, 108, 111, 114]);
     let range = (key(100), key(30_000));
-    for (skip, found) in
+    for (most, found) in
         [(0, Some(102)), (1, Some(105)), (9_000, Some(27_102)), (9_966, Some(30_000)), (9_967, None)]
     {
-        let behind = memory.tree().key_behind(Some(&root), range, skip).expect("all nodes are there");
-        assert_eq!(behind, found.map(key), "behind {skip}");
+        let counted = memory.tree().count(Some(&root), range, most).expect("all nodes are there");
+        assert_eq!(counted, (most, found.map(key)), "{most} at most");
     }
-    assert_eq!(memory.tree().key_behind(None, range, 0), Ok(None));
+    assert_eq!(memory.tree().count(Some(&root), range, 20_000), Ok((9_967, None)));
+    assert_eq!(memory.tree().count(None, range, 5), Ok((0, None)));
     let mut edits = Edits::default();
     edits.remove(key(0), key(u64::MAX));
     assert_eq!(memory.apply(Some(&root), &edits), None);
@@ -162,10 +163,7 @@ fn a_damaged_tree_is_refused_and_ends() {
             memory.tree().scan(Some(&root), all.0, all.1, 100),
             Err(TreeError::Malformed { level: told })
         );
-        assert_eq!(
-            memory.tree().key_behind(Some(&root), all, 100),
-            Err(TreeError::Malformed { level: told })
-        );
+        assert_eq!(memory.tree().count(Some(&root), all, 100), Err(TreeError::Malformed { level: told }));
         assert_eq!(memory.tree().apply(Some(&root), &edits), Err(TreeError::Malformed { level: told }));
     }
     let root = Root { level: 0, place: 9_u64.to_be_bytes().to_vec() };

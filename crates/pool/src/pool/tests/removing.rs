@@ -19,7 +19,10 @@ fn with_long_objects() -> (SimDisk, Pool, DatasetId) {
 }
 
 fn opened(disk: &SimDisk) -> Pool {
-    let settings = Settings { removed_max: AT_ONCE, ..SETTINGS };
+    opened_with(disk, Settings { removed_max: AT_ONCE, ..SETTINGS })
+}
+
+fn opened_with(disk: &SimDisk, settings: Settings) -> Pool {
     Pool::open(SINGLE.files(disk, &[]), &host(), settings, false).expect("it is there")
 }
 
@@ -69,6 +72,26 @@ fn much_is_removed_by_several_groups() {
     let noon = pool.snapshot_of("objects", "noon").expect("it was made");
     pool.destroy_dataset(noon).expect("there is room");
     is_whole(&pool);
+}
+
+#[test]
+fn objects_that_are_not_long_are_too_much_for_one_group_together() {
+    let (disk, pool, data) = with_long_objects();
+    drop(pool);
+    for (dirty_bytes_max, wanted) in [(16 << 10, 2), (1 << 20, 1)] {
+        let pool = opened_with(&disk, Settings { dirty_bytes_max, ..SETTINGS });
+        let took = groups(&pool, || {
+            for object in [1, 2] {
+                pool.destroy(data, object).expect("there is room");
+            }
+        });
+        assert_eq!(took, wanted, "30 records each, {dirty_bytes_max} bytes of memory");
+        is_sound(&pool);
+        for object in [1, 2] {
+            pool.write(data, object, 0, &written(object)).expect("there is room");
+        }
+        pool.commit().expect("the disk is on");
+    }
 }
 
 #[test]
