@@ -7,12 +7,14 @@ use super::{Checksum, ChecksumKind};
 /// Length of a pointer that is not packed.
 pub const POINTER_BYTES: usize = 128;
 /// The longest that is packed.
-const PACKED_BYTES_MAX: usize = 20 + 12 * PLACES_MAX + Checksum::BYTES;
+const PACKED_BYTES_MAX: usize = HEAD_BYTES + 8 + 12 * PLACES_MAX + Checksum::BYTES;
 /// Places of one record.
 pub const PLACES_MAX: usize = 3;
 /// The longest record, as stored and as it is.
 pub const RECORD_BYTES_MAX: u32 = 16 << 20;
 
+/// What both forms begin with: kind, places, compression, checksum, the two lengths.
+const HEAD_BYTES: usize = 12;
 const PLACES_AT: usize = 24;
 const PLACE_BYTES: usize = 16;
 const CHECKSUM_AT: usize = 72;
@@ -145,14 +147,8 @@ impl Pointer {
     ///
     /// When an invariant does not hold.
     pub fn encode(&self) -> [u8; POINTER_BYTES] {
-        self.assert_invariants();
         let mut out = [0; POINTER_BYTES];
-        out[0] = self.kind as u8;
-        out[1] = self.places.len() as u8;
-        out[2] = self.compression as u8;
-        out[3] = self.checksum.kind() as u8;
-        out[4..8].copy_from_slice(&self.stored_bytes.to_be_bytes());
-        out[8..12].copy_from_slice(&self.bytes.to_be_bytes());
+        out[..HEAD_BYTES].copy_from_slice(&self.head());
         out[16..24].copy_from_slice(&self.birth.0.to_be_bytes());
         for (place, out) in self.places.iter().zip(out[PLACES_AT..].chunks_exact_mut(PLACE_BYTES)) {
             out[..4].copy_from_slice(&place.vdev.0.to_be_bytes());
@@ -168,15 +164,29 @@ impl Pointer {
     ///
     /// When an invariant does not hold.
     pub fn pack(&self) -> Vec<u8> {
-        self.assert_invariants();
-        let checksum_kind = self.checksum.kind();
         let mut out = Vec::with_capacity(PACKED_BYTES_MAX);
-        out.extend([self.kind as u8, self.places.len() as u8, self.compression as u8, checksum_kind as u8]);
-        out.extend(self.stored_bytes.to_be_bytes());
-        out.extend(self.bytes.to_be_bytes());
+        out.extend(self.head());
         out.extend(self.birth.0.to_be_bytes());
         self.places.iter().for_each(|place| put_place(&mut out, *place));
-        out.extend(&self.checksum.bytes()[..checksum_kind.significant()]);
+        out.extend(&self.checksum.bytes()[..self.checksum.kind().significant()]);
+        out
+    }
+
+    /// What both forms begin with.
+    fn head(&self) -> [u8; HEAD_BYTES] {
+        assert!((1..=PLACES_MAX).contains(&self.places.len()), "{} places", self.places.len());
+        assert!(self.places.iter().all(|place| place.sector < VDEV_SECTORS_MAX), "sectors of a vdev");
+        assert!(lengths_fit(self.compression, self.bytes, self.stored_bytes), "lengths of a record");
+        let mut out = [0; HEAD_BYTES];
+        let checksum = self.checksum.kind() as u8;
+        out[..4].copy_from_slice(&[
+            self.kind as u8,
+            self.places.len() as u8,
+            self.compression as u8,
+            checksum,
+        ]);
+        out[4..8].copy_from_slice(&self.stored_bytes.to_be_bytes());
+        out[8..].copy_from_slice(&self.bytes.to_be_bytes());
         out
     }
 
@@ -186,74 +196,75 @@ impl Pointer {
             return Pointer::decode(bytes);
         }
         let mut reader = Reader::new(bytes);
-        let [kind, count, compression, checksum_kind] = reader.array().ok_or(PointerError::Size)?;
-        let kind = Kind::from_byte(kind).ok_or(PointerError::Kind(kind))?;
-        if !(1..=PLACES_MAX).contains(&usize::from(count)) {
-            return Err(PointerError::Places(count));
-        }
-        let compression =
-            Compression::from_byte(compression).ok_or(PointerError::Compression(compression))?;
-        let checksum_kind =
-            ChecksumKind::from_byte(checksum_kind).ok_or(PointerError::Checksum(checksum_kind))?;
-        let mut number = || reader.u32().ok_or(PointerError::Size);
-        let (stored_bytes, bytes) = (number()?, number()?);
-        if !lengths_fit(compression, bytes, stored_bytes) {
-            return Err(PointerError::Length { bytes, stored_bytes });
-        }
+        let head = Head::decode(reader.array().ok_or(PointerError::Size)?)?;
         let birth = Txg(reader.u64().ok_or(PointerError::Size)?);
-        let mut places = Vec::with_capacity(count.into());
-        for _ in 0..count {
-            let (Some(vdev), Some(sector)) = (reader.u32(), reader.u64()) else {
-                return Err(PointerError::Size);
-            };
-            if sector >= VDEV_SECTORS_MAX {
-                return Err(PointerError::Sector(sector));
-            }
+        let mut places = Vec::with_capacity(head.places);
+        for _ in 0..head.places {
+            let (vdev, sector) = reader.u32().zip(reader.u64()).ok_or(PointerError::Size)?;
             places.push(Place { vdev: VdevId(vdev), sector });
         }
         let mut checksum = [0; Checksum::BYTES];
-        let significant = &mut checksum[..checksum_kind.significant()];
+        let significant = &mut checksum[..head.checksum.significant()];
         significant.copy_from_slice(reader.take(significant.len()).ok_or(PointerError::Size)?);
-        let checksum = Checksum::from_bytes(checksum_kind, checksum)
-            .filter(|_| reader.is_empty())
-            .ok_or(PointerError::Size)?;
-        Ok(Pointer { kind, places, compression, stored_bytes, bytes, birth, checksum })
-    }
-
-    fn assert_invariants(&self) {
-        assert!((1..=PLACES_MAX).contains(&self.places.len()), "{} places", self.places.len());
-        assert!(self.places.iter().all(|place| place.sector < VDEV_SECTORS_MAX), "sectors of a vdev");
-        assert!(lengths_fit(self.compression, self.bytes, self.stored_bytes), "lengths of a record");
+        if reader.is_empty() { head.pointer(birth, places, checksum) } else { Err(PointerError::Size) }
     }
 
     /// The pointer that these bytes are. A pointer has one form only: what it is encoded to again are the same bytes.
     pub fn decode(bytes: &[u8; POINTER_BYTES]) -> Result<Pointer, PointerError> {
-        let kind = Kind::from_byte(bytes[0]).ok_or(PointerError::Kind(bytes[0]))?;
-        let count = usize::from(bytes[1]);
-        if !(1..=PLACES_MAX).contains(&count) {
-            return Err(PointerError::Places(bytes[1]));
-        }
-        let compression = Compression::from_byte(bytes[2]).ok_or(PointerError::Compression(bytes[2]))?;
-        let checksum_kind = ChecksumKind::from_byte(bytes[3]).ok_or(PointerError::Checksum(bytes[3]))?;
-        let checksum = Checksum::from_bytes(checksum_kind, part(bytes, CHECKSUM_AT));
-        let checksum = checksum.ok_or(PointerError::Checksum(bytes[3]))?;
-        let stored_bytes = u32::from_be_bytes(part(bytes, 4));
-        let length = u32::from_be_bytes(part(bytes, 8));
-        if !lengths_fit(compression, length, stored_bytes) {
-            return Err(PointerError::Length { bytes: length, stored_bytes });
-        }
+        let head = Head::decode(part(bytes, 0))?;
         let place = |index: usize| {
             let at = PLACES_AT + index * PLACE_BYTES;
             let vdev = VdevId(u32::from_be_bytes(part(bytes, at)));
             Place { vdev, sector: u64::from_be_bytes(part(bytes, at + 8)) }
         };
         let birth = Txg(u64::from_be_bytes(part(bytes, 16)));
-        let places: Vec<Place> = (0..count).map(place).collect();
+        let places = (0..head.places).map(place).collect();
+        let pointer = head.pointer(birth, places, part(bytes, CHECKSUM_AT))?;
+        if pointer.encode() == *bytes { Ok(pointer) } else { Err(PointerError::Reserved) }
+    }
+}
+
+/// What both forms begin with.
+struct Head {
+    kind: Kind,
+    /// How many there are.
+    places: usize,
+    compression: Compression,
+    checksum: ChecksumKind,
+    stored_bytes: u32,
+    bytes: u32,
+}
+
+impl Head {
+    fn decode(head: [u8; HEAD_BYTES]) -> Result<Head, PointerError> {
+        let kind = Kind::from_byte(head[0]).ok_or(PointerError::Kind(head[0]))?;
+        let places = usize::from(head[1]);
+        if !(1..=PLACES_MAX).contains(&places) {
+            return Err(PointerError::Places(head[1]));
+        }
+        let compression = Compression::from_byte(head[2]).ok_or(PointerError::Compression(head[2]))?;
+        let checksum = ChecksumKind::from_byte(head[3]).ok_or(PointerError::Checksum(head[3]))?;
+        let [stored_bytes, bytes] = [4, 8].map(|at| u32::from_be_bytes(part(&head, at)));
+        if !lengths_fit(compression, bytes, stored_bytes) {
+            return Err(PointerError::Length { bytes, stored_bytes });
+        }
+        Ok(Head { kind, places, compression, checksum, stored_bytes, bytes })
+    }
+
+    /// The pointer that begins so; `places` are as many as it says.
+    fn pointer(
+        self,
+        birth: Txg,
+        places: Vec<Place>,
+        checksum: [u8; Checksum::BYTES],
+    ) -> Result<Pointer, PointerError> {
         if let Some(beyond) = places.iter().find(|place| place.sector >= VDEV_SECTORS_MAX) {
             return Err(PointerError::Sector(beyond.sector));
         }
-        let pointer = Pointer { kind, places, compression, stored_bytes, bytes: length, birth, checksum };
-        if pointer.encode() == *bytes { Ok(pointer) } else { Err(PointerError::Reserved) }
+        let checksum = Checksum::from_bytes(self.checksum, checksum)
+            .ok_or(PointerError::Checksum(self.checksum as u8))?;
+        let Head { kind, compression, stored_bytes, bytes, .. } = self;
+        Ok(Pointer { kind, places, compression, stored_bytes, bytes, birth, checksum })
     }
 }
 
@@ -318,11 +329,7 @@ mod tests {
         assert_eq!(with(1, 0), PointerError::Places(0));
         assert_eq!(with(1, 4), PointerError::Places(4));
         assert_eq!(with(1, 1), PointerError::Size, "the second place is behind its end");
-        assert_eq!(
-            with(1, 3),
-            PointerError::Sector(u64::from_be_bytes(part(&packed, 48))),
-            "of its checksum"
-        );
+        assert_eq!(with(1, 3), PointerError::Size, "a third place takes from its checksum");
         assert_eq!(with(2, 3), PointerError::Compression(3));
         assert_eq!(with(2, 0), PointerError::Length { bytes: 0x4000, stored_bytes: 0x1234 });
         assert_eq!(with(3, 9), PointerError::Checksum(9));
