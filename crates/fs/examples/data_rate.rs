@@ -15,7 +15,7 @@ use kiln_fs::core::{Attr, Errno, FileKind, Ino, Layout, ObjectId, OstIndex, Sess
 use kiln_fs::oss::{Label, Oss, Ost};
 use kiln_fs::wire::Request;
 use kiln_fs::wire::mgs::{self, Address, FsConfig};
-use kiln_net::Fault;
+use kiln_net::{Fault, Peer};
 use kiln_net::Status;
 use kiln_net::blocking::{Call, Listener, Replies, ServeLimits, Server, Service, serve};
 
@@ -39,6 +39,10 @@ impl Service for Node {
             Request::Oss(request) => self.0.handle(&request, &call.bulk, replies),
             _ => Err(Fault::new(Status::BadRequest, "this is an OSS")),
         }
+    }
+
+    fn takes_memory(&self, _: Peer) -> bool {
+        true
     }
 }
 

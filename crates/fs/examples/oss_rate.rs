@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use kiln_fs::core::{ObjectId, OstIndex, SessionId};
 use kiln_fs::oss::{Label, Oss, Ost};
 use kiln_fs::wire::VERSION;
@@ -80,7 +81,7 @@ fn read_op(offset: u64, len: u32) -> Op {
 }
 
 fn write_op(offset: u64, len: u32) -> Op {
-    let crc = crc32c::crc32c(&vec![7; len as usize]);
+    let crc = Some(crc32c::crc32c(&vec![7; len as usize]));
     Op::Write { object: ObjectId(1), offset, crc, sync: false }
 }
 
@@ -88,7 +89,6 @@ fn write_op(offset: u64, len: u32) -> Op {
 fn run(path: &Path, len: u32, op: fn(u64, u32) -> Op) -> Outcome<f64> {
     let mut connection = Connection::connect_unix(path)?;
     let data = vec![7; len as usize];
-    let mut into = vec![0; len as usize];
     let mut asked = Request {
         fs: "rate".to_owned(),
         id: FsId(1),
@@ -102,7 +102,7 @@ fn run(path: &Path, len: u32, op: fn(u64, u32) -> Op) -> Outcome<f64> {
         move_to(&mut asked.op, calls * u64::from(len) % OBJECT_BYTES);
         let bulk: &[&[u8]] = if matches!(asked.op, Op::Write { .. }) { &[&data] } else { &[] };
         connection.send(&asked, bulk)?;
-        let (reply, _): (Reply, usize) = connection.receive_into(&mut into)?;
+        let (reply, _): (Reply, Bytes) = connection.receive()?;
         if matches!(reply, Reply::Refused(_)) {
             return Err(format!("{:?}: {reply:?}", asked.op).into());
         }

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kiln_net::Fault;
-use kiln_net::blocking::Replies;
+use kiln_net::blocking::{Replies, Span};
 
 pub use directory::DirectoryObjects;
 pub use error::TargetError;
@@ -96,17 +96,27 @@ impl Oss {
         places.values().flat_map(BTreeMap::values).map(|place| place.label.clone()).collect()
     }
 
-    /// Answers a request; blocks as long as the disk needs.
+    /// Answers a request; blocks as long as the disk needs. It sends when no lock is held any more: a client that does not take its answer holds
+    /// up nobody.
     pub fn handle(&self, request: &Request, bulk: &[u8], replies: &mut Replies) -> Result<(), Fault> {
-        self.answer(request, bulk).send(replies)
+        self.answer_into(request, bulk, |len| replies.room(len)).send(replies)
     }
 
-    /// As [`Oss::handle`], to be sent when no lock is held any more: a client that does not take its answer holds up nobody.
+    /// The answer to a request that came on no connection.
     pub fn answer(&self, request: &Request, bulk: &[u8]) -> Answer {
+        self.answer_into(request, bulk, |_| None)
+    }
+
+    fn answer_into(
+        &self,
+        request: &Request,
+        bulk: &[u8],
+        room: impl FnOnce(usize) -> Option<Span>,
+    ) -> Answer {
         let Some(place) = self.find(&request.fs, request.ost) else { return Answer::refused(Errno::ENODEV) };
         place.requests.fetch_add(1, Ordering::Relaxed);
         let ost = place.ost.read().unwrap_or_else(PoisonError::into_inner);
-        ost.as_ref().map_or_else(|| Answer::refused(Errno::ENODEV), |ost| ost.answer(request, bulk))
+        ost.as_ref().map_or_else(|| Answer::refused(Errno::ENODEV), |ost| ost.answer_into(request, bulk, room))
     }
 
     /// Requests that came for a target since it is served here.

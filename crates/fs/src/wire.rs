@@ -13,7 +13,7 @@ pub mod oss;
 pub mod pool;
 
 /// Version of the messages; a peer with another one is refused when it says hello.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The most file data in one message, in bytes.
 pub const DATA_BYTES_MAX: u32 = 4 << 20;
 /// The longest name of a directory entry, in bytes (`NAME_MAX`).

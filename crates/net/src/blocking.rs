@@ -12,6 +12,7 @@
 
 mod client;
 mod frames;
+mod memory;
 mod part;
 mod patience;
 mod server;
@@ -21,6 +22,7 @@ mod socket;
 mod tests;
 
 pub use client::{Closer, Connection};
+pub use memory::Span;
 pub use patience::{Patience, Waits, on_wait, waits};
 pub use server::{Call, ConnId, Replies, ServeLimits, Server, Service, serve};
 pub use socket::Listener;

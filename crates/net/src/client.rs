@@ -112,7 +112,7 @@ impl Shared {
                     .send(Err(CallError::Refused { status: Status::from_code(frame.detail), text }));
                 calls.remove(&frame.call);
             }
-            Kind::Request | Kind::Cancel | Kind::Credit => return false,
+            Kind::Request | Kind::Cancel | Kind::Credit | Kind::Lend => return false,
         }
         true
     }

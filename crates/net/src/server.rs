@@ -290,7 +290,7 @@ impl<S: Service> Connection<S> {
             Kind::Request => self.begin(frame),
             Kind::Cancel => self.calls.cancel(frame.call),
             Kind::Credit => self.calls.credit(frame.call, frame.detail),
-            Kind::Item | Kind::Last | Kind::End | Kind::Error => return false,
+            Kind::Item | Kind::Last | Kind::End | Kind::Error | Kind::Lend => return false,
         }
         true
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_net::Fault;
-use kiln_net::blocking::Replies;
+use kiln_net::blocking::{Replies, Span};
 
 use super::buffers::{Buffer, Buffers};
 use super::directory::DirectoryObjects;
@@ -29,13 +29,23 @@ pub struct Ost {
 #[derive(Debug)]
 pub struct Answer {
     reply: Reply,
-    data: Option<Buffer>,
+    data: Data,
+}
+
+/// The bulk of an answer.
+#[derive(Debug)]
+enum Data {
+    None,
+    /// In memory of the target's.
+    Own(Buffer),
+    /// In memory that the client has lent for it.
+    Lent(Span),
 }
 
 impl Answer {
     /// The refusal of a request.
     pub fn refused(errno: Errno) -> Answer {
-        Answer { reply: Reply::Refused(errno), data: None }
+        Reply::Refused(errno).into()
     }
 
     /// What is answered.
@@ -45,18 +55,25 @@ impl Answer {
 
     /// The bulk of the answer.
     pub fn bulk(&self) -> &[u8] {
-        self.data.as_ref().map_or(&[], Buffer::bytes)
+        match &self.data {
+            Data::None => &[],
+            Data::Own(buffer) => buffer.bytes(),
+            Data::Lent(span) => span.as_ref(),
+        }
     }
 
     /// Sends it.
     pub fn send(self, replies: &mut Replies) -> Result<(), Fault> {
-        replies.last(&self.reply, &[self.bulk()])
+        match self.data {
+            Data::Lent(span) => replies.last_in(&self.reply, span),
+            _ => replies.last(&self.reply, &[self.bulk()]),
+        }
     }
 }
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Answer {
-        Answer { reply, data: None }
+        Answer { reply, data: Data::None }
     }
 }
 
@@ -84,7 +101,17 @@ impl Ost {
 
     /// Does what a request says; blocks as long as the disk needs.
     pub fn answer(&self, request: &Request, bulk: &[u8]) -> Answer {
-        self.serve(request, bulk).unwrap_or_else(|errno| {
+        self.answer_into(request, bulk, |_| None)
+    }
+
+    /// As [`Ost::answer`]; what is read is put where there is `room` for so many bytes, in memory that the client has lent.
+    pub(super) fn answer_into(
+        &self,
+        request: &Request,
+        bulk: &[u8],
+        room: impl FnOnce(usize) -> Option<Span>,
+    ) -> Answer {
+        self.serve(request, bulk, room).unwrap_or_else(|errno| {
             if errno == Errno::EIO {
                 self.tell_of_failure(request, bulk);
             }
@@ -98,12 +125,17 @@ impl Ost {
     }
 
     fn tell_of_failure(&self, request: &Request, bulk: &[u8]) {
-        let damaged = matches!(request.op, Op::Write { crc, .. } if crc != crc32c::crc32c(bulk));
+        let damaged = matches!(request.op, Op::Write { crc, .. } if !is_whole(crc, bulk));
         let what = if damaged { "bytes arrived damaged, and were refused" } else { "the storage failed" };
         tracing::error!(target = %self.label, op = ?request.op, session = ?request.session, "{what}");
     }
 
-    fn serve(&self, request: &Request, bulk: &[u8]) -> Result<Answer, Errno> {
+    fn serve(
+        &self,
+        request: &Request,
+        bulk: &[u8],
+        room: impl FnOnce(usize) -> Option<Span>,
+    ) -> Result<Answer, Errno> {
         let Request { fs, id, ost, session, op } = request;
         if *fs != self.label.fs || id.0 != self.label.id || *ost != self.label.index {
             return Err(Errno::ENODEV);
@@ -112,7 +144,7 @@ impl Ost {
         match op {
             Op::Hello { version: VERSION } => {}
             Op::Hello { .. } => return Err(Errno::EPROTO),
-            Op::Read { object, offset, len } => return self.read(*object, *offset, *len),
+            Op::Read { object, offset, len } => return self.read(*object, *offset, *len, room),
             Op::Write { object, offset, crc, sync } => {
                 self.write(*object, *offset, *crc, bulk)?;
                 if *sync {
@@ -139,23 +171,34 @@ impl Ost {
         Ok(Reply::Done.into())
     }
 
-    fn read(&self, object: ObjectId, offset: u64, len: u32) -> Result<Answer, Errno> {
+    fn read(
+        &self,
+        object: ObjectId,
+        offset: u64,
+        len: u32,
+        room: impl FnOnce(usize) -> Option<Span>,
+    ) -> Result<Answer, Errno> {
         if len > DATA_BYTES_MAX || end(offset, u64::from(len)).is_none() {
             return Err(Errno::EINVAL);
+        }
+        if let Some(mut span) = room(len as usize) {
+            let read = self.objects.read(object, offset, span.as_mut())?;
+            span.cut(read);
+            return Ok(Answer { reply: Reply::Data { crc: None }, data: Data::Lent(span) });
         }
         let mut data = self.buffers.take(len as usize);
         let read = self.objects.read(object, offset, data.bytes_mut())?;
         data.cut(read);
-        let reply = Reply::Data { crc: crc32c::crc32c(data.bytes()) };
-        Ok(Answer { reply, data: Some(data) })
+        let reply = Reply::Data { crc: Some(crc32c::crc32c(data.bytes())) };
+        Ok(Answer { reply, data: Data::Own(data) })
     }
 
-    fn write(&self, object: ObjectId, offset: u64, crc: u32, bytes: &[u8]) -> Result<(), Errno> {
+    fn write(&self, object: ObjectId, offset: u64, crc: Option<u32>, bytes: &[u8]) -> Result<(), Errno> {
         if bytes.len() > DATA_BYTES_MAX as usize {
             return Err(Errno::EINVAL);
         }
         end(offset, bytes.len() as u64).ok_or(Errno::EFBIG)?;
-        if crc32c::crc32c(bytes) != crc {
+        if !is_whole(crc, bytes) {
             return Err(Errno::EIO);
         }
         if bytes.is_empty() { Ok(()) } else { self.objects.write(object, offset, bytes) }
@@ -184,6 +227,11 @@ impl Ost {
         let stats = objects.iter().map(|object| self.objects.stat(*object));
         stats.collect::<Result<_, _>>().map(|stats| Reply::Stats(stats).into())
     }
+}
+
+/// Whether bytes are what was sent.
+fn is_whole(crc: Option<u32>, bytes: &[u8]) -> bool {
+    crc.is_none_or(|crc| crc == crc32c::crc32c(bytes))
 }
 
 /// The end of a range that an object can have.

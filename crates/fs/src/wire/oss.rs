@@ -46,8 +46,9 @@ pub enum Op {
         object: ObjectId,
         /// To where.
         offset: u64,
-        /// CRC32C of the bulk; bytes that arrive otherwise are refused with `EIO` and may be sent again.
-        crc: u32,
+        /// CRC32C of the bulk; bytes that arrive otherwise are refused with `EIO` and may be sent again. None where they do not travel: they lie
+        /// in memory that the client has lent.
+        crc: Option<u32>,
         /// Answer only when they are on the disk (`O_SYNC`, `O_DSYNC`).
         sync: bool,
     },
@@ -117,8 +118,8 @@ pub enum Reply {
     Done,
     /// The bulk has the bytes.
     Data {
-        /// CRC32C of the bulk.
-        crc: u32,
+        /// CRC32C of the bulk; none where it lies in memory that the client has lent.
+        crc: Option<u32>,
     },
     /// To `Seek`.
     Offset(u64),

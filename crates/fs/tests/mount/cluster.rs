@@ -13,7 +13,7 @@ use kiln_fs::oss::{self, Oss, Ost};
 use kiln_fs::wire;
 use kiln_fs::wire::mgs::{self, Address, FsConfig};
 use kiln_log::Volume;
-use kiln_net::Fault;
+use kiln_net::{Fault, Peer};
 use kiln_net::blocking::{Call, Listener, Replies, ServeLimits, Server, Service, serve};
 use kiln_world::{RealClock, RealDisk, RealRng};
 
@@ -42,6 +42,10 @@ impl Service for Servers {
                 Err(Fault::new(kiln_net::Status::BadRequest, "no MGS here"))
             }
         }
+    }
+
+    fn takes_memory(&self, _: Peer) -> bool {
+        true
     }
 }
 

@@ -6,7 +6,7 @@ use kiln_fs::access::check_peer;
 use kiln_fs::core::Errno;
 use kiln_fs::wire::{Request, mds, node};
 use kiln_net::blocking::{Call, Replies, Service};
-use kiln_net::{Fault, Status};
+use kiln_net::{Fault, Peer, Status};
 
 use super::mgs::Mgs;
 use super::targets::Targets;
@@ -60,6 +60,10 @@ impl Service for FsService {
                 replies.last(&node::Reply::Pool(reply), &[])
             }
         }
+    }
+
+    fn takes_memory(&self, peer: Peer) -> bool {
+        check_peer(peer).is_ok()
     }
 }
 

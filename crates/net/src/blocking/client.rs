@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -10,10 +11,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::frames::{Incoming, Outgoing, ReadError, SendError};
+use super::frames::{Bulk, Incoming, Outgoing, ReadError, SendError};
+use super::memory::{Lent, Piece};
 use super::socket::Socket;
 use crate::client::CallError;
-use crate::wire::{Header, Kind, Limits, Status};
+use crate::wire::{Header, Kind, Limits, Status, WireError};
 
 /// The call of an error frame that is about the whole connection.
 pub(crate) const CONNECTION: u64 = 0;
@@ -44,6 +46,10 @@ pub struct Connection {
     call: u64,
     state: State,
     timeout: Option<Duration>,
+    /// Memory that the server has too.
+    lent: Option<Lent>,
+    /// Where the answer that is waited for may put its bulk part.
+    piece: Option<Piece>,
 }
 
 /// Closes a connection from another thread: whoever waits for an answer there is told [`CallError::Closed`].
@@ -96,7 +102,50 @@ impl Connection {
             call: 0,
             state: State::Idle,
             timeout: None,
+            lent: None,
+            piece: None,
         }
+    }
+
+    /// Lends the server memory, so that long bulk parts need not be copied into the socket and out of it. Without effect where that is not
+    /// possible: over TCP, or when the server does not want it.
+    pub fn lend(&mut self) -> Result<(), CallError> {
+        if self.lent.is_some() || matches!(self.socket, Socket::Tcp(_)) {
+            return Ok(());
+        }
+        match self.offer() {
+            Err(CallError::Refused { text, .. }) => {
+                tracing::debug!("the RPC server does not take memory: {text}");
+                Ok(())
+            }
+            offered => offered,
+        }
+    }
+
+    fn offer(&mut self) -> Result<(), CallError> {
+        let (lent, file) = match Lent::make() {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::debug!(%error, "no memory to lend to the RPC server");
+                return Ok(());
+            }
+        };
+        self.put_out((Kind::Lend, lent.len() as u32), &(), Bulk::Behind(&[]))?;
+        if self.receive_item::<()>()?.is_none() {
+            return Err(self.broken(format_args!("no word on memory that is lent")));
+        }
+        // The server waits for it now, and for nothing else.
+        if let Err(error) = self.socket.send_descriptor(file.as_fd()) {
+            return Err(self.lost(error.into()));
+        }
+        self.receive::<()>()?;
+        self.lent = Some(lent);
+        Ok(())
+    }
+
+    /// Whether a request's bulk part of this length goes through lent memory: then nothing can happen to it on the way.
+    pub fn lends(&self, bulk_len: usize) -> bool {
+        self.lent.as_ref().is_some_and(|lent| lent.takes(bulk_len))
     }
 
     /// How long to wait for each part of an answer; `None`, as it is at first, waits as long as it takes.
@@ -128,6 +177,29 @@ impl Connection {
 
     /// Sends a request. The answer to the one before must have been received.
     pub fn send<Q: Serialize>(&mut self, request: &Q, bulk: &[&[u8]]) -> Result<(), CallError> {
+        let len = bulk.iter().map(|part| part.len()).sum();
+        match self.lent.as_mut().filter(|lent| self.state == State::Idle && lent.takes(len)) {
+            Some(lent) => {
+                let place = lent.put(bulk).place();
+                self.put_out((Kind::Request, 0), request, Bulk::Lent(place, len))
+            }
+            None => self.put_out((Kind::Request, 0), request, Bulk::Behind(bulk)),
+        }
+    }
+
+    /// Sends a request that is answered with up to `bulk_len` bytes of bulk, which lent memory may have room for.
+    pub fn send_asking<Q: Serialize>(&mut self, request: &Q, bulk_len: usize) -> Result<(), CallError> {
+        self.piece = self.lent.as_ref().and_then(|lent| lent.piece(bulk_len));
+        let place = self.piece.as_ref().map_or(0, |piece| piece.span().place());
+        self.put_out((Kind::Request, 0), request, Bulk::Lent(place, 0))
+    }
+
+    fn put_out<Q: Serialize>(
+        &mut self,
+        (kind, detail): (Kind, u32),
+        body: &Q,
+        bulk: Bulk<'_>,
+    ) -> Result<(), CallError> {
         match self.state {
             State::Idle => {}
             State::Broken => return Err(CallError::Closed),
@@ -135,8 +207,7 @@ impl Connection {
                 return Err(CallError::Encode("the answer to the call before was not received".to_owned()));
             }
         }
-        let head = (Kind::Request, self.call + 1, 0);
-        match self.outgoing.send(&self.socket, head, request, bulk) {
+        match self.outgoing.send(&self.socket, (kind, self.call + 1, detail), body, bulk) {
             Ok(()) => {
                 self.call += 1;
                 self.state = State::Waiting;
@@ -156,23 +227,9 @@ impl Connection {
     pub fn receive<R: DeserializeOwned>(&mut self) -> Result<(R, Bytes), CallError> {
         let header = self.answer()?;
         let body = self.part(header.body_len)?;
-        let bulk = self.part(header.bulk_len)?;
+        let bulk = self.bulk(&header)?;
         self.state = State::Idle;
         Ok((decode(&body)?, bulk))
-    }
-
-    /// As [`Connection::receive`], the bulk to the front of `bulk`, which must have room for it; returns its length.
-    pub fn receive_into<R: DeserializeOwned>(&mut self, bulk: &mut [u8]) -> Result<(R, usize), CallError> {
-        let header = self.answer()?;
-        let body = self.part(header.body_len)?;
-        let len = header.bulk_len as usize;
-        let Some(into) = bulk.get_mut(..len) else {
-            return Err(self.broken(format_args!("a bulk part of {len} bytes, more than was asked for")));
-        };
-        let filled = self.incoming.part_into(&self.socket, into);
-        filled.map_err(|error| self.lost(error))?;
-        self.state = State::Idle;
-        Ok((decode(&body)?, len))
     }
 
     /// The next answer of a stream; `None` once at its end, after which the next request may be sent.
@@ -183,7 +240,7 @@ impl Connection {
         }
         let header = self.header()?;
         let body = self.part(header.body_len)?;
-        let bulk = self.part(header.bulk_len)?;
+        let bulk = self.bulk(&header)?;
         match header.kind {
             Kind::Item => {}
             Kind::Last => self.state = State::Over,
@@ -255,6 +312,19 @@ impl Connection {
         };
         self.state = State::Broken;
         refusal
+    }
+
+    /// The bulk part that is behind the body, or in the piece that the server was given for it.
+    fn bulk(&mut self, header: &Header) -> Result<Bytes, CallError> {
+        let piece = self.piece.take();
+        if header.place == 0 {
+            return self.part(header.bulk_len);
+        }
+        let len = header.bulk_len as usize;
+        match piece.filter(|piece| piece.span().place() == header.place && len <= piece.span().len()) {
+            Some(piece) => Ok(Bytes::from_owner(piece.cut(len))),
+            None => Err(self.lost(WireError::Place(header.place).into())),
+        }
     }
 
     fn part(&mut self, len: u32) -> Result<Bytes, CallError> {

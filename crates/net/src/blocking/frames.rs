@@ -1,10 +1,12 @@
 //! Frames on a blocking socket: one read for a small frame, one write for any.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::memory::Memory;
 use super::part::Part;
 use super::patience::{Look, Patience};
 use super::socket::Socket;
@@ -119,18 +121,23 @@ impl Incoming {
         Ok(part.finish())
     }
 
-    /// Fills all of `into` with the next bytes.
-    pub(crate) fn part_into(&mut self, socket: &Socket, into: &mut [u8]) -> Result<(), ReadError> {
-        let ahead = self.take_ahead(into.len());
-        let mut filled = ahead.len();
-        into[..filled].copy_from_slice(ahead);
-        while filled < into.len() {
-            match socket.receive(&mut into[filled..])? {
-                0 => return Err(ReadError::Truncated),
-                received => filled += received,
-            }
+    /// The bulk part that a header announces: the next bytes, or what lies in the peer's memory, which is the peer's again when it is answered.
+    pub(crate) fn bulk(
+        &mut self,
+        socket: &Socket,
+        header: &Header,
+        lent: Option<&Arc<Memory>>,
+    ) -> Result<Bytes, ReadError> {
+        if header.place == 0 || header.bulk_len == 0 {
+            return self.part(socket, header.bulk_len);
         }
-        Ok(())
+        let span = lent.and_then(|memory| memory.span(header.place, header.bulk_len as usize));
+        span.map(Bytes::from_owner).ok_or_else(|| WireError::Place(header.place).into())
+    }
+
+    /// Whether more was read than what was taken.
+    pub(crate) fn is_ahead(&self) -> bool {
+        self.start < self.end
     }
 }
 
@@ -143,6 +150,24 @@ pub(crate) enum SendError {
     TooLong { body: usize, bulk: usize },
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+/// Where the bulk part of a frame is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bulk<'b> {
+    /// Behind the body.
+    Behind(&'b [&'b [u8]]),
+    /// In lent memory, at a place, with this length in bytes.
+    Lent(u16, usize),
+}
+
+impl Bulk<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Bulk::Behind(parts) => parts.iter().map(|part| part.len()).sum(),
+            Bulk::Lent(_, len) => *len,
+        }
+    }
 }
 
 /// What is written to a connection.
@@ -158,13 +183,13 @@ impl Outgoing {
         Outgoing { head: Vec::new(), limits }
     }
 
-    /// Sends a frame: `kind`, `call` and `detail` as they are, `body` encoded, `bulk` from where it is.
+    /// Sends a frame: `kind`, `call` and `detail` as they are, `body` encoded, `bulk` from where it is, or by its place.
     pub(crate) fn send<T: Serialize>(
         &mut self,
         socket: &Socket,
         (kind, call, detail): (Kind, u64, u32),
         body: &T,
-        bulk: &[&[u8]],
+        bulk: Bulk<'_>,
     ) -> Result<(), SendError> {
         self.begin();
         self.head = postcard::to_extend(body, std::mem::take(&mut self.head))?;
@@ -180,7 +205,7 @@ impl Outgoing {
     ) -> Result<(), SendError> {
         self.begin();
         self.head.extend_from_slice(body);
-        self.finish(socket, head, &[])
+        self.finish(socket, head, Bulk::Behind(&[]))
     }
 
     fn begin(&mut self) {
@@ -193,18 +218,23 @@ impl Outgoing {
         &mut self,
         socket: &Socket,
         (kind, call, detail): (Kind, u64, u32),
-        bulk: &[&[u8]],
+        bulk: Bulk<'_>,
     ) -> Result<(), SendError> {
         let body_len = self.head.len() - HEADER_BYTES;
-        let bulk_len = bulk.iter().map(|part| part.len()).sum::<usize>();
+        let bulk_len = bulk.len();
         if body_len > self.limits.body_bytes_max as usize || bulk_len > self.limits.bulk_bytes_max as usize {
             return Err(SendError::TooLong { body: body_len, bulk: bulk_len });
         }
-        let header = Header { kind, call, detail, body_len: body_len as u32, bulk_len: bulk_len as u32 };
+        let (place, behind) = match bulk {
+            Bulk::Behind(parts) if bulk_len > 0 => (0, parts),
+            Bulk::Behind(_) => (0, &[][..]),
+            Bulk::Lent(place, _) => (place, &[][..]),
+        };
+        let header = Header { kind, call, place, detail, body_len: body_len as u32, bulk_len: bulk_len as u32 };
         header.encode(&mut &mut self.head[..HEADER_BYTES]);
         let head = IoSlice::new(&self.head);
-        match bulk {
-            _ if bulk_len == 0 => socket.send_all(&mut [head])?,
+        match behind {
+            [] => socket.send_all(&mut [head])?,
             [one] => socket.send_all(&mut [head, IoSlice::new(one)])?,
             many => {
                 let parts = many.iter().map(|part| IoSlice::new(part));

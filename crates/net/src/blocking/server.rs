@@ -1,6 +1,7 @@
 //! The answering side: one thread for each connection.
 
 use std::collections::HashMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::client::CONNECTION;
-use super::frames::{Incoming, Outgoing, ReadError, SendError};
+use super::frames::{Bulk, Incoming, Outgoing, ReadError, SendError};
+use super::memory::{Memory, Span};
 use super::socket::{Listener, Socket};
 use crate::listen::Peer;
 use crate::server::{Fault, Gone};
@@ -32,7 +34,8 @@ pub struct ConnId(pub u64);
 pub struct Call {
     /// The encoded request.
     pub body: Bytes,
-    /// Bytes beside it.
+    /// Bytes beside it. They may lie in memory of the caller, which it uses for something else once it is answered: what is to be kept must be
+    /// copied.
     pub bulk: Bytes,
     /// Who asks.
     pub peer: Peer,
@@ -53,6 +56,12 @@ pub trait Service: Send + Sync + 'static {
     /// Answers one call, on the thread of its connection; may wait as long as it needs. `Ok` without a last answer ends a
     /// stream. A panic ends the connection, and nothing else.
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault>;
+
+    /// Whether a peer may lend memory, in which the bulk parts of its calls lie then. It must be trusted not to change them while it waits.
+    fn takes_memory(&self, peer: Peer) -> bool {
+        let _ = peer;
+        false
+    }
 
     /// The connection is gone; none of its calls is under way, and none will come.
     fn closed(&self, conn: ConnId) {
@@ -81,6 +90,9 @@ pub struct Replies {
     socket: Arc<Socket>,
     outgoing: Outgoing,
     call: u64,
+    /// What the caller has lent, and where in it there is room for the bulk part of the answer.
+    lent: Option<Arc<Memory>>,
+    room: u16,
     /// The final frame was sent.
     over: bool,
     /// A frame was not sent, or not to its end: nothing further can be.
@@ -89,17 +101,34 @@ pub struct Replies {
 
 impl Replies {
     fn new(socket: Arc<Socket>, limits: Limits) -> Replies {
-        Replies { socket, outgoing: Outgoing::new(limits), call: 0, over: false, broken: false }
+        let outgoing = Outgoing::new(limits);
+        Replies { socket, outgoing, call: 0, lent: None, room: 0, over: false, broken: false }
     }
 
     /// Sends one of several answers; waits while the caller is slow.
     pub fn item<T: Serialize>(&mut self, reply: &T, bulk: &[&[u8]]) -> Result<(), Fault> {
-        self.send(Kind::Item, reply, bulk)
+        self.send(Kind::Item, reply, Bulk::Behind(bulk))
     }
 
     /// Sends the only or the last answer.
     pub fn last<T: Serialize>(&mut self, reply: &T, bulk: &[&[u8]]) -> Result<(), Fault> {
-        self.send(Kind::Last, reply, bulk)?;
+        self.send(Kind::Last, reply, Bulk::Behind(bulk))?;
+        self.over = true;
+        Ok(())
+    }
+
+    /// Room in the caller's memory for the bulk part of the answer, for [`Replies::last_in`]; `None` where it gave none. It is asked for once.
+    pub fn room(&mut self, bulk_len: usize) -> Option<Span> {
+        let place = std::mem::take(&mut self.room);
+        self.lent.as_ref()?.span(place, bulk_len)
+    }
+
+    /// As [`Replies::last`], with a bulk part that lies in the caller's memory already.
+    pub fn last_in<T: Serialize>(&mut self, reply: &T, bulk: Span) -> Result<(), Fault> {
+        let (place, len) = (bulk.place(), bulk.len());
+        // It is the caller's from here on.
+        drop(bulk);
+        self.send(Kind::Last, reply, Bulk::Lent(place, len))?;
         self.over = true;
         Ok(())
     }
@@ -109,7 +138,7 @@ impl Replies {
         self.broken || self.socket.is_closed()
     }
 
-    fn send<T: Serialize>(&mut self, kind: Kind, reply: &T, bulk: &[&[u8]]) -> Result<(), Fault> {
+    fn send<T: Serialize>(&mut self, kind: Kind, reply: &T, bulk: Bulk<'_>) -> Result<(), Fault> {
         assert!(!self.over, "an answer after the last one");
         if self.broken {
             return Err(Gone.into());
@@ -318,12 +347,13 @@ impl<S: Service> ServedConnection<S> {
 
     /// Reads a frame and does what it says; `false` at the end of the connection.
     fn serve_frame(&mut self) -> Result<bool, ReadError> {
-        let socket = &self.replies.socket;
+        let Replies { socket, lent, .. } = &self.replies;
         let Some(header) = self.incoming.header(socket)? else { return Ok(false) };
         let body = self.incoming.part(socket, header.body_len)?;
-        let bulk = self.incoming.part(socket, header.bulk_len)?;
+        let bulk = self.incoming.bulk(socket, &header, lent.as_ref())?;
         Ok(match header.kind {
             Kind::Request => self.answer(header, body, bulk),
+            Kind::Lend => self.borrow(&header),
             // Of a peer that speaks the asynchronous form: the call is over already.
             Kind::Cancel | Kind::Credit => true,
             Kind::Item | Kind::Last | Kind::End | Kind::Error => {
@@ -335,6 +365,7 @@ impl<S: Service> ServedConnection<S> {
 
     fn answer(&mut self, header: Header, body: Bytes, bulk: Bytes) -> bool {
         (self.replies.call, self.replies.over) = (header.call, false);
+        self.replies.room = if bulk.is_empty() { header.place } else { 0 };
         let call = Call { body, bulk, peer: self.peer, conn: self.conn };
         let (service, replies) = (&self.service, &mut self.replies);
         // Nothing of `replies` is used after a panic but its socket.
@@ -343,5 +374,37 @@ impl<S: Service> ServedConnection<S> {
             return false;
         };
         self.replies.finish(&outcome)
+    }
+
+    /// Takes the memory that the peer lends, where it may, and says whether it did.
+    fn borrow(&mut self, header: &Header) -> bool {
+        (self.replies.call, self.replies.over) = (header.call, false);
+        let outcome = self.take_memory(header.detail as usize);
+        if let Err(fault) = &outcome {
+            tracing::debug!(peer = ?self.peer, "memory not taken: {}", fault.text);
+        }
+        let outcome = outcome.and_then(|()| self.replies.last(&(), &[]));
+        self.replies.finish(&outcome)
+    }
+
+    fn take_memory(&mut self, len: usize) -> Result<(), Fault> {
+        let denied = |text: String| Err(Fault::new(Status::Denied, text));
+        let Replies { socket, lent, .. } = &self.replies;
+        let may = matches!(**socket, Socket::Unix(_)) && self.service.takes_memory(self.peer);
+        if !may || lent.is_some() || self.incoming.is_ahead() {
+            return denied("memory is not taken here".to_owned());
+        }
+        // The descriptor comes by itself, when it is asked for: reading ahead would lose it.
+        self.replies.item(&(), &[])?;
+        let socket = &self.replies.socket;
+        let taken = socket.receive_descriptor().and_then(|file| match file {
+            Some(file) => Memory::of(&file, len),
+            None => Err(io::ErrorKind::InvalidInput.into()),
+        });
+        match taken {
+            Ok(memory) => self.replies.lent = Some(Arc::new(memory)),
+            Err(error) => return denied(error.to_string()),
+        }
+        Ok(())
     }
 }

@@ -29,6 +29,8 @@ pub enum Kind {
     Cancel = 6,
     /// Client to server: `detail` more bytes of the stream may be sent.
     Credit = 7,
+    /// Client to server, on blocking unix sockets: the client lends `detail` bytes of memory.
+    Lend = 8,
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
             5 => Kind::Error,
             6 => Kind::Cancel,
             7 => Kind::Credit,
+            8 => Kind::Lend,
             _ => return None,
         })
     }
@@ -100,6 +103,9 @@ pub struct Header {
     pub kind: Kind,
     /// The call it belongs to; chosen by the client, never used twice on one connection.
     pub call: u64,
+    /// Where the bulk part lies in lent memory, in pages from 1; 0 behind the body. Of a request without a bulk part: where that of its
+    /// answer may be put.
+    pub place: u16,
     /// Meaning depends on the kind.
     pub detail: u32,
     /// Length of the body in bytes.
@@ -120,9 +126,9 @@ pub enum WireError {
     /// An unknown kind of frame.
     #[error("unknown RPC frame kind {0}")]
     Kind(u8),
-    /// The two reserved bytes are not zero.
-    #[error("reserved bytes of an RPC header are {0:#06x}, not zero")]
-    Reserved(u16),
+    /// A bulk part is said to lie where no memory was lent.
+    #[error("an RPC bulk part lies at page {0} of lent memory, where there is none")]
+    Place(u16),
     /// The body is longer than this side reads.
     #[error("RPC body of {len} bytes is over the limit of {max}")]
     Body {
@@ -147,7 +153,7 @@ impl Header {
         out.put_slice(&MAGIC);
         out.put_u8(VERSION);
         out.put_u8(self.kind as u8);
-        out.put_u16(0);
+        out.put_u16(self.place);
         out.put_u64(self.call);
         out.put_u32(self.detail);
         out.put_u32(self.body_len);
@@ -168,10 +174,7 @@ impl Header {
         }
         let kind = bytes.get_u8();
         let kind = Kind::from_byte(kind).ok_or(WireError::Kind(kind))?;
-        let reserved = bytes.get_u16();
-        if reserved != 0 {
-            return Err(WireError::Reserved(reserved));
-        }
+        let place = bytes.get_u16();
         let (call, detail, body_len, bulk_len) =
             (bytes.get_u64(), bytes.get_u32(), bytes.get_u32(), bytes.get_u32());
         if body_len > limits.body_bytes_max {
@@ -180,7 +183,7 @@ impl Header {
         if bulk_len > limits.bulk_bytes_max {
             return Err(WireError::Bulk { len: bulk_len, max: limits.bulk_bytes_max });
         }
-        Ok(Header { kind, call, detail, body_len, bulk_len })
+        Ok(Header { kind, call, place, detail, body_len, bulk_len })
     }
 }
 
@@ -210,6 +213,7 @@ impl Frame {
         Header {
             kind: self.kind,
             call: self.call,
+            place: 0,
             detail: self.detail,
             body_len: self.body.len() as u32,
             bulk_len: self.bulk.len() as u32,
@@ -217,12 +221,15 @@ impl Frame {
     }
 }
 
-/// Takes one frame off the front of `buffer`, or says how many bytes the buffer lacks at least.
+/// Takes one frame off the front of `buffer`, or says how many bytes the buffer lacks at least. Here nobody lends memory.
 pub fn decode(buffer: &mut BytesMut, limits: &Limits) -> Result<Result<Frame, usize>, WireError> {
     let Some(head) = buffer.first_chunk::<HEADER_BYTES>() else {
         return Ok(Err(HEADER_BYTES - buffer.len()));
     };
     let header = Header::parse(head, limits)?;
+    if header.place != 0 {
+        return Err(WireError::Place(header.place));
+    }
     let total = HEADER_BYTES + header.body_len as usize + header.bulk_len as usize;
     if buffer.len() < total {
         return Ok(Err(total - buffer.len()));
@@ -288,7 +295,7 @@ mod tests {
             (0, b'X', WireError::Magic(*b"XRPC")),
             (4, 9, WireError::Version(9)),
             (5, 77, WireError::Kind(77)),
-            (7, 1, WireError::Reserved(1)),
+            (7, 1, WireError::Place(1)),
         ];
         for (at, byte, error) in cases {
             let mut bytes = encoded(&sample());

@@ -37,7 +37,7 @@ pub struct Osts {
     targets: RwLock<HashMap<OstIndex, Arc<Target>>>,
 }
 
-/// A question to an OST, with the bytes that go along.
+/// A question to an OST, with the bytes that go along; their checksum is made when they are sent.
 #[derive(Debug)]
 pub(super) struct Ask<'b> {
     pub(super) ost: OstIndex,
@@ -129,7 +129,7 @@ impl Osts {
                 continue;
             };
             let Some(mut slot) = Target::slot(&target, sent.is_empty()) else { break };
-            match slot.send(&self.request(call.ask), &call.ask.bulk) {
+            match slot.send(self.request(call.ask), &call.ask.bulk) {
                 Ok(()) => sent.push((slot, call)),
                 Err(error) => well &= call.failed(error),
             }
@@ -146,10 +146,9 @@ impl Osts {
         well
     }
 
-    fn request(&self, ask: &Ask<'_>) -> wire::Request {
+    fn request(&self, ask: &Ask<'_>) -> Request {
         let session = *self.session.read().unwrap_or_else(PoisonError::into_inner);
-        let (fs, id, ost, op) = (self.fs.clone(), self.id, ask.ost, ask.op.clone());
-        wire::Request::Oss(Request { fs, id, ost, session, op })
+        Request { fs: self.fs.clone(), id: self.id, ost: ask.ost, session, op: ask.op.clone() }
     }
 
     fn target(&self, ost: OstIndex) -> Option<Arc<Target>> {
@@ -167,7 +166,7 @@ struct Call<'b> {
 impl Call<'_> {
     /// Takes a reply as the answer, or not: then it is asked again.
     fn judge(&mut self, reply: Reply, bulk: Bytes) {
-        let damaged = matches!(reply, Reply::Data { crc } if crc != crc32c::crc32c(&bulk));
+        let damaged = matches!(reply, Reply::Data { crc: Some(crc) } if crc != crc32c::crc32c(&bulk));
         let answer = match reply {
             _ if damaged => Err(Errno::EIO),
             Reply::Refused(errno) => Err(errno),
@@ -261,14 +260,25 @@ impl Target {
 }
 
 impl Slot {
-    fn send(&mut self, request: &wire::Request, bulk: &[&[u8]]) -> Result<(), CallError> {
+    fn send(&mut self, mut request: Request, bulk: &[&[u8]]) -> Result<(), CallError> {
         if self.connection.is_none() {
             let mut connection = self.target.connect()?;
-            greet(&mut connection, request)?;
+            greet(&mut connection, &request)?;
             self.connection = Some(connection);
         }
         let connection = self.connection.as_mut().expect("it was connected above");
-        let sent = connection.send(request, bulk);
+        let sent = match &mut request.op {
+            Op::Read { len, .. } => {
+                let len = *len as usize;
+                connection.send_asking(&wire::Request::Oss(request), len)
+            }
+            op => {
+                if let Op::Write { crc, .. } = op {
+                    *crc = checksum(connection, bulk);
+                }
+                connection.send(&wire::Request::Oss(request), bulk)
+            }
+        };
         self.lose_if_failed(sent)
     }
 
@@ -310,13 +320,19 @@ impl Drop for Slot {
     }
 }
 
-/// Makes sure that the server speaks this version.
-fn greet(connection: &mut Connection, request: &wire::Request) -> Result<(), CallError> {
-    let wire::Request::Oss(request) = request else { return Ok(()) };
+/// The checksum of what is sent; none where it does not travel.
+fn checksum(connection: &Connection, bulk: &[&[u8]]) -> Option<u32> {
+    let len = bulk.iter().map(|part| part.len()).sum();
+    let sums = !connection.lends(len);
+    sums.then(|| bulk.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part)))
+}
+
+/// Makes sure that the server speaks this version, and lends it memory.
+fn greet(connection: &mut Connection, request: &Request) -> Result<(), CallError> {
     let hello = Request { op: Op::Hello { version: wire::VERSION }, ..request.clone() };
     match connection.call(&wire::Request::Oss(hello), &[])? {
         // A session that is fenced hears so again with its request.
-        (Reply::Done | Reply::Refused(Errno::ESTALE), _) => Ok(()),
+        (Reply::Done | Reply::Refused(Errno::ESTALE), _) => connection.lend(),
         (reply, _) => {
             tracing::warn!(ost = request.ost.0, ?reply, "the server of an OST does not want this client");
             Err(CallError::Closed)

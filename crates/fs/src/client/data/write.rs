@@ -118,8 +118,7 @@ impl FileData {
             let bulk: Vec<&[u8]> = run.parts.iter().map(part).collect();
             match run.place {
                 Place::Object { ost, object, offset } => {
-                    let crc = bulk.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
-                    asks.push(Ask { ost, op: Op::Write { object, offset, crc, sync }, bulk });
+                    asks.push(Ask { ost, op: Op::Write { object, offset, crc: None, sync }, bulk });
                 }
                 Place::Inline => inline = bulk.first().map(|bytes| (run.parts[0].start, *bytes)),
                 Place::Unplaced { .. } => return Err(Errno::EIO),

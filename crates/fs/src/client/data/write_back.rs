@@ -406,8 +406,7 @@ fn writes<'f>(flight: &'f Flight, layout: &Layout, stretch: Extent) -> Vec<Ask<'
         let Place::Object { ost, object, offset } = run.place else { return None };
         let bulk: Vec<&[u8]> =
             run.parts.iter().flat_map(|part| flight.segments(*part)).map(|(_, data)| data).collect();
-        let crc = bulk.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
-        Some(Ask { ost, op: Op::Write { object, offset, crc, sync: false }, bulk })
+        Some(Ask { ost, op: Op::Write { object, offset, crc: None, sync: false }, bulk })
     });
     asks.collect()
 }

@@ -64,7 +64,7 @@ impl Copier {
             let chunk = (len - offset).min(CHUNK_BYTES.into()) as u32;
             let bytes = self.read(osts, from, offset, chunk)?;
             if bytes.iter().any(|byte| *byte != 0) {
-                let op = Op::Write { object: new, offset, crc: crc32c::crc32c(&bytes), sync: false };
+                let op = Op::Write { object: new, offset, crc: Some(crc32c::crc32c(&bytes)), sync: false };
                 self.call(osts, to, op, &bytes)?;
                 written += bytes.len() as u64;
             }
@@ -95,7 +95,7 @@ impl Copier {
         len: u32,
     ) -> Result<Bytes, CopyError> {
         match self.call(osts, ost, Op::Read { object, offset, len }, &[])? {
-            (Reply::Data { crc }, bytes) if crc == crc32c::crc32c(&bytes) => Ok(bytes),
+            (Reply::Data { crc }, bytes) if crc == Some(crc32c::crc32c(&bytes)) => Ok(bytes),
             _ => Err(CopyError::Refused(Errno::EIO)),
         }
     }

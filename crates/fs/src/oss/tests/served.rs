@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_net::Fault;
 use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Server, Service, serve};
+use kiln_net::{Fault, Peer};
 
 use super::super::{Label, Oss, Ost};
 use super::{A, label, refused, request, write_op};
@@ -20,6 +20,10 @@ impl Service for Node {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         check_peer(call.peer)?;
         self.0.handle(&call.decode()?, &call.bulk, replies)
+    }
+
+    fn takes_memory(&self, peer: Peer) -> bool {
+        check_peer(peer).is_ok()
     }
 }
 
@@ -52,16 +56,38 @@ fn data_goes_to_the_disk_and_back() {
     let written = call(&mut connection, &request(write_op(A, 12_345, &bytes)), &[front, back]);
     assert_eq!(written, (Reply::Done, Bytes::new()));
 
-    let asked = request(Op::Read { object: A, offset: 12_345, len: 4 << 20 });
-    connection.send(&asked, &[]).expect("it is sent");
-    let mut into = vec![0; 4 << 20];
-    let (reply, len): (Reply, usize) = connection.receive_into(&mut into).expect("an answer");
-    assert_eq!((reply, len), (Reply::Data { crc: crc32c::crc32c(&bytes) }, 4 << 20));
-    assert!(into == bytes);
+    let read = call(&mut connection, &request(Op::Read { object: A, offset: 12_345, len: 4 << 20 }), &[]);
+    assert!(read == (Reply::Data { crc: Some(crc32c::crc32c(&bytes)) }, bytes.into()));
 
     let damaged = call(&mut connection, &request(write_op(A, 0, b"sent")), &[b"came"]);
     assert_eq!(damaged.0, refused(Errno::EIO));
     assert_eq!(server.stop(Duration::from_secs(30)), 0);
+}
+
+#[test]
+fn data_goes_to_the_disk_and_back_through_memory_that_is_lent() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let (_server, node, mut connection) = node(dir.path());
+    node.0.add(target(dir.path(), 3).0);
+    connection.lend().expect("the server answers");
+    let bytes: Vec<u8> = (0..2 << 20).map(|at: u32| (at % 253) as u8).collect();
+    assert!(connection.lends(bytes.len()));
+    let (front, back) = bytes.split_at(1000);
+    // At whole pages, and not.
+    for offset in [0, 12_345] {
+        let op = Op::Write { object: A, offset, crc: None, sync: false };
+        assert_eq!(call(&mut connection, &request(op), &[front, back]).0, Reply::Done);
+        for (from, len, there) in [(0, 1 << 20, 1 << 20), (1 << 20, 1 << 20, 1 << 20), ((2 << 20) - 7, 65_536, 7)] {
+            let op = Op::Read { object: A, offset: offset + from, len };
+            connection.send_asking(&request(op), len as usize).expect("it is sent");
+            let (reply, read): (Reply, Bytes) = connection.receive().expect("an answer");
+            assert_eq!(reply, Reply::Data { crc: None }, "nothing travelled");
+            assert!(read == bytes[from as usize..from as usize + there], "{len} bytes from {from}");
+        }
+    }
+    let elsewhere = Request { fs: "other".to_owned(), ..request(Op::Read { object: A, offset: 0, len: 1 << 20 }) };
+    connection.send_asking(&elsewhere, 1 << 20).expect("it is sent");
+    assert_eq!(connection.receive().expect("an answer"), (refused(Errno::ENODEV), Bytes::new()));
 }
 
 #[test]

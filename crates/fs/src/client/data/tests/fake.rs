@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_net::Fault;
+use kiln_net::{Fault, Peer};
 use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Server, Service, serve};
 
 use super::super::{DataPath, Mds, Osts, Settings, Written};
@@ -126,13 +126,13 @@ impl FakeOss {
                     store.objects.get(&(ost, object)).map_or(Vec::new(), |object| object.read(offset, len));
                 let damage = u32::from(store.damaged_reads > 0);
                 store.damaged_reads -= damage;
-                return (Reply::Data { crc: crc32c::crc32c(&data) ^ damage }, data);
+                return (Reply::Data { crc: Some(crc32c::crc32c(&data) ^ damage) }, data);
             }
             Op::Write { object, offset, crc, sync } => {
                 let damaged = store.damaged_writes > 0;
                 store.damaged_writes -= u32::from(damaged);
                 drop(store);
-                assert_eq!(crc, crc32c::crc32c(bulk));
+                assert_eq!(crc, Some(crc32c::crc32c(bulk)));
                 if damaged {
                     Reply::Refused(Errno::EIO)
                 } else {
@@ -385,6 +385,10 @@ impl Service for Disk {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         let wire::Request::Oss(request) = call.decode()? else { panic!("this is an OSS") };
         self.0.handle(&request, &call.bulk, replies)
+    }
+
+    fn takes_memory(&self, _: Peer) -> bool {
+        true
     }
 }
 
