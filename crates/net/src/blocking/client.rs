@@ -113,6 +113,7 @@ impl Connection {
         if self.lent.is_some() || matches!(self.socket, Socket::Tcp(_)) {
             return Ok(());
         }
+        self.ready()?;
         match self.offer() {
             Err(CallError::Refused { text, .. }) => {
                 tracing::debug!("the RPC server does not take memory: {text}");
@@ -177,8 +178,9 @@ impl Connection {
 
     /// Sends a request. The answer to the one before must have been received.
     pub fn send<Q: Serialize>(&mut self, request: &Q, bulk: &[&[u8]]) -> Result<(), CallError> {
+        self.ready()?;
         let len = bulk.iter().map(|part| part.len()).sum();
-        match self.lent.as_mut().filter(|lent| self.state == State::Idle && lent.takes(len)) {
+        match self.lent.as_mut().filter(|lent| lent.takes(len)) {
             Some(lent) => {
                 let place = lent.put(bulk).place();
                 self.put_out((Kind::Request, 0), request, Bulk::Lent(place, len))
@@ -189,24 +191,30 @@ impl Connection {
 
     /// Sends a request that is answered with up to `bulk_len` bytes of bulk, which lent memory may have room for.
     pub fn send_asking<Q: Serialize>(&mut self, request: &Q, bulk_len: usize) -> Result<(), CallError> {
+        self.ready()?;
         self.piece = self.lent.as_ref().and_then(|lent| lent.piece(bulk_len));
         let place = self.piece.as_ref().map_or(0, |piece| piece.span().place());
         self.put_out((Kind::Request, 0), request, Bulk::Lent(place, 0))
     }
 
+    /// Whether a request may be sent.
+    fn ready(&self) -> Result<(), CallError> {
+        match self.state {
+            State::Idle => Ok(()),
+            State::Broken => Err(CallError::Closed),
+            State::Waiting | State::Over => {
+                Err(CallError::Encode("the answer to the call before was not received".to_owned()))
+            }
+        }
+    }
+
+    /// **Must hold:** the connection is [ready](Connection::ready).
     fn put_out<Q: Serialize>(
         &mut self,
         (kind, detail): (Kind, u32),
         body: &Q,
         bulk: Bulk<'_>,
     ) -> Result<(), CallError> {
-        match self.state {
-            State::Idle => {}
-            State::Broken => return Err(CallError::Closed),
-            State::Waiting | State::Over => {
-                return Err(CallError::Encode("the answer to the call before was not received".to_owned()));
-            }
-        }
         match self.outgoing.send(&self.socket, (kind, self.call + 1, detail), body, bulk) {
             Ok(()) => {
                 self.call += 1;
