@@ -232,6 +232,31 @@ fn a_user_who_is_not_root_mounts_a_filesystem_of_their_own() {
 }
 
 #[test]
+fn files_that_were_removed_are_not_missed_when_the_mount_goes() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = quick(1);
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let mount = Mount::new(&cluster, "scratch", "mount");
+    let paths: Vec<PathBuf> = (0..4000).map(|n| mount.path(&n.to_string())).collect();
+    for path in &paths {
+        std::fs::write(path, [7; 4096]).expect("a file, held back for a moment");
+    }
+    for path in &paths {
+        std::fs::remove_file(path).expect("it is there");
+    }
+    std::fs::write(mount.path("kept"), "kept").expect("a file");
+    mount.unmount();
+    let logs = std::fs::read_dir(cluster.data().join("log")).expect("logs").flatten();
+    let log = logs.map(|entry| entry.path()).find(|path| text(path).contains("/mount-")).expect("the mount has one");
+    let log = std::fs::read_to_string(log).expect("it is text");
+    assert!(log.contains("everything is written back") && !log.contains("could not be written back"), "{log}");
+    let again = Mount::new(&cluster, "scratch", "again");
+    assert_eq!(std::fs::read_to_string(again.path("kept")).expect("it was written back"), "kept");
+}
+
+#[test]
 fn two_mounts_show_one_tree() {
     if !can_mount() {
         return;

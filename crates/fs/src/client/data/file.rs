@@ -345,7 +345,8 @@ impl FileData {
         self.changed.notify_all();
     }
 
-    pub(super) fn is_gone(&self) -> bool {
+    /// Whether it was discarded.
+    pub fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 
