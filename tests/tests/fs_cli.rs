@@ -249,9 +249,15 @@ fn files_that_were_removed_are_not_missed_when_the_mount_goes() {
     std::fs::write(mount.path("kept"), "kept").expect("a file");
     mount.unmount();
     let logs = std::fs::read_dir(cluster.data().join("log")).expect("logs").flatten();
-    let log = logs.map(|entry| entry.path()).find(|path| text(path).contains("/mount-")).expect("the mount has one");
+    let log = logs
+        .map(|entry| entry.path())
+        .find(|path| text(path).contains("/mount-"))
+        .expect("the mount has one");
     let log = std::fs::read_to_string(log).expect("it is text");
-    assert!(log.contains("everything is written back") && !log.contains("could not be written back"), "{log}");
+    assert!(
+        log.contains("everything is written back") && !log.contains("could not be written back"),
+        "{log}"
+    );
     let again = Mount::new(&cluster, "scratch", "again");
     assert_eq!(std::fs::read_to_string(again.path("kept")).expect("it was written back"), "kept");
 }

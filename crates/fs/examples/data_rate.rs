@@ -15,9 +15,9 @@ use kiln_fs::core::{Attr, Errno, FileKind, Ino, Layout, ObjectId, OstIndex, Sess
 use kiln_fs::oss::{Label, Oss, Ost};
 use kiln_fs::wire::Request;
 use kiln_fs::wire::mgs::{self, Address, FsConfig};
-use kiln_net::{Fault, Peer};
 use kiln_net::Status;
 use kiln_net::blocking::{Call, Listener, Replies, ServeLimits, Server, Service, serve};
+use kiln_net::{Fault, Peer};
 
 const OSTS: u16 = 2;
 const STRIPE_BYTES: u32 = 1 << 20;

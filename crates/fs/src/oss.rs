@@ -116,7 +116,8 @@ impl Oss {
         let Some(place) = self.find(&request.fs, request.ost) else { return Answer::refused(Errno::ENODEV) };
         place.requests.fetch_add(1, Ordering::Relaxed);
         let ost = place.ost.read().unwrap_or_else(PoisonError::into_inner);
-        ost.as_ref().map_or_else(|| Answer::refused(Errno::ENODEV), |ost| ost.answer_into(request, bulk, room))
+        ost.as_ref()
+            .map_or_else(|| Answer::refused(Errno::ENODEV), |ost| ost.answer_into(request, bulk, room))
     }
 
     /// Requests that came for a target since it is served here.

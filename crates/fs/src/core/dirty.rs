@@ -6,13 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::layout::Extent;
+use super::segment::Segment;
 
 /// Bytes of a chunk; chunks begin at multiples of it. The end of the inline component is a border too.
 pub const CHUNK_BYTES: u64 = 1 << 20;
 /// What a segment costs besides its bytes.
 const SEGMENT_COST_BYTES: u64 = 64;
-/// A segment that reaches this length is expected to fill its chunk, and gets the memory for that.
-const GROWING_BYTES: usize = 64 << 10;
 
 /// The dirty data of a file.
 #[derive(Debug, Default)]
@@ -32,7 +31,7 @@ pub struct Dirty {
 pub struct Chunk {
     stamp: u64,
     /// By their first byte. **Invariant:** none is empty, and they do not overlap.
-    segments: BTreeMap<u64, Vec<u8>>,
+    segments: BTreeMap<u64, Segment>,
     bytes: u64,
 }
 
@@ -216,17 +215,14 @@ impl Chunk {
                 return over;
             }
             if within == segment.len() {
-                grow(segment, free, (bounds.end - start) as usize);
-                segment.extend_from_slice(&data[..free]);
+                segment.append(&data[..free], (bounds.end - start) as usize);
                 self.bytes += free as u64;
                 return free;
             }
         }
-        let mut segment = Vec::new();
-        if at == bounds.start {
-            grow(&mut segment, free, (bounds.end - at) as usize);
-        }
-        segment.extend_from_slice(&data[..free]);
+        let mut segment = Segment::default();
+        // One that begins with its chunk may fill it.
+        segment.append(&data[..free], if at == bounds.start { (bounds.end - at) as usize } else { free });
         self.segments.insert(at, segment);
         self.bytes += free as u64;
         free
@@ -247,22 +243,12 @@ impl Chunk {
             && at < start + segment.len() as u64
         {
             let mut last = self.segments.last_entry().expect("it is there");
-            let tail = last.get()[(at - last.key()) as usize..].to_vec();
-            let keep = last.get().len() - tail.len();
-            last.get_mut().truncate(keep);
-            rest.insert(at, tail);
+            let within = (at - last.key()) as usize;
+            rest.insert(at, last.get_mut().split_off(within));
         }
         let bytes = rest.values().map(|segment| segment.len() as u64).sum();
         self.bytes -= bytes;
         Chunk { stamp: self.stamp, segments: rest, bytes }
-    }
-}
-
-/// Makes place for `more` bytes: at once for all that may come, when the segment grows long. The memory is not touched before.
-fn grow(segment: &mut Vec<u8>, more: usize, len_max: usize) {
-    let len = segment.len() + more;
-    if len > segment.capacity() && len >= GROWING_BYTES {
-        segment.reserve_exact(len_max - segment.len());
     }
 }
 

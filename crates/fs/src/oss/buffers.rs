@@ -1,18 +1,26 @@
-//! Memory for what is read, used again: fresh memory costs a page fault for every 4 KiB. It begins at a page, as a disk that is read past the
-//! page cache wants it.
+//! Memory for what is read, used again. It begins at a page, as a disk that is read past the page cache wants it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-/// Buffers that are kept while nobody reads; each is as long as the longest read that it had, at most
-/// [`DATA_BYTES_MAX`](crate::wire::DATA_BYTES_MAX).
+use kiln_types::Kept;
+
+use crate::wire::DATA_BYTES_MAX;
+
+/// Buffers that are kept while nobody reads; each is as long as the longest read that it had.
 const KEPT_MAX: usize = 8;
 
 /// What the address of a buffer is a multiple of, in bytes.
 pub(super) const PAGE_BYTES: usize = 4096;
 
 /// The kept buffers.
-#[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+#[derive(Debug)]
+pub(super) struct Buffers(Kept);
+
+impl Default for Buffers {
+    fn default() -> Buffers {
+        Buffers(Kept::new(KEPT_MAX, DATA_BYTES_MAX as usize + PAGE_BYTES))
+    }
+}
 
 /// A buffer; goes back when it is dropped.
 #[derive(Debug)]
@@ -27,9 +35,9 @@ pub(super) struct Buffer {
 impl Buffers {
     /// A buffer of `len` bytes, whatever they are.
     pub(super) fn take(self: &Arc<Buffers>, len: usize) -> Buffer {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut bytes = kept.unwrap_or_default();
+        let mut bytes = self.0.take();
         if bytes.len() < len + PAGE_BYTES {
+            bytes.reserve_exact(len + PAGE_BYTES - bytes.len());
             bytes.resize(len + PAGE_BYTES, 0);
         }
         let begin = bytes.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
@@ -54,10 +62,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut kept = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT_MAX {
-            kept.push(std::mem::take(&mut self.bytes));
-        }
+        self.home.0.give(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -13,8 +13,8 @@ use kiln_fs::oss::{self, Oss, Ost};
 use kiln_fs::wire;
 use kiln_fs::wire::mgs::{self, Address, FsConfig};
 use kiln_log::Volume;
-use kiln_net::{Fault, Peer};
 use kiln_net::blocking::{Call, Listener, Replies, ServeLimits, Server, Service, serve};
+use kiln_net::{Fault, Peer};
 use kiln_world::{RealClock, RealDisk, RealRng};
 
 const NAME: &str = "scratch";

@@ -230,7 +230,8 @@ impl Outgoing {
             Bulk::Behind(_) => (0, &[][..]),
             Bulk::Lent(place, _) => (place, &[][..]),
         };
-        let header = Header { kind, call, place, detail, body_len: body_len as u32, bulk_len: bulk_len as u32 };
+        let header =
+            Header { kind, call, place, detail, body_len: body_len as u32, bulk_len: bulk_len as u32 };
         header.encode(&mut &mut self.head[..HEADER_BYTES]);
         let head = IoSlice::new(&self.head);
         match behind {

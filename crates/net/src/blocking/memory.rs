@@ -5,7 +5,10 @@
 //!
 //! Two processes that have the same memory trust each other, and take turns by the frames of their connection: a span is the server's from the request that
 //! names it until the answer, and the client's at any other time.
-#![expect(unsafe_code, reason = "a mapping is a pointer, and who may use which bytes of it is said by messages")]
+#![expect(
+    unsafe_code,
+    reason = "a mapping is a pointer, and who may use which bytes of it is said by messages"
+)]
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

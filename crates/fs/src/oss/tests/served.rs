@@ -77,7 +77,9 @@ fn data_goes_to_the_disk_and_back_through_memory_that_is_lent() {
     for offset in [0, 12_345] {
         let op = Op::Write { object: A, offset, crc: None, sync: false };
         assert_eq!(call(&mut connection, &request(op), &[front, back]).0, Reply::Done);
-        for (from, len, there) in [(0, 1 << 20, 1 << 20), (1 << 20, 1 << 20, 1 << 20), ((2 << 20) - 7, 65_536, 7)] {
+        for (from, len, there) in
+            [(0, 1 << 20, 1 << 20), (1 << 20, 1 << 20, 1 << 20), ((2 << 20) - 7, 65_536, 7)]
+        {
             let op = Op::Read { object: A, offset: offset + from, len };
             connection.send_asking(&request(op), len as usize).expect("it is sent");
             let (reply, read): (Reply, Bytes) = connection.receive().expect("an answer");
@@ -85,7 +87,8 @@ fn data_goes_to_the_disk_and_back_through_memory_that_is_lent() {
             assert!(read == bytes[from as usize..from as usize + there], "{len} bytes from {from}");
         }
     }
-    let elsewhere = Request { fs: "other".to_owned(), ..request(Op::Read { object: A, offset: 0, len: 1 << 20 }) };
+    let elsewhere =
+        Request { fs: "other".to_owned(), ..request(Op::Read { object: A, offset: 0, len: 1 << 20 }) };
     connection.send_asking(&elsewhere, 1 << 20).expect("it is sent");
     assert_eq!(connection.receive().expect("an answer"), (refused(Errno::ENODEV), Bytes::new()));
 }

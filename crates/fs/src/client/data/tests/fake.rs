@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kiln_net::{Fault, Peer};
 use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Server, Service, serve};
+use kiln_net::{Fault, Peer};
 
 use super::super::{DataPath, Mds, Osts, Settings, Written};
 use crate::core::layout::{Layout, Pattern, Spread, Stripes};
