@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::frames::{Bulk, Incoming, Outgoing, ReadError, SendError};
-use super::memory::{Lent, Piece};
+use super::memory::{Lent, Piece, is_shared};
 use super::socket::Socket;
 use crate::client::CallError;
 use crate::wire::{Header, Kind, Limits, Status, WireError};
@@ -146,7 +146,7 @@ impl Connection {
 
     /// Whether a request's bulk part of this length goes through lent memory: then nothing can happen to it on the way.
     pub fn lends(&self, bulk_len: usize) -> bool {
-        self.lent.as_ref().is_some_and(|lent| lent.takes(bulk_len))
+        self.lent.is_some() && is_shared(bulk_len)
     }
 
     /// How long to wait for each part of an answer; `None`, as it is at first, waits as long as it takes.
@@ -180,7 +180,7 @@ impl Connection {
     pub fn send<Q: Serialize>(&mut self, request: &Q, bulk: &[&[u8]]) -> Result<(), CallError> {
         self.ready()?;
         let len = bulk.iter().map(|part| part.len()).sum();
-        match self.lent.as_mut().filter(|lent| lent.takes(len)) {
+        match self.lent.as_mut().filter(|_| is_shared(len)) {
             Some(lent) => {
                 let place = lent.put(bulk).place();
                 self.put_out((Kind::Request, 0), request, Bulk::Lent(place, len))

@@ -132,6 +132,11 @@ impl AsMut<[u8]> for Span {
     }
 }
 
+/// Whether a request's bulk part of this length is put in lent memory.
+pub(super) fn is_shared(len: usize) -> bool {
+    (SHARED_BYTES_MIN..=SENT_BYTES_MAX).contains(&len)
+}
+
 /// What a client has lent.
 #[derive(Debug)]
 pub(super) struct Lent {
@@ -164,12 +169,7 @@ impl Lent {
         self.memory.len
     }
 
-    /// Whether a request's bulk part of this length is put here.
-    pub(super) fn takes(&self, len: usize) -> bool {
-        (SHARED_BYTES_MIN..=SENT_BYTES_MAX).contains(&len)
-    }
-
-    /// Puts a bulk part where the server finds it. **Must hold:** [`Lent::takes`] it, and the call before was answered.
+    /// Puts a bulk part where the server finds it. **Must hold:** it [is shared](is_shared), and the call before was answered.
     pub(super) fn put(&mut self, parts: &[&[u8]]) -> Span {
         let len = parts.iter().map(|part| part.len()).sum();
         let mut span = self.memory.span(1, len).expect("it is not longer than what it may be");
