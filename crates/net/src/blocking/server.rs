@@ -399,7 +399,7 @@ impl<S: Service> ServedConnection<S> {
         let socket = &self.replies.socket;
         let taken = socket.receive_descriptor().and_then(|file| match file {
             Some(file) => Memory::of(&file, len),
-            None => Err(io::ErrorKind::InvalidInput.into()),
+            None => Err(io::Error::new(io::ErrorKind::InvalidInput, "no descriptor came")),
         });
         match taken {
             Ok(memory) => self.replies.lent = Some(Arc::new(memory)),
