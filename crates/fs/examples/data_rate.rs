@@ -36,7 +36,7 @@ struct Node(Oss);
 impl Service for Node {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         match call.decode()? {
-            Request::Oss(request) => self.0.handle(&request, &call.bulk, replies),
+            Request::Oss(request) => self.0.handle(&request, &call, replies),
             _ => Err(Fault::new(Status::BadRequest, "this is an OSS")),
         }
     }

@@ -28,7 +28,7 @@ struct Node(Oss);
 
 impl Service for Node {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
-        self.0.handle(&call.decode()?, &call.bulk, replies)
+        self.0.handle(&call.decode()?, &call, replies)
     }
 }
 

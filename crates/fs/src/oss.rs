@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kiln_net::Fault;
-use kiln_net::blocking::{Replies, Span};
+use kiln_net::blocking::{Call, Replies, Span};
 
 pub use directory::DirectoryObjects;
 pub use error::TargetError;
@@ -43,7 +43,7 @@ pub use ost::{Answer, Ost};
 pub use pool::PoolObjects;
 
 use crate::core::{Errno, OstIndex};
-use crate::wire::oss::Request;
+use crate::wire::oss::{Op, Request};
 
 /// A target that may be taken away while its neighbours are served.
 #[derive(Debug)]
@@ -98,8 +98,16 @@ impl Oss {
 
     /// Answers a request; blocks as long as the disk needs. It sends when no lock is held any more: a client that does not take its answer holds
     /// up nobody.
-    pub fn handle(&self, request: &Request, bulk: &[u8], replies: &mut Replies) -> Result<(), Fault> {
-        self.answer_into(request, bulk, |len| replies.room(len)).send(replies)
+    pub fn handle(&self, request: &Request, call: &Call, replies: &mut Replies) -> Result<(), Fault> {
+        if matches!(request.op, Op::Write { crc: None, .. }) && !call.lent && !call.bulk.is_empty() {
+            tracing::error!(
+                fs = request.fs,
+                ost = request.ost.0,
+                "bytes came without a checksum, and were refused"
+            );
+            return Answer::refused(Errno::EIO).send(replies);
+        }
+        self.answer_into(request, &call.bulk, |len| replies.room(len)).send(replies)
     }
 
     /// The answer to a request that came on no connection.

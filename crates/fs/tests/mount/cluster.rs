@@ -37,7 +37,7 @@ impl Service for Servers {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         match call.decode::<wire::Request>()? {
             wire::Request::Mds(request) => self.mds.handle(request, &call.bulk, replies),
-            wire::Request::Oss(request) => self.oss.handle(&request, &call.bulk, replies),
+            wire::Request::Oss(request) => self.oss.handle(&request, &call, replies),
             wire::Request::Mgs(_) | wire::Request::Node(_) => {
                 Err(Fault::new(kiln_net::Status::BadRequest, "no MGS here"))
             }

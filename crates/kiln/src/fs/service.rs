@@ -30,7 +30,7 @@ impl Service for FsService {
                 Some(mds) => mds.handle(request, &call.bulk, replies),
                 None => replies.last(&no_mdt(), &[]),
             },
-            Request::Oss(request) => self.targets.oss().handle(&request, &call.bulk, replies),
+            Request::Oss(request) => self.targets.oss().handle(&request, &call, replies),
             Request::Mgs(request) => match &self.mgs {
                 Some(mgs) => replies.last(&mgs.answer(request), &[]),
                 None => Err(Fault::new(Status::Unavailable, "the MGS is on the leader, not on this node")),

@@ -50,6 +50,8 @@ pub struct Connection {
     lent: Option<Lent>,
     /// Where the answer that is waited for may put its bulk part.
     piece: Option<Piece>,
+    /// The last one did.
+    came_lent: bool,
 }
 
 /// Closes a connection from another thread: whoever waits for an answer there is told [`CallError::Closed`].
@@ -104,6 +106,7 @@ impl Connection {
             timeout: None,
             lent: None,
             piece: None,
+            came_lent: false,
         }
     }
 
@@ -147,6 +150,11 @@ impl Connection {
     /// Whether a request's bulk part of this length goes through lent memory: then nothing can happen to it on the way.
     pub fn lends(&self, bulk_len: usize) -> bool {
         self.lent.is_some() && is_shared(bulk_len)
+    }
+
+    /// Whether the bulk part of the last answer came through lent memory.
+    pub fn came_lent(&self) -> bool {
+        self.came_lent
     }
 
     /// How long to wait for each part of an answer; `None`, as it is at first, waits as long as it takes.
@@ -325,6 +333,7 @@ impl Connection {
     /// The bulk part that is behind the body, or in the piece that the server was given for it.
     fn bulk(&mut self, header: &Header) -> Result<Bytes, CallError> {
         let piece = self.piece.take();
+        self.came_lent = header.place != 0;
         if header.place == 0 {
             return self.part(header.bulk_len);
         }

@@ -37,6 +37,8 @@ pub struct Call {
     /// Bytes beside it. They may lie in memory of the caller, which it uses for something else once it is answered: what is to be kept must be
     /// copied.
     pub bulk: Bytes,
+    /// They do: they have not travelled.
+    pub lent: bool,
     /// Who asks.
     pub peer: Peer,
     /// On which connection.
@@ -366,7 +368,8 @@ impl<S: Service> ServedConnection<S> {
     fn answer(&mut self, header: Header, body: Bytes, bulk: Bytes) -> bool {
         (self.replies.call, self.replies.over) = (header.call, false);
         self.replies.room = if bulk.is_empty() { header.place } else { 0 };
-        let call = Call { body, bulk, peer: self.peer, conn: self.conn };
+        let lent = header.place != 0 && !bulk.is_empty();
+        let call = Call { body, bulk, lent, peer: self.peer, conn: self.conn };
         let (service, replies) = (&self.service, &mut self.replies);
         // Nothing of `replies` is used after a panic but its socket.
         let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| service.handle(call, replies))) else {

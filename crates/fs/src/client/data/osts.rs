@@ -285,7 +285,12 @@ impl Slot {
     fn receive(&mut self) -> Result<(Reply, Bytes), CallError> {
         let connection = self.connection.as_mut().ok_or(CallError::Closed)?;
         let received = connection.receive();
+        let lent = connection.came_lent();
         match self.lose_if_failed(received)? {
+            // What travels has a checksum.
+            (Reply::Data { crc: None }, bulk) if !lent && !bulk.is_empty() => {
+                Ok((Reply::Refused(Errno::EIO), Bytes::new()))
+            }
             (Reply::Refused(Errno::ENODEV), _) => {
                 Err(self.lost(CallError::Closed)) // It does not serve the OST now: it will, or another one does.
             }

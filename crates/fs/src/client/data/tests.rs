@@ -393,6 +393,10 @@ fn damaged_bytes_are_asked_for_again_and_are_an_error_in_the_end() {
     assert_eq!(file.read(0, 5000, Mode::Direct).unwrap(), pattern(5000, 1));
     cluster.oss.store().damaged_reads = 3;
     assert_eq!(file.read(0, 5000, Mode::Direct), Err(Errno::EIO));
+    cluster.oss.store().unsummed_reads = 2;
+    assert_eq!(file.read(0, 5000, Mode::Direct).unwrap(), pattern(5000, 1));
+    cluster.oss.store().unsummed_reads = 3;
+    assert_eq!(file.read(0, 5000, Mode::Direct), Err(Errno::EIO));
     cluster.oss.store().damaged_writes = 3;
     assert_eq!(file.write(0, b"x", Mode::Direct, false), Err(Errno::EIO));
 }

@@ -19,7 +19,7 @@ struct Node(Oss);
 impl Service for Node {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         check_peer(call.peer)?;
-        self.0.handle(&call.decode()?, &call.bulk, replies)
+        self.0.handle(&call.decode()?, &call, replies)
     }
 
     fn takes_memory(&self, peer: Peer) -> bool {
@@ -61,6 +61,9 @@ fn data_goes_to_the_disk_and_back() {
 
     let damaged = call(&mut connection, &request(write_op(A, 0, b"sent")), &[b"came"]);
     assert_eq!(damaged.0, refused(Errno::EIO));
+    let unsummed = Op::Write { object: A, offset: 0, crc: None, sync: false };
+    let unsummed = call(&mut connection, &request(unsummed), &[b"whatever came"]);
+    assert_eq!(unsummed.0, refused(Errno::EIO));
     assert_eq!(server.stop(Duration::from_secs(30)), 0);
 }
 

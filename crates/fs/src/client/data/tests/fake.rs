@@ -60,6 +60,8 @@ pub(super) struct Store {
     pub(super) fenced: HashSet<SessionId>,
     /// So many answers to reads arrive damaged.
     pub(super) damaged_reads: u32,
+    /// So many have no checksum.
+    pub(super) unsummed_reads: u32,
     /// So many writes arrive damaged.
     pub(super) damaged_writes: u32,
     /// Writes wait while this is set.
@@ -126,7 +128,10 @@ impl FakeOss {
                     store.objects.get(&(ost, object)).map_or(Vec::new(), |object| object.read(offset, len));
                 let damage = u32::from(store.damaged_reads > 0);
                 store.damaged_reads -= damage;
-                return (Reply::Data { crc: Some(crc32c::crc32c(&data) ^ damage) }, data);
+                let unsummed = store.unsummed_reads > 0;
+                store.unsummed_reads -= u32::from(unsummed);
+                let crc = Some(crc32c::crc32c(&data) ^ damage).filter(|_| !unsummed);
+                return (Reply::Data { crc }, data);
             }
             Op::Write { object, offset, crc, sync } => {
                 let damaged = store.damaged_writes > 0;
@@ -384,7 +389,7 @@ struct Disk(Oss);
 impl Service for Disk {
     fn handle(&self, call: Call, replies: &mut Replies) -> Result<(), Fault> {
         let wire::Request::Oss(request) = call.decode()? else { panic!("this is an OSS") };
-        self.0.handle(&request, &call.bulk, replies)
+        self.0.handle(&request, &call, replies)
     }
 
     fn takes_memory(&self, _: Peer) -> bool {
