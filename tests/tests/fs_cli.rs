@@ -278,7 +278,10 @@ fn two_mounts_show_one_tree() {
     for rank in 0..2 {
         let maps = format!("/proc/{}/maps", cluster.pid(rank).expect("it runs"));
         let maps = std::fs::read_to_string(maps).expect("a process of ours");
-        assert!(maps.contains("memfd:kiln-rpc"), "long pieces go through memory that the mount lends: {maps}");
+        assert!(
+            maps.contains("memfd:kiln-rpc"),
+            "long pieces go through memory that the mount lends: {maps}"
+        );
     }
     assert_eq!(std::fs::read_to_string(a.path("dir/small")).expect("the other mount has it"), "small");
     std::fs::rename(b.path("dir/small"), b.path("other")).expect("a new name");

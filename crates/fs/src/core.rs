@@ -16,7 +16,7 @@ pub mod placement;
 pub mod quota;
 pub mod ranges;
 pub mod readahead;
-mod segment;
+pub mod segment;
 pub mod split;
 pub mod target;
 

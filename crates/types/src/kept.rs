@@ -34,6 +34,11 @@ impl Kept {
         }
     }
 
+    /// Frees what is kept.
+    pub fn clear(&self) {
+        self.buffers().clear();
+    }
+
     fn buffers(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         // Nothing under this lock can panic halfway.
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,5 +57,8 @@ mod tests {
         }
         let taken: Vec<Vec<u8>> = (0..3).map(|_| kept.take()).collect();
         assert_eq!(taken, [vec![20; 20], vec![10; 10], Vec::new()], "101 is too long, and two are enough");
+        kept.give(vec![1]);
+        kept.clear();
+        assert!(kept.take().is_empty());
     }
 }

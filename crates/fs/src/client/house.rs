@@ -1,5 +1,5 @@
 //! What a mount does in its spare time: it tells the MDS which files are closed and which leases it does not need, what jobs
-//! did, and that the session lives.
+//! did, and that the session lives; and gives memory back when nobody reads or writes.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,12 +11,15 @@ use super::cache::{Inode, everything};
 use super::data::{FileData, Mds};
 use super::session::Waiter;
 use crate::core::Ino;
+use crate::core::segment::free_kept;
 use crate::wire::mds::{Ask, Leases, Op};
 
 /// How long the MDS is not told of a closed file: programs open the same files again and again.
 const LINGER: Duration = Duration::from_millis(500);
 /// How often the MDS is told what jobs did.
 const TELL_JOBS: Duration = Duration::from_secs(3);
+/// When nothing was asked of an OST for so long, what is kept for the next reads and writes goes.
+const QUIET: Duration = Duration::from_secs(10);
 /// Files and leases in one message, or jobs.
 const BATCH_MAX: usize = 512;
 
@@ -77,8 +80,52 @@ impl House {
     }
 }
 
+/// Since when the OSTs were asked for nothing.
+struct Quiet {
+    asked: u64,
+    since: Instant,
+    /// What is kept is gone.
+    given_back: bool,
+}
+
+impl Quiet {
+    fn begin(client: &Client) -> Quiet {
+        Quiet { asked: client.osts.asked(), since: Instant::now(), given_back: false }
+    }
+
+    /// Gives memory back when it has been quiet for long enough.
+    fn look(&mut self, client: &Client) {
+        if client.osts.asked() != self.asked {
+            *self = Quiet::begin(client);
+        } else if !self.given_back && self.since.elapsed() > QUIET {
+            self.given_back = true;
+            // The kernel's page cache has it too. It may lie in memory of connections.
+            for inode in client.meta.inodes.all() {
+                let file = inode.state().file.clone();
+                if let Some(file) = file {
+                    file.forget_clean();
+                }
+            }
+            client.osts.close_idle();
+            free_kept();
+            trim_heap();
+        }
+    }
+}
+
+/// What was freed goes back to the system: the allocator keeps it where it lies between what is not free.
+fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "a call of the C library's allocator")]
+    // SAFETY: it takes the allocator's own locks, and touches nothing but what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Works until the mount ends.
 pub(crate) fn keep_house(client: &Arc<Client>) {
+    let mut quiet = Quiet::begin(client);
     let mut pinged = Instant::now();
     let mut told_jobs = Instant::now();
     let mut lapsed = false;
@@ -106,6 +153,7 @@ pub(crate) fn keep_house(client: &Arc<Client>) {
             }
             client.give_back(dropped, |inode| client.give_up_dropped(inode));
         }
+        quiet.look(client);
         if told_jobs.elapsed() > TELL_JOBS {
             told_jobs = Instant::now();
             client.tell_jobs();

@@ -41,6 +41,11 @@ impl Segment {
     }
 }
 
+/// Frees memory that is kept for segments to come.
+pub fn free_kept() {
+    KEPT.clear();
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
         if self.0.capacity() >= KEPT_BYTES_MIN {

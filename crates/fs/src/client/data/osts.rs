@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Osts {
     id: FsId,
     session: RwLock<SessionId>,
     targets: RwLock<HashMap<OstIndex, Arc<Target>>>,
+    /// How often something was asked.
+    asked: AtomicU64,
 }
 
 /// A question to an OST, with the bytes that go along; their checksum is made when they are sent.
@@ -56,6 +58,7 @@ impl Osts {
             id: config.id,
             session: RwLock::new(session),
             targets: RwLock::new(HashMap::new()),
+            asked: AtomicU64::new(0),
         };
         osts.replace(config);
         Arc::new(osts)
@@ -74,6 +77,19 @@ impl Osts {
     /// The mount has a new session, after the old one was evicted.
     pub fn renew(&self, session: SessionId) {
         *self.session.write().unwrap_or_else(PoisonError::into_inner) = session;
+    }
+
+    /// How often something was asked so far: as long as that stays the same, nobody reads or writes.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Closes the connections that nobody uses; others come when they are needed.
+    pub fn close_idle(&self) {
+        for target in self.targets.read().unwrap_or_else(PoisonError::into_inner).values() {
+            let idle = std::mem::take(&mut target.pool().idle);
+            drop(idle);
+        }
     }
 
     /// Asks until it is answered, or `gone` is set (`EIO`).
@@ -95,6 +111,7 @@ impl Osts {
         gone: &AtomicBool,
         meanwhile: impl FnOnce(),
     ) -> Vec<Answer> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let mut meanwhile = Some(meanwhile);
         let mut calls: Vec<Call<'_>> = asks.iter().map(|ask| Call { ask, tries: 0, answer: None }).collect();
         let mut pause = Duration::ZERO;

@@ -469,6 +469,11 @@ impl Cluster {
         self.server = Some(serve(listener, ServeLimits::default(), service));
     }
 
+    /// Connections that the OSS has.
+    pub(super) fn connections(&self) -> usize {
+        self.server.as_ref().map_or(0, Server::connections)
+    }
+
     /// The OSS dies; what it has stays.
     pub(super) fn kill(&mut self) {
         self.server.take().expect("it runs").stop(Duration::ZERO);
