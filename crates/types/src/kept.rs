@@ -1,3 +1,5 @@
+//! Memory that is used again.
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Memory of long buffers, kept while nobody uses it, and used again.

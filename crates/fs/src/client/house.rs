@@ -18,7 +18,7 @@ use crate::wire::mds::{Ask, Leases, Op};
 const LINGER: Duration = Duration::from_millis(500);
 /// How often the MDS is told what jobs did.
 const TELL_JOBS: Duration = Duration::from_secs(3);
-/// When nothing was asked of an OST for so long, what is kept for the next reads and writes goes.
+/// When no data went to or came from an OST for so long, what is kept for the next reads and writes goes.
 const QUIET: Duration = Duration::from_secs(10);
 /// Files and leases in one message, or jobs.
 const BATCH_MAX: usize = 512;
@@ -80,9 +80,9 @@ impl House {
     }
 }
 
-/// Since when the OSTs were asked for nothing.
+/// Since when no data went to the OSTs or came from them.
 struct Quiet {
-    asked: u64,
+    moved: u64,
     since: Instant,
     /// What is kept is gone.
     given_back: bool,
@@ -90,12 +90,12 @@ struct Quiet {
 
 impl Quiet {
     fn begin(client: &Client) -> Quiet {
-        Quiet { asked: client.osts.asked(), since: Instant::now(), given_back: false }
+        Quiet { moved: client.osts.moved(), since: Instant::now(), given_back: false }
     }
 
     /// Gives memory back when it has been quiet for long enough.
     fn look(&mut self, client: &Client) {
-        if client.osts.asked() != self.asked {
+        if client.osts.moved() != self.moved {
             *self = Quiet::begin(client);
         } else if !self.given_back && self.since.elapsed() > QUIET {
             self.given_back = true;

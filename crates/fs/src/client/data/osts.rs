@@ -35,8 +35,8 @@ pub struct Osts {
     id: FsId,
     session: RwLock<SessionId>,
     targets: RwLock<HashMap<OstIndex, Arc<Target>>>,
-    /// How often something was asked.
-    asked: AtomicU64,
+    /// How often data was asked for or sent.
+    moved: AtomicU64,
 }
 
 /// A question to an OST, with the bytes that go along; their checksum is made when they are sent.
@@ -58,7 +58,7 @@ impl Osts {
             id: config.id,
             session: RwLock::new(session),
             targets: RwLock::new(HashMap::new()),
-            asked: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
         };
         osts.replace(config);
         Arc::new(osts)
@@ -79,9 +79,9 @@ impl Osts {
         *self.session.write().unwrap_or_else(PoisonError::into_inner) = session;
     }
 
-    /// How often something was asked so far: as long as that stays the same, nobody reads or writes.
-    pub fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+    /// How often data was asked for or sent so far: as long as that stays the same, nobody reads or writes.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// Closes the connections that nobody uses; others come when they are needed.
@@ -111,7 +111,9 @@ impl Osts {
         gone: &AtomicBool,
         meanwhile: impl FnOnce(),
     ) -> Vec<Answer> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        if asks.iter().any(|ask| matches!(ask.op, Op::Read { .. } | Op::Write { .. })) {
+            self.moved.fetch_add(1, Ordering::Relaxed);
+        }
         let mut meanwhile = Some(meanwhile);
         let mut calls: Vec<Call<'_>> = asks.iter().map(|ask| Call { ask, tries: 0, answer: None }).collect();
         let mut pause = Duration::ZERO;
