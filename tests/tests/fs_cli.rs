@@ -701,8 +701,12 @@ fn a_mount_of_a_destroyed_filesystem_changes_nothing_in_the_next_of_its_name() {
     let new = Mount::new(&cluster, "scratch", "new");
     assert!(std::fs::read(new.path("f")).expect("a file") == content, "nor at the OSTs");
     assert_eq!(std::fs::read_dir(&new.dir).expect("a directory").count(), 1);
-    let log = lfs(&cluster, &["changelog", "scratch-MDT0000", "0", "99"]).ok().stdout;
-    assert_eq!(log.lines().next().map(|line| line.starts_with("1 ")), Some(true), "{log}");
+    // Records come to the topic a moment after what they tell of.
+    let first = wait_until("the changelog has a record", || {
+        let log = lfs(&cluster, &["changelog", "scratch-MDT0000", "0", "99"]).ok().stdout;
+        log.lines().next().map(str::to_owned)
+    });
+    assert!(first.starts_with("1 "), "{first}");
 }
 
 /// The process of the mount on `dir`.
