@@ -162,6 +162,19 @@ fn quick(nodes: u32) -> Cluster {
     Cluster::start_with(Settings::nodes(nodes).toml("[fs]\nsession_timeout = \"4s\"\n"))
 }
 
+/// The same with a filesystem.
+fn with_scratch(nodes: u32) -> Cluster {
+    let cluster = quick(nodes);
+    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    cluster
+}
+
+/// Whether a node has memory that a mount has lent to its OSTs.
+fn has_lent_memory(cluster: &Cluster, rank: usize) -> bool {
+    let maps = format!("/proc/{}/maps", cluster.pid(rank).expect("it runs"));
+    std::fs::read_to_string(maps).expect("a process of ours").contains("memfd:kiln-rpc")
+}
+
 /// Bytes that differ from place to place.
 fn pattern(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
@@ -232,12 +245,31 @@ fn a_user_who_is_not_root_mounts_a_filesystem_of_their_own() {
 }
 
 #[test]
+fn a_mount_that_nobody_reads_or_writes_takes_its_memory_back() {
+    if !can_mount() {
+        return;
+    }
+    let cluster = with_scratch(1);
+    let mount = Mount::new(&cluster, "scratch", "mount");
+    let content = pattern(3_000_000, 3);
+    std::fs::write(mount.path("f"), &content).expect("a file");
+    nix::unistd::syncfs(std::fs::File::open(&mount.dir).expect("the mount")).expect("it is at the OST");
+    assert!(has_lent_memory(&cluster, 0), "it went through memory");
+    wait_until("the node has none of the mount's memory", || (!has_lent_memory(&cluster, 0)).then_some(()));
+    std::fs::write(mount.path("g"), &content).expect("a file");
+    nix::unistd::syncfs(std::fs::File::open(&mount.dir).expect("the mount")).expect("it is at the OST");
+    assert!(has_lent_memory(&cluster, 0), "it lends some again");
+    for name in ["f", "g"] {
+        assert!(std::fs::read(mount.path(name)).expect("it is there") == content, "{name}");
+    }
+}
+
+#[test]
 fn files_that_were_removed_are_not_missed_when_the_mount_goes() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(1);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(1);
     let mount = Mount::new(&cluster, "scratch", "mount");
     let paths: Vec<PathBuf> = (0..4000).map(|n| mount.path(&n.to_string())).collect();
     for path in &paths {
@@ -267,8 +299,7 @@ fn two_mounts_show_one_tree() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(2);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(2);
     let (a, b) = (Mount::new(&cluster, "scratch", "a"), Mount::new(&cluster, "scratch", "b"));
     std::fs::create_dir(a.path("dir")).expect("a directory");
     let large = pattern(3_000_000, 1);
@@ -276,12 +307,7 @@ fn two_mounts_show_one_tree() {
     std::fs::write(b.path("dir/small"), "small").expect("a file on the MDT");
     assert!(std::fs::read(b.path("dir/large")).expect("the other mount has it") == large);
     for rank in 0..2 {
-        let maps = format!("/proc/{}/maps", cluster.pid(rank).expect("it runs"));
-        let maps = std::fs::read_to_string(maps).expect("a process of ours");
-        assert!(
-            maps.contains("memfd:kiln-rpc"),
-            "long pieces go through memory that the mount lends: {maps}"
-        );
+        assert!(has_lent_memory(&cluster, rank), "long pieces go through memory that the mount lends");
     }
     assert_eq!(std::fs::read_to_string(a.path("dir/small")).expect("the other mount has it"), "small");
     std::fs::rename(b.path("dir/small"), b.path("other")).expect("a new name");
@@ -322,8 +348,7 @@ fn lfs_shows_and_sets_what_lustre_does() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(2);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(2);
     let mount = Mount::new(&cluster, "scratch", "m");
     let at = |name: &str| text(&mount.path(name));
     let df = wait_until("the MDS has heard of all OSTs", || {
@@ -377,8 +402,7 @@ fn an_ost_is_added_and_another_drained_under_a_mount() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(2);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(2);
     let mount = Mount::new(&cluster, "scratch", "m");
     let _ = cluster.kiln(&["fs", "add-ost", "scratch", "silicon2"]).ok();
     let _ = cluster.kiln(&["fs", "drain-ost", "scratch", "0"]).ok();
@@ -431,8 +455,7 @@ fn a_drained_ost_loses_its_objects_while_files_are_read_and_written() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(3);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(3);
     let (mount, other) = (Mount::new(&cluster, "scratch", "m"), Mount::new(&cluster, "scratch", "other"));
     std::fs::create_dir(mount.path("w")).expect("a directory");
     let files: Vec<(PathBuf, Vec<u8>)> = (0..40)
@@ -602,8 +625,7 @@ fn a_client_that_dies_holds_nobody_up_for_long() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(2);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(2);
     let (dead, alive) = (Mount::new(&cluster, "scratch", "dead"), Mount::new(&cluster, "scratch", "alive"));
     std::fs::write(dead.path("f"), "from the one that dies").expect("a file, with its leases");
     let pid = mount_pid(&cluster, &dead.dir);
@@ -626,8 +648,7 @@ fn a_destroyed_filesystem_gives_errors_and_does_not_hang() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(2);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(2);
     let mount = Mount::new(&cluster, "scratch", "m");
     std::fs::write(mount.path("f"), pattern(1_000_000, 5)).expect("a file");
     let _ = cluster.kiln(&["fs", "destroy", "scratch", "--yes", "--force"]).ok();
@@ -674,8 +695,7 @@ fn a_mount_of_a_destroyed_filesystem_changes_nothing_in_the_next_of_its_name() {
     if !can_mount() {
         return;
     }
-    let cluster = quick(2);
-    let _ = cluster.kiln(&["fs", "create", "scratch"]).ok();
+    let cluster = with_scratch(2);
     let old = Mount::new(&cluster, "scratch", "old");
     std::fs::write(old.path("f"), pattern(1_000_000, 5)).expect("a file");
     let program = Program::start(old.path("f"));

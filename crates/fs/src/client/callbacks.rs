@@ -85,10 +85,8 @@ impl Client {
         }
         let file = inode.state().file.clone();
         if let Some(file) = file {
-            if had > DataLease::Read
-                && let Err(errno) = file.flush()
-            {
-                tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
+            if had > DataLease::Read {
+                file.flush_unheard();
             }
             file.await_told();
             if keep == DataLease::None {

@@ -99,7 +99,7 @@ impl Quiet {
             *self = Quiet::begin(client);
         } else if !self.given_back && self.since.elapsed() > QUIET {
             self.given_back = true;
-            // The kernel's page cache has it too. It may lie in memory of connections.
+            // Nobody has asked for it in so long, and it may lie in memory that connections lend.
             for inode in client.meta.inodes.all() {
                 let file = inode.state().file.clone();
                 if let Some(file) = file {
@@ -278,11 +278,7 @@ impl Client {
         }
         match self.meta.attr(inode.ino) {
             // Also without a name: another mount may have it open. One that nobody has open is gone by now.
-            Ok(_) => {
-                if let Err(errno) = file.flush() {
-                    tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
-                }
-            }
+            Ok(_) => file.flush_unheard(),
             Err(_) => file.discard(),
         }
     }

@@ -373,12 +373,8 @@ impl Client {
     fn finish(&self) {
         for inode in self.meta.inodes.all() {
             let file = inode.state().file.clone();
-            // Of a file that was removed nothing is to be written, and it is gone once the MDS has said so.
-            if let Some(file) = file
-                && let Err(errno) = file.flush()
-                && !file.is_gone()
-            {
-                tracing::warn!(ino = inode.ino.0, %errno, "file data could not be written back");
+            if let Some(file) = file {
+                file.flush_unheard();
             }
         }
         self.tell_jobs();

@@ -345,8 +345,7 @@ impl FileData {
         self.changed.notify_all();
     }
 
-    /// Whether it was discarded.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
 

@@ -81,6 +81,16 @@ impl FileData {
         self.or_failure(outcome)
     }
 
+    /// [`FileData::flush`] where no program waits that could be told of a failure: the log is. Of a file that was discarded it is silent. The one that was
+    /// removed meanwhile has nothing to write, and an eviction was told already.
+    pub fn flush_unheard(&self) {
+        if let Err(errno) = self.flush()
+            && !self.is_gone()
+        {
+            tracing::warn!(ino = self.ino.0, %errno, "file data could not be written back");
+        }
+    }
+
     /// An outcome, or the failure of an earlier write-back if there is one to tell.
     pub(super) fn or_failure(&self, outcome: Result<(), Errno>) -> Result<(), Errno> {
         let mut state = self.alive()?;

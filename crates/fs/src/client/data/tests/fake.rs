@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kiln_net::blocking::{Call, Connection, Listener, Replies, ServeLimits, Server, Service, serve};
@@ -472,6 +472,15 @@ impl Cluster {
     /// Connections that the OSS has.
     pub(super) fn connections(&self) -> usize {
         self.server.as_ref().map_or(0, Server::connections)
+    }
+
+    /// Waits until it has none any more.
+    pub(super) fn await_no_connection(&self) {
+        let begun = Instant::now();
+        while self.connections() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "connections stay open");
+            std::thread::yield_now();
+        }
     }
 
     /// The OSS dies; what it has stays.
